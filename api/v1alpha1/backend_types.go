@@ -1,0 +1,169 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// Backend is something that serves models: a public API or a pool of one's own servers.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Namespaced,categories=weir
+// +kubebuilder:printcolumn:name="Dialect",type=string,JSONPath=`.spec.dialect`
+// +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type Backend struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   BackendSpec `json:"spec"`
+	Status Status      `json:"status,omitempty"`
+}
+
+// BackendList is a list of Backend.
+//
+// +kubebuilder:object:root=true
+type BackendList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Backend `json:"items"`
+}
+
+// BackendSpec describes what serves models.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.url) != has(self.endpoints)",message="give exactly one of url, endpoints"
+// +kubebuilder:validation:XValidation:rule="!has(self.basePath) || has(self.endpoints)",message="basePath belongs to endpoints; with url, write the path into the url"
+type BackendSpec struct {
+	// Dialect is the wire format this backend speaks: openai (also vLLM, SGLang and every
+	// OpenAI-compatible server), anthropic, dashscope.
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Dialect string `json:"dialect"`
+	// URL is the base URL, as the provider's own SDK takes it: https://api.openai.com/v1,
+	// https://api.anthropic.com, https://dashscope.aliyuncs.com/api/v1.
+	// +optional
+	// +kubebuilder:validation:MaxLength=2048
+	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHost() != ''",message="url must be an absolute http or https URL"
+	// +kubebuilder:validation:XValidation:rule="!self.contains('?') && !self.contains('#') && !self.contains('@')",message="url must have no query, fragment or user information"
+	URL string `json:"url,omitempty"`
+	// Endpoints are the servers of a pool of equals.
+	// +optional
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=4096
+	// +listType=atomic
+	Endpoints []Endpoint `json:"endpoints,omitempty"`
+	// BasePath stands before the dialect's paths on every endpoint: /v1 for most OpenAI-compatible servers.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:Pattern=`^(/[A-Za-z0-9._~%!$&'()*+,;=:@-]+)*$`
+	BasePath string `json:"basePath,omitempty"`
+	// Credential is what Weir shows to the backend. Callers' own credentials never reach it.
+	// +optional
+	Credential *BackendCredential `json:"credential,omitempty"`
+	// Models this backend serves. Empty: any model, by the name the caller uses.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=512
+	Models []BackendModel `json:"models,omitempty"`
+	// DefaultMaxTokens is sent to a dialect that requires a limit when the caller gave none.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000000
+	DefaultMaxTokens int64 `json:"defaultMaxTokens,omitempty"`
+	// Protocol used towards the backend. Auto: HTTP/2 where TLS negotiates it, else HTTP/1.1.
+	// +optional
+	// +kubebuilder:default=Auto
+	// +kubebuilder:validation:Enum=Auto;HTTP1;HTTP2
+	Protocol BackendProtocol `json:"protocol,omitempty"`
+	// TLS towards the backend. Implied by an https URL.
+	// +optional
+	TLS *BackendTLS `json:"tls,omitempty"`
+	// Connections bound what this backend is asked to hold at once.
+	// +optional
+	// +kubebuilder:default={}
+	Connections ConnectionLimits `json:"connections,omitempty"`
+}
+
+// BackendProtocol is the HTTP version used towards a backend.
+type BackendProtocol string
+
+// The protocols.
+const (
+	ProtocolAuto  BackendProtocol = "Auto"
+	ProtocolHTTP1 BackendProtocol = "HTTP1"
+	ProtocolHTTP2 BackendProtocol = "HTTP2"
+)
+
+// Endpoint is one server of a pool.
+type Endpoint struct {
+	// Address is an IP address or a DNS name.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[0-9A-Za-z_:]([-0-9A-Za-z_.:]*[0-9A-Za-z_:])?$`
+	Address string `json:"address"`
+	// Port of the server.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
+	// Weight relative to the other endpoints.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	Weight int32 `json:"weight,omitempty"`
+}
+
+// BackendCredential is what Weir shows to the backend.
+type BackendCredential struct {
+	// SecretRef holds the bare key; the dialect knows the header it goes into.
+	SecretRef SecretRef `json:"secretRef"`
+}
+
+// BackendModel is one model of a backend.
+type BackendModel struct {
+	// Name by which callers ask for it.
+	Name ModelName `json:"name"`
+	// UpstreamName is what the backend calls it. Empty: the same.
+	// +optional
+	UpstreamName ModelName `json:"upstreamName,omitempty"`
+}
+
+// BackendTLS is how Weir trusts the backend.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.caRef) && has(self.insecureSkipVerify) && self.insecureSkipVerify)",message="caRef and insecureSkipVerify exclude each other"
+type BackendTLS struct {
+	// ServerName for SNI and certificate verification. Empty: the host of the URL.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	ServerName string `json:"serverName,omitempty"`
+	// CARef holds the certificate authorities to trust, PEM. Empty: the system's.
+	// +optional
+	CARef *SecretRef `json:"caRef,omitempty"`
+	// InsecureSkipVerify accepts any certificate. For tests only; `weir validate` warns.
+	// +optional
+	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
+}
+
+// ConnectionLimits bound what a backend is asked to hold at once.
+type ConnectionLimits struct {
+	// MaxConnections to the backend.
+	// +optional
+	// +kubebuilder:default=4096
+	// +kubebuilder:validation:Minimum=1
+	MaxConnections int32 `json:"maxConnections,omitempty"`
+	// MaxRequests in flight; more are refused with 503 or go to the next backend.
+	// +optional
+	// +kubebuilder:default=16384
+	// +kubebuilder:validation:Minimum=1
+	MaxRequests int32 `json:"maxRequests,omitempty"`
+	// MaxPendingRequests waiting for a connection.
+	// +optional
+	// +kubebuilder:default=4096
+	// +kubebuilder:validation:Minimum=1
+	MaxPendingRequests int32 `json:"maxPendingRequests,omitempty"`
+	// ConnectTimeout for a new connection, TLS included.
+	// +optional
+	// +kubebuilder:default="5s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	ConnectTimeout *Duration `json:"connectTimeout,omitempty"`
+}

@@ -1,0 +1,118 @@
+package v1alpha1
+
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// LLMGateway is the door: where Envoy listens and what it lets through.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Namespaced,categories=weir
+// +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type LLMGateway struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   LLMGatewaySpec `json:"spec"`
+	Status Status         `json:"status,omitempty"`
+}
+
+// LLMGatewayList is a list of LLMGateway.
+//
+// +kubebuilder:object:root=true
+type LLMGatewayList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []LLMGateway `json:"items"`
+}
+
+// LLMGatewaySpec describes the door.
+type LLMGatewaySpec struct {
+	// Listeners are the addresses clients connect to.
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, b.port == a.port && b.address == a.address))",message="two listeners have the same address and port"
+	Listeners []Listener `json:"listeners"`
+	// Limits bound what one client may cost.
+	// +optional
+	// +kubebuilder:default={}
+	Limits GatewayLimits `json:"limits,omitempty"`
+	// Timeouts of client connections and requests.
+	// +optional
+	// +kubebuilder:default={}
+	Timeouts GatewayTimeouts `json:"timeouts,omitempty"`
+}
+
+// Listener is one address that speaks HTTP/1.1 and HTTP/2.
+type Listener struct {
+	// Name of the listener.
+	Name ObjectName `json:"name"`
+	// Address to listen on.
+	// +optional
+	// +kubebuilder:default="0.0.0.0"
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="isIP(self)",message="address must be an IP address"
+	Address string `json:"address,omitempty"`
+	// Port to listen on.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
+	// TLS terminates TLS on this listener. Plain text without it.
+	// +optional
+	TLS *ListenerTLS `json:"tls,omitempty"`
+}
+
+// ListenerTLS is the listener's own certificate.
+type ListenerTLS struct {
+	// Certificate chain, PEM.
+	CertificateRef SecretRef `json:"certificateRef"`
+	// Private key, PEM.
+	PrivateKeyRef SecretRef `json:"privateKeyRef"`
+}
+
+// GatewayLimits bound what one client may cost.
+type GatewayLimits struct {
+	// MaxRequestBytes is the largest request body; more gets 413.
+	// +optional
+	// +kubebuilder:default="32Mi"
+	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Ki')) >= 0 && quantity(string(self)).compareTo(quantity('1Gi')) <= 0",message="maxRequestBytes must be a quantity between 1Ki and 1Gi"
+	MaxRequestBytes resource.Quantity `json:"maxRequestBytes,omitempty"`
+	// MaxHeaderKiB is the largest request header block in KiB; more gets 431.
+	// +optional
+	// +kubebuilder:default=60
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=8192
+	MaxHeaderKiB int32 `json:"maxHeaderKiB,omitempty"`
+	// MaxConnections is the number of client connections a listener holds; more are refused. 0 means no limit.
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	MaxConnections int32 `json:"maxConnections,omitempty"`
+}
+
+// GatewayTimeouts of client connections and requests.
+type GatewayTimeouts struct {
+	// Idle closes a client connection without requests.
+	// +optional
+	// +kubebuilder:default="1h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	Idle *Duration `json:"idle,omitempty"`
+	// StreamIdle ends a request on which no byte has moved in either direction.
+	// +optional
+	// +kubebuilder:default="5m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	StreamIdle *Duration `json:"streamIdle,omitempty"`
+	// Request is the time a client has to send a whole request.
+	// +optional
+	// +kubebuilder:default="60s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	Request *Duration `json:"request,omitempty"`
+}
