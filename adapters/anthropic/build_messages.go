@@ -1,0 +1,353 @@
+package anthropic
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/jsonx"
+)
+
+// openingTurn is put before a conversation that begins with the assistant. Anthropic's
+// documentation has the user speak first.
+const openingTurn = "(The conversation begins with the assistant's message.)"
+
+func isSystem(r canon.Role) bool { return r == canon.RoleSystem || r == canon.RoleDeveloper }
+
+// planMessages looks at the conversation once before it is printed.
+func (b *builder) planMessages() {
+	msgs := b.req.Messages
+	marks, turns, lastSystem := 0, 0, -1
+	for i := range b.req.Tools {
+		if b.req.Tools[i].CacheMark {
+			marks++
+		}
+	}
+	var final *canon.Message
+	for i := range msgs {
+		printed := false
+		for j := range msgs[i].Parts {
+			p := &msgs[i].Parts[j]
+			if !b.printable(msgs[i].Role, p) {
+				continue
+			}
+			printed = true
+			if p.CacheMark && p.Kind != canon.PartReasoning {
+				marks++
+			}
+		}
+		switch {
+		case !printed:
+		case isSystem(msgs[i].Role):
+			lastSystem = i
+		default:
+			turns++
+			final = &msgs[i]
+		}
+		if msgs[i].Name != "" {
+			b.drop("messages.name")
+		}
+	}
+	b.skipMarks = max(0, marks-maxCacheMarks)
+	if turns == 0 {
+		// A conversation of instructions alone: the last of them is what is asked.
+		b.asUser = lastSystem
+		if lastSystem < 0 {
+			b.fail("messages", "messages: there is no text, image or tool result in any message; at least one is required")
+		}
+	}
+	if final != nil && final.Role == canon.RoleAssistant {
+		for j := range final.Parts {
+			if p := &final.Parts[j]; b.printable(final.Role, p) {
+				b.trim = p
+			}
+		}
+	}
+}
+
+// printable reports whether a part is said at all: Anthropic refuses blank text, and reasoning goes
+// back only to who signed it.
+func (b *builder) printable(role canon.Role, p *canon.Part) bool {
+	switch p.Kind {
+	case canon.PartText, canon.PartRefusal:
+		return strings.TrimSpace(p.Text) != ""
+	case canon.PartReasoning:
+		return role == canon.RoleAssistant && ownSignature(p.Signature, p.Origin) != ""
+	}
+	return true
+}
+
+func (b *builder) anyPrintable(m *canon.Message) bool {
+	for i := range m.Parts {
+		if b.printable(m.Role, &m.Parts[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// system hoists every system and developer message, wherever it stands, to the one place that all
+// models read; in order, one block for each text.
+func (b *builder) system() {
+	sep := `,"system":[`
+	block := func(text string, mark bool) {
+		b.raw(sep)
+		b.raw(`{"type":"text","text":`)
+		b.str(text)
+		b.mark(mark)
+		b.raw(`}`)
+		sep = `,`
+	}
+	for i := range b.req.Messages {
+		m := &b.req.Messages[i]
+		if !isSystem(m.Role) || i == b.asUser {
+			continue
+		}
+		for j := range m.Parts {
+			p := &m.Parts[j]
+			if p.Kind != canon.PartText {
+				b.fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: a system message can hold text only", i)
+			} else if b.printable(m.Role, p) {
+				block(p.Text, p.CacheMark)
+			}
+		}
+	}
+	if b.req.Format != nil && b.req.Format.Kind == canon.FormatJSON {
+		block(jsonInstruction, false)
+	}
+	if sep == `,` {
+		b.raw(`]`)
+	}
+}
+
+// messages prints the turns: successive messages of one side become one turn.
+func (b *builder) messages() {
+	msgs := b.req.Messages
+	first := true
+	for i := 0; i < len(msgs); {
+		if !b.speaks(i) {
+			i++
+			continue
+		}
+		assistant := msgs[i].Role == canon.RoleAssistant
+		end := i + 1 // after the last message of the turn
+		for j := i + 1; j < len(msgs); j++ {
+			if !b.speaks(j) {
+				continue
+			}
+			if (msgs[j].Role == canon.RoleAssistant) != assistant {
+				break
+			}
+			end = j + 1
+		}
+		if first && assistant {
+			b.raw(`{"role":"user","content":[{"type":"text","text":"` + openingTurn + `"}]},`)
+		} else if !first {
+			b.raw(`,`)
+		}
+		first = false
+		b.turn(assistant, i, end)
+		i = end
+	}
+}
+
+// speaks reports whether message i is part of a turn.
+func (b *builder) speaks(i int) bool {
+	m := &b.req.Messages[i]
+	return (!isSystem(m.Role) || i == b.asUser) && b.anyPrintable(m)
+}
+
+// turn prints messages from..end as one. A user's turn has its tool results first: Anthropic wants
+// them right behind the calls.
+func (b *builder) turn(assistant bool, from, end int) {
+	sep := `{"role":"user","content":[`
+	if assistant {
+		sep = `{"role":"assistant","content":[`
+	}
+	for _, results := range []bool{true, false} {
+		for i := from; i < end; i++ {
+			m := &b.req.Messages[i]
+			if !b.speaks(i) {
+				continue
+			}
+			for j := range m.Parts {
+				p := &m.Parts[j]
+				if (p.Kind == canon.PartToolResult) != results || !b.printable(m.Role, p) {
+					continue
+				}
+				b.raw(sep)
+				sep = `,`
+				b.part(i, assistant, p)
+			}
+		}
+	}
+	b.raw(`]}`)
+}
+
+func (b *builder) part(i int, assistant bool, p *canon.Part) {
+	switch p.Kind {
+	case canon.PartText, canon.PartRefusal:
+		text := p.Text
+		if p == b.trim {
+			text = strings.TrimRight(text, " \t\r\n") // refused at the end of what the model shall continue
+		}
+		b.raw(`{"type":"text","text":`)
+		b.str(text)
+	case canon.PartImage:
+		if assistant {
+			b.fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: Anthropic takes images from the user only", i)
+		}
+		b.image(i, p.Image)
+	case canon.PartReasoning:
+		b.reasoning(p)
+		return // takes no cache boundary
+	case canon.PartToolCall:
+		b.call(i, assistant, p.Call)
+	case canon.PartToolResult:
+		b.result(i, p.Result)
+	}
+	b.mark(p.CacheMark)
+	b.raw(`}`)
+}
+
+func (b *builder) image(i int, img *canon.Image) {
+	if img == nil {
+		b.fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: an image without content", i)
+		return
+	}
+	if img.Detail != "" && img.Detail != "auto" {
+		b.drop("image_url.detail")
+	}
+	if img.URL != "" {
+		b.raw(`{"type":"image","source":{"type":"url","url":`)
+		b.str(img.URL)
+		b.raw(`}`)
+		return
+	}
+	mediaType := strings.ToLower(img.MediaType)
+	if mediaType == "image/jpg" { // common, and no registered type
+		mediaType = "image/jpeg"
+	}
+	if !knownImageType(mediaType) {
+		b.fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: Anthropic reads images of the types %s, not %q",
+			i, strings.Join(imageTypes[:], ", "), img.MediaType)
+	}
+	b.raw(`{"type":"image","source":{"type":"base64","media_type":`)
+	b.str(mediaType)
+	b.raw(`,"data":`)
+	b.str(img.Data)
+	b.raw(`}`)
+}
+
+func (b *builder) reasoning(p *canon.Part) {
+	if data, ok := strings.CutPrefix(p.Signature, redactedPrefix); ok {
+		b.raw(`{"type":"redacted_thinking","data":`)
+		b.str(data)
+		b.raw(`}`)
+		return
+	}
+	b.raw(`{"type":"thinking","thinking":`)
+	b.str(p.Text)
+	b.raw(`,"signature":`)
+	b.str(p.Signature)
+	b.raw(`}`)
+}
+
+func (b *builder) call(i int, assistant bool, call *canon.ToolCall) {
+	if call == nil || !assistant {
+		b.fail(fmt.Sprintf("messages[%d]", i), "messages[%d]: a tool call can stand in an assistant message only", i)
+		return
+	}
+	b.raw(`{"type":"tool_use","id":"`)
+	b.callID(call.ID, &b.emptyCalls)
+	b.raw(`","name":`)
+	b.str(historyName(call.Name))
+	b.raw(`,"input":`)
+	arguments := strings.TrimSpace(call.Arguments)
+	if arguments == "" || arguments == "null" {
+		b.raw(`{}`)
+		return
+	}
+	if err := jsonx.Check([]byte(arguments)); err != nil || arguments[0] != '{' {
+		why := "it is no JSON object"
+		if err != nil {
+			why = err.Error()
+		}
+		b.fail(fmt.Sprintf("messages[%d].tool_calls", i),
+			"messages[%d]: the arguments of the call to %q must be the text of a JSON object: %s", i, call.Name, why)
+		return
+	}
+	b.raw(arguments)
+}
+
+func (b *builder) result(i int, result *canon.ToolResult) {
+	if result == nil {
+		b.fail(fmt.Sprintf("messages[%d]", i), "messages[%d]: a tool result without content", i)
+		return
+	}
+	b.raw(`{"type":"tool_result","tool_use_id":"`)
+	b.callID(result.ID, &b.emptyDone)
+	b.raw(`"`)
+	sep := `,"content":[`
+	for j := range result.Parts {
+		p := &result.Parts[j]
+		if !b.printable(canon.RoleTool, p) {
+			continue
+		}
+		b.raw(sep)
+		sep = `,`
+		if p.Kind == canon.PartImage {
+			b.image(i, p.Image)
+			b.raw(`}`)
+			continue
+		}
+		b.raw(`{"type":"text","text":`)
+		b.str(p.Text)
+		b.raw(`}`)
+	}
+	if sep == `,` {
+		b.raw(`]`)
+	}
+	if result.IsError {
+		b.raw(`,"is_error":true`)
+	}
+}
+
+// callID prints the id of a call or of its result. Anthropic takes ^[a-zA-Z0-9_-]+$; another id is
+// replaced by a digest of itself, so that call and result still match, in this request and the
+// next. Calls without an id match their results by order.
+func (b *builder) callID(id string, empty *int) {
+	switch {
+	case validName(id, 0):
+		b.raw(id)
+	case id == "":
+		b.raw("toolu_none_")
+		b.dst = strconv.AppendInt(b.dst, int64(*empty), 10)
+		*empty++
+	default:
+		sum := sha256.Sum256([]byte(id))
+		b.raw("toolu_")
+		b.dst = hex.AppendEncode(b.dst, sum[:12])
+	}
+}
+
+// historyName makes the name in a past call acceptable. Models call tools that do not exist, and a
+// conversation must survive it; a declared tool's name is valid and stays as it is.
+func historyName(name string) string {
+	if validName(name, maxToolName) {
+		return name
+	}
+	out := []byte(name[:min(len(name), maxToolName)])
+	for i, c := range out {
+		if !nameByte(c) {
+			out[i] = '_'
+		}
+	}
+	if len(out) == 0 {
+		return "_"
+	}
+	return string(out)
+}

@@ -1,0 +1,245 @@
+package dashscope
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/jsonx"
+)
+
+func isSystem(r canon.Role) bool { return r == canon.RoleSystem || r == canon.RoleDeveloper }
+
+// messages prints input.messages: one system message in front, since Qwen's chat templates take
+// none elsewhere, then the turns as they are.
+func (b *builder) messages() {
+	msgs := b.req.Messages
+	sep := ""
+	next := func() {
+		b.raw(sep)
+		sep = ","
+	}
+	var system []canon.Part
+	turns := 0
+	for i := range msgs {
+		if msgs[i].Name != "" {
+			b.drop("messages.name")
+		}
+		if !isSystem(msgs[i].Role) {
+			turns++
+			continue
+		}
+		for _, p := range msgs[i].Parts {
+			if p.Kind != canon.PartText {
+				b.fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: a system message can hold text only", i)
+			}
+			if p.Text != "" {
+				system = append(system, p)
+			}
+		}
+	}
+	if len(msgs) == 0 || turns == 0 && len(system) == 0 {
+		b.fail("messages", "messages: at least one message with content is required")
+	}
+	if len(system) > 0 {
+		next()
+		if turns == 0 {
+			// Instructions alone: they are what is asked.
+			b.raw(`{"role":"user","content":`)
+		} else {
+			b.raw(`{"role":"system","content":`)
+		}
+		b.content(0, system)
+		b.raw(`}`)
+	}
+	var images []canon.Part // of tool results, which can hold text only
+	for i := range msgs {
+		m := &msgs[i]
+		if isSystem(m.Role) {
+			continue
+		}
+		if m.Role != canon.RoleTool && len(images) > 0 {
+			next()
+			b.toolImages(i, images)
+			images = nil
+		}
+		switch m.Role {
+		case canon.RoleTool:
+			for j := range m.Parts {
+				if m.Parts[j].Kind == canon.PartToolResult && m.Parts[j].Result != nil {
+					next()
+					images = b.result(m.Parts[j].Result, images)
+				}
+			}
+		case canon.RoleAssistant:
+			next()
+			b.assistant(i, m.Parts)
+		default:
+			next()
+			b.raw(`{"role":"user","content":`)
+			b.content(i, m.Parts)
+			b.raw(`}`)
+		}
+	}
+	if len(images) > 0 {
+		next()
+		b.toolImages(len(msgs)-1, images)
+	}
+}
+
+// toolImages hands the images of tool results on in a user message of their own.
+func (b *builder) toolImages(i int, images []canon.Part) {
+	b.raw(`{"role":"user","content":`)
+	b.content(i, append([]canon.Part{{Text: "The images that the tool returned:"}}, images...))
+	b.raw(`}`)
+}
+
+// content prints text and images: a string for the text service, an array of untyped parts for the
+// multimodal one. Reasoning stays out: the API does not take it back.
+func (b *builder) content(i int, parts []canon.Part) {
+	if !b.multi {
+		b.str(joined(parts))
+		return
+	}
+	sep := `[`
+	for j := range parts {
+		p := &parts[j]
+		switch p.Kind {
+		case canon.PartText, canon.PartRefusal:
+			if p.Text == "" {
+				continue
+			}
+			b.raw(sep)
+			b.raw(`{"text":`)
+			b.str(p.Text)
+		case canon.PartImage:
+			b.raw(sep)
+			b.raw(`{"image":`)
+			b.image(i, p.Image)
+		default:
+			continue
+		}
+		if p.CacheMark {
+			b.raw(`,"cache_control":{"type":"ephemeral"}`)
+		}
+		b.raw(`}`)
+		sep = `,`
+	}
+	if sep == `[` {
+		b.raw(sep)
+	}
+	b.raw(`]`)
+}
+
+// joined is the text of parts, one below the other.
+func joined(parts []canon.Part) string {
+	text, count := "", 0
+	for i := range parts {
+		if p := &parts[i]; isText(p) {
+			text = p.Text
+			count++
+		}
+	}
+	if count < 2 {
+		return text
+	}
+	var sb strings.Builder
+	for i := range parts {
+		if p := &parts[i]; isText(p) {
+			if sb.Len() > 0 {
+				sb.WriteByte('\n')
+			}
+			sb.WriteString(p.Text)
+		}
+	}
+	return sb.String()
+}
+
+func isText(p *canon.Part) bool {
+	return (p.Kind == canon.PartText || p.Kind == canon.PartRefusal) && p.Text != ""
+}
+
+func (b *builder) image(i int, img *canon.Image) {
+	switch {
+	case img == nil || img.URL == "" && img.Data == "":
+		b.fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: an image without content", i)
+	case img.URL != "":
+		b.str(img.URL)
+	default:
+		b.raw(`"data:`)
+		b.dst = jsonx.AppendEscaped(b.dst, img.MediaType)
+		b.raw(`;base64,`)
+		b.dst = jsonx.AppendEscaped(b.dst, img.Data)
+		b.raw(`"`)
+	}
+	if img != nil && img.Detail != "" && img.Detail != "auto" {
+		b.drop("image_url.detail")
+	}
+}
+
+func (b *builder) assistant(i int, parts []canon.Part) {
+	b.raw(`{"role":"assistant","content":`)
+	b.content(i, parts)
+	sep := `,"tool_calls":[`
+	for j := range parts {
+		p := &parts[j]
+		if p.Kind == canon.PartImage {
+			b.fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: an assistant message can hold no image", i)
+		}
+		if p.Kind != canon.PartToolCall || p.Call == nil {
+			continue
+		}
+		b.raw(sep)
+		sep = `,`
+		b.raw(`{"id":`)
+		b.str(p.Call.ID)
+		b.raw(`,"type":"function","function":{"name":`)
+		b.str(p.Call.Name)
+		b.raw(`,"arguments":`)
+		b.arguments(p.Call.Arguments)
+		b.raw(`}}`)
+	}
+	if sep == `,` {
+		b.raw(`]`)
+	}
+	b.raw(`}`)
+}
+
+// arguments prints a past call's arguments. Qwen's chat templates parse them, so that text which is
+// no JSON (a model wrote it, it cannot be unwritten) is wrapped the way Alibaba's SDK does.
+func (b *builder) arguments(text string) {
+	switch {
+	case strings.TrimSpace(text) == "":
+		b.raw(`"{}"`)
+	case jsonx.Check([]byte(text)) == nil:
+		b.str(text)
+	default:
+		b.str(string(append(jsonx.AppendString([]byte(`{"_raw":`), text), '}')))
+	}
+}
+
+// result prints a tool message and collects the images of it.
+func (b *builder) result(r *canon.ToolResult, images []canon.Part) []canon.Part {
+	text := joined(r.Parts)
+	if r.IsError {
+		text = "Error: " + text // there is no field for it
+	}
+	for i := range r.Parts {
+		if r.Parts[i].Kind == canon.PartImage {
+			images = append(images, r.Parts[i])
+		}
+	}
+	if text == "" && hasImage(r.Parts) {
+		text = "(an image, in a message below)"
+	}
+	b.raw(`{"role":"tool","tool_call_id":`)
+	b.str(r.ID)
+	if r.Name != "" {
+		b.raw(`,"name":`)
+		b.str(r.Name)
+	}
+	b.raw(`,"content":`)
+	b.content(0, []canon.Part{{Text: text}})
+	b.raw(`}`)
+	return images
+}
