@@ -1,0 +1,197 @@
+package extproc
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+
+	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/extproc/wire"
+)
+
+// attempt answers the upstream-level call: it prepares the request for the backend that this attempt has got, and,
+// where that backend speaks another dialect, translates the answer on its way back.
+func (s *Server) attempt(stream extprocv3.ExternalProcessor_ProcessServer, first *extprocv3.ProcessingRequest) error {
+	if first.GetRequestHeaders() == nil {
+		return fmt.Errorf("expected request headers, got %T", first.GetRequest())
+	}
+	resp, answer := s.prepare(first)
+	if err := stream.Send(resp); err != nil {
+		return err
+	}
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return ended(err)
+		}
+		if answer == nil {
+			return fmt.Errorf("nothing more was asked for, got %T", m.GetRequest())
+		}
+		out, err := answer.on(m)
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(out); err != nil {
+			return err
+		}
+	}
+}
+
+// prepare makes the request that this attempt sends. The answer is nil when it needs no translation.
+func (s *Server) prepare(m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingResponse, *answer) {
+	headers := m.GetRequestHeaders().GetHeaders().GetHeaders()
+	requestID := ""
+	for _, kv := range headers {
+		if kv.GetKey() == "x-request-id" {
+			requestID = value(kv)
+		}
+	}
+	decided := m.GetMetadataContext().GetFilterMetadata()[wire.DecisionNamespace].GetFields()
+	dialect := s.callerDialect(decided[wire.KeyDialect].GetStringValue())
+	e := s.exchanges.get(decided[wire.KeyExchange].GetStringValue())
+	if e == nil {
+		// Weir was restarted between the decision and this attempt, and what it kept is gone.
+		return refusal(dialect, &canon.Error{Kind: canon.ErrOverloaded, RetryAfter: 1e9,
+			Message: "The gateway was restarted while it handled this request; send it again."}, requestID, nil), nil
+	}
+	chain, backend := attributes(m)
+	c := e.candidate(chain, backend)
+	if c == nil {
+		s.opts.Log.Error("an attempt reached a backend that its chain does not have", "chain", chain, "backend", backend)
+		return refusal(e.dialect, &canon.Error{Kind: canon.ErrInternal,
+			Message: "The gateway chose a backend that it cannot prepare the request for."}, requestID, nil), nil
+	}
+	b := c.Backend
+	translated := b.Dialect.Name != e.dialect.Name
+	s.opts.Metrics.Attempted(b.ID, translated)
+
+	common := &extprocv3.CommonResponse{}
+	resp := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestHeaders{
+		RequestHeaders: &extprocv3.HeadersResponse{Response: common},
+	}}
+	path, body := e.path, e.body
+	var extra [][2]string
+	var dropped []string
+	model := c.UpstreamModel(e.model)
+	switch {
+	case translated:
+		call, err := b.Dialect.Out.BuildCall(e.request, canon.CallOptions{Model: model, DefaultMaxTokens: b.DefaultMaxTokens})
+		if err != nil {
+			return refusal(e.dialect, err, requestID, nil), nil
+		}
+		path, body, extra, dropped = call.Path, call.Body, call.Headers, call.Dropped
+	case model != e.model:
+		renamed, err := b.Dialect.Out.SetModel(e.body, model)
+		if err != nil {
+			return refusal(e.dialect, err, requestID, nil), nil
+		}
+		body = renamed
+	}
+	set := append([]*corev3.HeaderValueOption{
+		header(":path", b.BasePath+path), header(":authority", b.Host), header("content-type", contentJSON),
+	}, pairs(extra)...)
+	if b.CredentialHeader != "" {
+		set = append(set, header(b.CredentialHeader, b.CredentialValue))
+	}
+	if !translated {
+		set = append(set, pairs(e.headers)...)
+	}
+	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: set, RemoveHeaders: unwanted(headers, set)}
+	if body != nil {
+		if translated || model != e.model {
+			common.Status = extprocv3.CommonResponse_CONTINUE_AND_REPLACE
+			common.BodyMutation = &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: body}}
+		}
+		// Set for a body that stays, too: the attempt before may have left its own length.
+		resp.DynamicMetadata = facts{{wire.KeyContentLength, strconv.Itoa(len(body))}}.metadata(wire.AttemptNamespace)
+	}
+	if !translated {
+		resp.ModeOverride = &filterv3.ProcessingMode{
+			ResponseHeaderMode: filterv3.ProcessingMode_SKIP, ResponseBodyMode: filterv3.ProcessingMode_NONE,
+		}
+		return resp, nil
+	}
+	return resp, newAnswer(e, b, dropped, requestID)
+}
+
+func (s *Server) callerDialect(name string) *canon.Dialect {
+	if d, ok := s.opts.Dialects.Get(name); ok && d.In != nil {
+		return &d
+	}
+	return s.opts.Dialects.Classify("", "", func(string) string { return "" }).Dialect
+}
+
+// candidate finds what an attempt is for: the chain it walks and the backend it has got, and how often that
+// backend has been tried.
+func (e *exchange) candidate(chain, backend string) *table.Candidate {
+	c := e.table.Chains[chain]
+	if c == nil {
+		return nil
+	}
+	return c.Nth(backend, e.nth(backend))
+}
+
+// attributes reads the chain's name and the backend's ID. Envoy gives the endpoint's metadata as text, in a
+// format it does not promise; the backend's ID is its only string.
+func attributes(m *extprocv3.ProcessingRequest) (chain, backend string) {
+	for _, s := range m.GetAttributes() {
+		if v := s.GetFields()["xds.cluster_name"].GetStringValue(); v != "" {
+			chain = v
+		}
+		text := s.GetFields()["xds.upstream_host_metadata"].GetStringValue()
+		if _, rest, ok := strings.Cut(text, "string_value:"); ok {
+			if _, rest, ok = strings.Cut(rest, `"`); ok {
+				backend, _, _ = strings.Cut(rest, `"`)
+			}
+		}
+	}
+	return chain, backend
+}
+
+func pairs(list [][2]string) []*corev3.HeaderValueOption {
+	out := make([]*corev3.HeaderValueOption, len(list))
+	for i, h := range list {
+		out[i] = header(h[0], h[1])
+	}
+	return out
+}
+
+// unwanted lists the headers that this attempt must not send on and does not set itself: the caller's credentials, those
+// of a dialect, accept-encoding (a compressed answer can neither be translated nor counted), and whatever
+// an attempt before this one has set of them.
+func unwanted(headers []*corev3.HeaderValue, set []*corev3.HeaderValueOption) []string {
+	var out []string
+	for _, kv := range headers {
+		name := kv.GetKey()
+		if name != "accept-encoding" && !slices.Contains(wire.CallerHeaders, name) && !ofDialect(name) {
+			continue
+		}
+		if !slices.ContainsFunc(set, func(o *corev3.HeaderValueOption) bool { return o.GetHeader().GetKey() == name }) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// dialectPrefixes are of headers that mean something in one dialect only.
+var dialectPrefixes = []string{"anthropic-", "openai-", "x-dashscope-", "x-goog-", "x-stainless-"}
+
+func ofDialect(name string) bool {
+	return slices.ContainsFunc(dialectPrefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+// dialectHeaders are the caller's own headers of its dialect, for the attempts that speak it.
+func dialectHeaders(r *request) (out [][2]string) {
+	for _, kv := range r.headers {
+		if name := kv.GetKey(); ofDialect(name) && !slices.Contains(wire.CallerHeaders, name) {
+			out = append(out, [2]string{name, value(kv)})
+		}
+	}
+	return out
+}

@@ -1,0 +1,300 @@
+package extproc
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+
+	"github.com/weir-dev/weir/adapters"
+	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/extproc/wire"
+)
+
+// maxModelBytes is the longest model name, as in the API types.
+const maxModelBytes = 256
+
+// expiryMargin is added to a request's time before what is kept for it counts as left behind.
+const expiryMargin = 30 * time.Second
+
+// decide answers the router-level call: once for the headers, and once more for the body where a candidate
+// needs it rewritten.
+func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first *extprocv3.ProcessingRequest) error {
+	start := s.opts.Now()
+	if first.GetRequestHeaders() == nil {
+		return fmt.Errorf("expected request headers, got %T", first.GetRequest())
+	}
+	resp, d := s.onHeaders(first, start)
+	status := int(resp.GetImmediateResponse().GetStatus().GetCode())
+	s.opts.Metrics.Decided(status, s.opts.Now().Sub(start))
+	if err := stream.Send(resp); err != nil {
+		return err
+	}
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return ended(err)
+		}
+		body := m.GetRequestBody()
+		if body == nil || d == nil || d.exchange == nil {
+			return fmt.Errorf("nothing but a request body was asked for, got %T", m.GetRequest())
+		}
+		if err := stream.Send(d.onBody(s, body.GetBody())); err != nil {
+			return err
+		}
+	}
+}
+
+// ended makes a clean end of what is one: Envoy closes or resets a stream it needs no more.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return nil
+}
+
+// decision is a request that goes on.
+type decision struct {
+	request  *request
+	dialect  *canon.Dialect
+	exchange *exchange // nil when no attempt will ask
+	parse    bool      // the body must be understood, not only kept
+}
+
+// onHeaders is the decision.
+func (s *Server) onHeaders(m *extprocv3.ProcessingRequest, now time.Time) (*extprocv3.ProcessingResponse, *decision) {
+	r := readRequest(m)
+	match := s.opts.Dialects.Classify(r.method, r.path, r.headerValue)
+	d := match.Dialect
+	known := facts{}
+	refuse := func(e *canon.Error) (*extprocv3.ProcessingResponse, *decision) {
+		return refusal(d, e, r.requestID, known), nil
+	}
+	t := s.table.Load()
+	if t == nil {
+		return refuse(&canon.Error{Kind: canon.ErrOverloaded, RetryAfter: time.Second, Message: "The gateway is starting; try again in a moment."})
+	}
+	known = append(known, fact{wire.KeyVersion, t.Version})
+
+	id, cerr := t.Auth.Authenticate(r.credentials, now)
+	if cerr != nil {
+		return refuse(cerr)
+	}
+	known = append(known, fact{wire.KeyConsumer, id.Consumer}, fact{wire.KeyTenant, id.Tenant}, fact{wire.KeyCredential, id.Credential})
+
+	if cerr := checkPath(&match, r); cerr != nil {
+		resp, none := refuse(cerr)
+		if match.Outcome == adapters.WrongMethod {
+			h := resp.GetImmediateResponse().GetHeaders()
+			h.SetHeaders = append(h.SetHeaders, header("allow", strings.Join(match.Allow, ", ")))
+		}
+		return resp, none
+	}
+	op := match.Endpoint.Op
+	known = append(known, fact{wire.KeyOperation, string(op)})
+	if op == canon.OpModels || op == canon.OpModel {
+		return s.models(t, id, &match, r, known), nil
+	}
+
+	model, streaming, cerr := checkBody(r)
+	if cerr != nil {
+		return refuse(cerr)
+	}
+	known = append(known, fact{wire.KeyModel, model})
+	if !id.MayUse(model) {
+		return refuse(&canon.Error{Kind: canon.ErrPermission, Param: "model",
+			Message: fmt.Sprintf("This credential may not use the model %q.", model)})
+	}
+	rule := t.Find(&table.Request{Method: r.method, Path: r.path, Query: r.query, Model: model, Labels: id.Labels, Header: r.header})
+	if rule == nil {
+		return refuse(&canon.Error{Kind: canon.ErrModelNotFound, Param: "model",
+			Message: fmt.Sprintf("No route serves the model %q on %s.", model, r.path)})
+	}
+	known = append(known, fact{wire.KeyRoute, rule.Name}, fact{wire.KeyDialect, d.Name})
+	if missing, ok := id.HasScopes(rule.RequiredScopes); !ok {
+		return refuse(identity.InsufficientScope(missing, rule.RequiredScopes))
+	}
+	same := "" // only chat can be translated
+	if op != canon.OpChat {
+		same = d.Name
+	}
+	variant := rule.Variant(rule.Capable(model, same))
+	if variant == nil {
+		return refuse(noCandidate(rule, model, op, d))
+	}
+	if streaming {
+		known = append(known, fact{wire.KeyStream, "true"})
+	}
+	return s.proceed(t, rule, variant, &match, r, model, streaming, known, now)
+}
+
+// checkPath tells paths and methods that are not served.
+func checkPath(match *adapters.Match, r *request) *canon.Error {
+	if r.upgrade {
+		return &canon.Error{Kind: canon.ErrUpgrade, Message: `Upgrades are not served here; use plain HTTP, with "stream": true for streaming.`}
+	}
+	switch match.Outcome {
+	case adapters.Unknown:
+		return &canon.Error{Kind: canon.ErrNotFound, Message: fmt.Sprintf("Nothing is served at %s %s.", r.method, r.path)}
+	case adapters.WrongMethod:
+		return &canon.Error{Kind: canon.ErrMethod, Message: fmt.Sprintf("%s is not allowed at %s; use %s.", r.method, r.path, strings.Join(match.Allow, " or "))}
+	}
+	return nil
+}
+
+// peekErrors say what the peek filter's words mean.
+var peekErrors = map[string]canon.Error{
+	"empty":            {Message: "The request body is empty; send a JSON object."},
+	"not_object":       {Message: "The request body is not a JSON object."},
+	"syntax":           {Message: "The request body is not valid JSON."},
+	"trailing":         {Message: "The request body has text after its JSON object."},
+	"duplicate_model":  {Param: "model", Message: `The request body has "model" more than once; which one counts cannot be told.`},
+	"duplicate_stream": {Param: "stream", Message: `The request body has "stream" more than once; which one counts cannot be told.`},
+	"escaped_key":      {Message: "The request body spells a top-level key with escapes; write it plainly."},
+	"key_case":         {Message: `The request body has "model" or "stream" in another case; write it in lower case.`},
+	"long_model":       {Param: "model", Message: fmt.Sprintf("The model name is longer than %d bytes.", maxModelBytes)},
+	"long_stream":      {Param: "stream", Message: "stream must be true or false."},
+}
+
+// checkBody reads model and stream out of what the peek filter found.
+func checkBody(r *request) (model string, streaming bool, _ *canon.Error) {
+	invalid := func(param, message string) (string, bool, *canon.Error) {
+		return "", false, &canon.Error{Kind: canon.ErrInvalidRequest, Param: param, Message: message}
+	}
+	if r.encoding != "" && !strings.EqualFold(r.encoding, "identity") {
+		return "", false, &canon.Error{Kind: canon.ErrInvalidRequest, Status: 415,
+			Message: fmt.Sprintf("A request body with content-encoding %q is not read here; send it plain.", shorten(r.encoding))}
+	}
+	if e, ok := peekErrors[r.peek.err]; ok {
+		return invalid(e.Param, e.Message)
+	}
+	if !r.peek.read {
+		return invalid("", "The request has no body; send a JSON object.")
+	}
+	switch r.peek.model {
+	case "":
+		return invalid("model", `The request body has no "model".`)
+	case "null":
+		return invalid("model", "model must be a string, not null.")
+	}
+	if r.peek.model[0] != '"' || json.Unmarshal([]byte(r.peek.model), &model) != nil {
+		return invalid("model", "model must be a string.")
+	}
+	if model == "" || len(model) > maxModelBytes || !utf8.ValidString(model) || strings.ContainsFunc(model, unicode.IsControl) {
+		return invalid("model", fmt.Sprintf("model must be 1 to %d bytes of printable text.", maxModelBytes))
+	}
+	switch r.peek.stream {
+	case "true":
+		streaming = true
+	case "", "false", "null":
+	default:
+		return invalid("stream", "stream must be true or false.")
+	}
+	return model, streaming, nil
+}
+
+func shorten(s string) string {
+	if len(s) > 32 {
+		return s[:32] + "..."
+	}
+	return s
+}
+
+// noCandidate explains a rule that matches a request none of whose backends can serve it.
+func noCandidate(rule *table.Rule, model string, op canon.Operation, d *canon.Dialect) *canon.Error {
+	if op != canon.OpChat && rule.Capable(model, "") != 0 {
+		return &canon.Error{Kind: canon.ErrInvalidRequest, Param: "model",
+			Message: fmt.Sprintf("The backends of the model %q do not speak the %s dialect, and %s requests are not translated.", model, d.Name, op)}
+	}
+	return &canon.Error{Kind: canon.ErrModelNotFound, Param: "model", Message: fmt.Sprintf("No backend serves the model %q.", model)}
+}
+
+// proceed sends the request on: straight to a backend where nothing must be rewritten, else through a chain.
+func (s *Server) proceed(t *table.Table, rule *table.Rule, v *table.Variant, match *adapters.Match, r *request,
+	model string, streaming bool, known facts, now time.Time) (*extprocv3.ProcessingResponse, *decision) {
+	path := match.Endpoint.Path
+	if r.query != "" {
+		path += "?" + r.query
+	}
+	translate, rename := needs(v, match.Dialect, model)
+	d := &decision{request: r, dialect: match.Dialect, parse: translate}
+	common := &extprocv3.CommonResponse{ClearRouteCache: true}
+	resp := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestHeaders{
+		RequestHeaders: &extprocv3.HeadersResponse{Response: common},
+	}}
+	if v.DirectKey != "" && !translate && !rename {
+		common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{
+			header(wire.RuleHeader, v.DirectKey), header(wire.PathHeader, path),
+		}}
+		resp.DynamicMetadata = known.metadata(wire.DecisionNamespace)
+		return resp, d
+	}
+	d.exchange = &exchange{
+		id: s.exchanges.newID(), table: t, dialect: match.Dialect, endpoint: match.Endpoint, model: model, path: path,
+		headers: dialectHeaders(r), stream: streaming, created: now, expires: now.Add(rule.Timeout + expiryMargin),
+	}
+	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{header(wire.RuleHeader, v.ChainKey)}}
+	resp.DynamicMetadata = append(known, fact{wire.KeyExchange, d.exchange.id}).metadata(wire.DecisionNamespace)
+	if translate || rename {
+		resp.ModeOverride = &filterv3.ProcessingMode{RequestBodyMode: filterv3.ProcessingMode_BUFFERED}
+	} else {
+		s.exchanges.put(d.exchange)
+	}
+	return resp, d
+}
+
+// needs says whether some candidate speaks another dialect, or calls the model by another name.
+func needs(v *table.Variant, d *canon.Dialect, model string) (translate, rename bool) {
+	for _, c := range v.Candidates {
+		if c.Backend.Dialect.Name != d.Name {
+			translate = true
+		} else if c.UpstreamModel(model) != model {
+			rename = true
+		}
+	}
+	return translate, rename
+}
+
+// onBody keeps the body for the attempts. A body that cannot be understood goes no further, whoever would
+// have been asked: which backend is chosen must not decide whether a request is valid.
+func (d *decision) onBody(s *Server, body []byte) *extprocv3.ProcessingResponse {
+	d.exchange.body = body
+	if d.parse {
+		req, err := d.dialect.In.ParseRequest(body)
+		if err != nil {
+			return refusal(d.dialect, err, d.request.requestID, facts{{wire.KeyModel, d.exchange.model}})
+		}
+		d.exchange.request = req
+	}
+	s.exchanges.put(d.exchange)
+	return &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestBody{
+		RequestBody: &extprocv3.BodyResponse{Response: &extprocv3.CommonResponse{}},
+	}}
+}
+
+// models answers a list of models, or one of them.
+func (s *Server) models(t *table.Table, id *identity.Identity, match *adapters.Match, r *request, known facts) *extprocv3.ProcessingResponse {
+	list := t.ModelsFor(id)
+	in := match.Dialect.In
+	headers := []*corev3.HeaderValueOption{header("content-type", contentJSON)}
+	if match.Endpoint.Op == canon.OpModels {
+		return immediate(200, headers, in.AppendModels(nil, list), "weir_models", match.Dialect, known)
+	}
+	for _, m := range list {
+		if m.ID == match.Model {
+			return immediate(200, headers, in.AppendModel(nil, m), "weir_models", match.Dialect, known)
+		}
+	}
+	return refusal(match.Dialect, &canon.Error{Kind: canon.ErrModelNotFound, Param: "model",
+		Message: fmt.Sprintf("The model %q does not exist, or this credential may not use it.", match.Model)}, r.requestID, known)
+}

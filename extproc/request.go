@@ -1,0 +1,92 @@
+package extproc
+
+import (
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+
+	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/wire"
+)
+
+// request is what a decision reads of a request.
+type request struct {
+	method      string
+	path        string // without the query
+	query       string // raw, without "?"
+	requestID   string
+	encoding    string // content-encoding
+	upgrade     bool
+	endOfStream bool // there is no body
+	credentials identity.Headers
+	headers     []*corev3.HeaderValue
+
+	peek peek
+}
+
+// peek is what the peek filter read in the body.
+type peek struct {
+	read   bool
+	model  string // raw JSON
+	stream string // raw JSON
+	err    string
+}
+
+func readRequest(m *extprocv3.ProcessingRequest) *request {
+	h := m.GetRequestHeaders()
+	r := &request{endOfStream: h.GetEndOfStream(), headers: h.GetHeaders().GetHeaders()}
+	for _, kv := range r.headers {
+		switch kv.GetKey() {
+		case ":method":
+			r.method = value(kv)
+		case ":path":
+			r.path, r.query, _ = strings.Cut(value(kv), "?")
+		case "x-request-id":
+			r.requestID = value(kv)
+		case "content-encoding":
+			r.encoding = value(kv)
+		case "upgrade":
+			r.upgrade = true
+		case "authorization", "x-api-key", "api-key", "x-goog-api-key":
+			r.credentials.Add(kv.GetKey(), value(kv))
+		}
+	}
+	fields := m.GetMetadataContext().GetFilterMetadata()[wire.PeekNamespace].GetFields()
+	r.peek = peek{
+		read:   fields[wire.PeekRead].GetBoolValue(),
+		model:  fields[wire.PeekModel].GetStringValue(),
+		stream: fields[wire.PeekStream].GetStringValue(),
+		err:    fields[wire.PeekError].GetStringValue(),
+	}
+	return r
+}
+
+// header returns a header by its name in lower case; several lines of it joined by ",".
+func (r *request) header(name string) (string, bool) {
+	found, ok := "", false
+	for _, kv := range r.headers {
+		if kv.GetKey() != name {
+			continue
+		}
+		if ok {
+			found += "," + value(kv)
+			continue
+		}
+		found, ok = value(kv), true
+	}
+	return found, ok
+}
+
+func (r *request) headerValue(name string) string {
+	v, _ := r.header(name)
+	return v
+}
+
+// value reads a header that Envoy sends either as text or as bytes.
+func value(kv *corev3.HeaderValue) string {
+	if raw := kv.GetRawValue(); len(raw) > 0 {
+		return string(raw)
+	}
+	return kv.GetValue()
+}

@@ -1,0 +1,92 @@
+// Package extproc is the ext_proc server: one exchange for each request says who calls, whether they
+// may, and what serves it; one more for each attempt, where an answer may have to be asked for in
+// another dialect or of another backend, prepares it.
+package extproc
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"google.golang.org/grpc"
+
+	"github.com/weir-dev/weir/adapters"
+	"github.com/weir-dev/weir/extproc/table"
+)
+
+// Options of a Server.
+type Options struct {
+	Dialects *adapters.Set
+	Log      *slog.Logger
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+	// Metrics is told what was decided; nil counts nothing.
+	Metrics Metrics
+}
+
+// Metrics is told what the server does. Its methods are called on requests' paths.
+type Metrics interface {
+	// Decided is called once for each request, with the status of Weir's own answer or 0 when the request goes on.
+	Decided(status int, took time.Duration)
+	// Attempted is called once for each attempt that Weir prepared.
+	Attempted(backend string, translated bool)
+}
+
+type noMetrics struct{}
+
+func (noMetrics) Decided(int, time.Duration) {}
+func (noMetrics) Attempted(string, bool)     {}
+
+// Server answers Envoy. It is safe for concurrent use.
+type Server struct {
+	extprocv3.UnimplementedExternalProcessorServer
+	opts      Options
+	table     atomic.Pointer[table.Table]
+	exchanges *exchanges
+}
+
+// New makes a Server. It answers 503 until it is given a table.
+func New(opts Options) *Server {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Metrics == nil {
+		opts.Metrics = noMetrics{}
+	}
+	return &Server{opts: opts, exchanges: newExchanges(fmt.Sprintf("%08x", rand.Uint32()))}
+}
+
+// Use makes new requests be decided from t; requests under way keep the table they began with.
+func (s *Server) Use(t *table.Table) { s.table.Store(t) }
+
+// Table returns the table in use; nil before the first.
+func (s *Server) Table() *table.Table { return s.table.Load() }
+
+// Release forgets what was kept for the attempts of a request. Call it when the request has ended;
+// unknown and empty IDs are ignored.
+func (s *Server) Release(exchange string) { s.exchanges.drop(exchange) }
+
+// Sweep forgets what requests left behind that ended without a record, as when Envoy dies. Call it every minute
+// or so.
+func (s *Server) Sweep() int { return s.exchanges.sweep(s.opts.Now()) }
+
+// InFlight is the number of requests that something is kept for, and the bytes of their bodies.
+func (s *Server) InFlight() (requests int, bytes int64) { return s.exchanges.size() }
+
+// Register adds the service to g.
+func (s *Server) Register(g *grpc.Server) { extprocv3.RegisterExternalProcessorServer(g, s) }
+
+// Process handles one ext_proc stream. Only the calls of attempts carry attributes.
+func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return nil // Envoy went away; nothing was asked
+	}
+	if len(first.GetAttributes()) > 0 {
+		return s.attempt(stream, first)
+	}
+	return s.decide(stream, first)
+}

@@ -1,0 +1,173 @@
+// Package table holds what a request is decided from: one immutable Table for each version of the
+// configuration, laid out for lookup. The compile step fills it; a request reads one Table from its
+// first byte to its last.
+package table
+
+import (
+	"time"
+
+	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/identity"
+)
+
+// Table is one version of the configuration as requests see it.
+type Table struct {
+	Version string
+	// Auth says who calls.
+	Auth *identity.Authenticator
+	// MaxRequestBytes is the largest body; Envoy enforces it, the table is for messages.
+	MaxRequestBytes int64
+	// Created is the Unix time that model lists show.
+	Created int64
+
+	// Chains are the orders of candidates, by the name of the composite cluster that walks them.
+	Chains map[string]*Chain
+
+	entries []entry          // every (rule, match), most specific first
+	byModel map[string][]int // entries that name a model exactly, by that model; ascending
+	generic []int            // entries with patterns or without models; ascending
+}
+
+// Rule is one rule of a Route.
+type Rule struct {
+	// Name is what x-weir-route shows: "namespace/route", with "/rule" where it is named or not the only one.
+	Name           string
+	RequiredScopes []string
+	Candidates     []*Candidate // in the order of the Route; at most MaxCandidates
+	// Timeout bounds the request, all attempts included.
+	Timeout time.Duration
+
+	variants map[Mask]*Variant
+}
+
+// MaxCandidates is the number of backends one rule may have.
+const MaxCandidates = 16
+
+// Mask is a set of a rule's candidates, one bit each.
+type Mask uint16
+
+// Variant is what serves a request once it is known which candidates can: Envoy has a route for each.
+type Variant struct {
+	// DirectKey names the Envoy route that goes to one backend without another call to Weir; "" where
+	// there is a choice of backends to fall back on.
+	DirectKey string
+	// ChainKey names the Envoy route through composite clusters, where every attempt asks Weir.
+	ChainKey string
+	// Candidates of the variant.
+	Candidates []*Candidate
+}
+
+// Chain is the order in which one composite cluster tries candidates.
+type Chain struct {
+	Name       string
+	Candidates []*Candidate
+}
+
+// Nth returns the candidate that is meant when backend is tried for the n-th time (0 first), or nil where
+// the chain does not hold the backend.
+func (c *Chain) Nth(backend string, n int) *Candidate {
+	var last *Candidate
+	for _, cand := range c.Candidates {
+		if cand.Backend.ID != backend {
+			continue
+		}
+		last = cand
+		if n == 0 {
+			break
+		}
+		n--
+	}
+	return last
+}
+
+// Candidate is a backend in a rule.
+type Candidate struct {
+	Backend *Backend
+	Model   string // asked of this backend instead of the caller's model; "" where none
+	// Weight and Priority as in the Route.
+	Weight   uint32
+	Priority int32
+	// Bit is the candidate's place in masks.
+	Bit Mask
+}
+
+// Backend is what serves models.
+type Backend struct {
+	ID       string // "namespace/name", as x-weir-backend shows it
+	Dialect  *canon.Dialect
+	BasePath string // "/v1", no slash at the end; stands before the dialect's paths
+	Host     string // the authority it is asked by
+	// CredentialHeader and CredentialValue are sent with every request; "" where the backend wants none.
+	CredentialHeader string
+	CredentialValue  string
+	// Models maps callers' names to the backend's own; nil: any model, by the caller's name.
+	Models           map[string]string
+	DefaultMaxTokens int64
+}
+
+// Serves says whether the backend serves a model, by the caller's name.
+func (b *Backend) Serves(model string) bool {
+	if b.Models == nil {
+		return true
+	}
+	_, ok := b.Models[model]
+	return ok
+}
+
+// UpstreamModel is what the backend calls the model that the caller asked for.
+func (c *Candidate) UpstreamModel(model string) string {
+	if c.Model != "" {
+		model = c.Model
+	}
+	if own, ok := c.Backend.Models[model]; ok {
+		return own
+	}
+	return model
+}
+
+// serves says whether the candidate can serve a caller's model.
+func (c *Candidate) serves(model string) bool {
+	return c.Model != "" || c.Backend.Serves(model)
+}
+
+// Capable gives the candidates that serve a model. Where sameDialect is not "", only those that speak it.
+func (r *Rule) Capable(model, sameDialect string) Mask {
+	var m Mask
+	for _, c := range r.Candidates {
+		if sameDialect != "" && c.Backend.Dialect.Name != sameDialect {
+			continue
+		}
+		if c.serves(model) {
+			m |= c.Bit
+		}
+	}
+	return m
+}
+
+// SetVariants gives the rule its variants. It is part of building a table.
+func (r *Rule) SetVariants(v map[Mask]*Variant) { r.variants = v }
+
+// Variant returns what serves exactly these candidates, or nil where nothing does.
+func (r *Rule) Variant(m Mask) *Variant { return r.variants[m] }
+
+// Masks lists every set of candidates that some request can have: what Capable may return for the
+// models that the rule's backends name, for any other model, and for each dialect alone.
+func (r *Rule) Masks(dialects []string) []Mask {
+	models := []string{"\x00any other model"}
+	for _, c := range r.Candidates {
+		for name := range c.Backend.Models {
+			models = append(models, name)
+		}
+	}
+	seen := map[Mask]bool{0: true}
+	var out []Mask
+	for _, m := range models {
+		for _, d := range append([]string{""}, dialects...) {
+			if mask := r.Capable(m, d); !seen[mask] {
+				seen[mask] = true
+				out = append(out, mask)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,177 @@
+package extproc
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+
+	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/table"
+)
+
+// answer translates one attempt's answer. Server-sent events are translated as they come; everything else is held
+// until it is whole, because a provider may report a failure under status 200, and the caller's status
+// is only known then.
+type answer struct {
+	exchange  *exchange
+	out       canon.Outbound
+	dropped   []string
+	requestID string
+
+	status     int
+	retryAfter string
+	decoder    canon.StreamDecoder // nil unless the answer is a stream
+	encoder    canon.StreamEncoder
+	buf        []byte
+}
+
+func newAnswer(e *exchange, b *table.Backend, dropped []string, requestID string) *answer {
+	return &answer{exchange: e, out: b.Dialect.Out, dropped: dropped, requestID: requestID}
+}
+
+func (a *answer) on(m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingResponse, error) {
+	switch r := m.GetRequest().(type) {
+	case *extprocv3.ProcessingRequest_ResponseHeaders:
+		return a.onHeaders(r.ResponseHeaders), nil
+	case *extprocv3.ProcessingRequest_ResponseBody:
+		if a.decoder != nil {
+			return a.onChunk(r.ResponseBody), nil
+		}
+		return a.onWhole(r.ResponseBody.GetBody()), nil
+	}
+	return nil, fmt.Errorf("expected an answer's headers or body, got %T", m.GetRequest())
+}
+
+func (a *answer) reply() canon.Reply {
+	e := a.exchange
+	r := canon.Reply{Model: e.model, ID: e.id, Created: e.created.Unix()}
+	if e.request != nil {
+		r.IncludeUsage = e.request.IncludeUsage
+	}
+	return r
+}
+
+func (a *answer) onHeaders(h *extprocv3.HttpHeaders) *extprocv3.ProcessingResponse {
+	contentType := ""
+	headers := h.GetHeaders().GetHeaders()
+	for _, kv := range headers {
+		switch kv.GetKey() {
+		case ":status":
+			a.status, _ = strconv.Atoi(value(kv))
+		case "content-type":
+			contentType = value(kv)
+		case "retry-after":
+			a.retryAfter = value(kv)
+		}
+	}
+	common := &extprocv3.CommonResponse{}
+	resp := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_ResponseHeaders{
+		ResponseHeaders: &extprocv3.HeadersResponse{Response: common},
+	}}
+	common.HeaderMutation = &extprocv3.HeaderMutation{RemoveHeaders: foreign(headers)}
+	if len(a.dropped) > 0 {
+		common.HeaderMutation.SetHeaders = append(common.HeaderMutation.SetHeaders, header("x-weir-dropped", join(a.dropped)))
+	}
+	set := func(h ...*corev3.HeaderValueOption) {
+		common.HeaderMutation.SetHeaders = append(common.HeaderMutation.SetHeaders, h...)
+	}
+	switch {
+	case h.GetEndOfStream():
+		// No body follows, so what the caller reads is made here.
+		status, body, _ := a.whole(nil)
+		set(header(":status", strconv.Itoa(status)), header("content-type", contentJSON), header("content-length", strconv.Itoa(len(body))))
+		common.Status = extprocv3.CommonResponse_CONTINUE_AND_REPLACE
+		common.BodyMutation = &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: body}}
+	case a.exchange.stream && a.status/100 == 2 && strings.HasPrefix(contentType, "text/event-stream"):
+		a.decoder = a.out.NewStreamDecoder()
+		a.encoder = a.exchange.dialect.In.NewStreamEncoder(a.reply())
+		set(header("content-type", "text/event-stream; charset=utf-8"), header("cache-control", "no-cache"))
+	default:
+		resp.ModeOverride = &filterv3.ProcessingMode{
+			ResponseHeaderMode: filterv3.ProcessingMode_SEND, ResponseBodyMode: filterv3.ProcessingMode_BUFFERED,
+		}
+	}
+	return resp
+}
+
+// kept are headers of a provider's answer that mean the same to every caller.
+var kept = map[string]bool{":status": true, "date": true, "retry-after": true, "retry-after-ms": true, "x-should-retry": true, "content-type": true}
+
+// foreign lists the headers that belong to the provider's dialect or to the bytes that are replaced.
+func foreign(headers []*corev3.HeaderValue) []string {
+	out := make([]string, 0, len(headers))
+	for _, kv := range headers {
+		if name := kv.GetKey(); !kept[name] {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// onChunk translates what has come of a stream.
+func (a *answer) onChunk(b *extprocv3.HttpBody) *extprocv3.ProcessingResponse {
+	a.buf = a.buf[:0]
+	emit := func(ev *canon.Event) { a.buf = a.encoder.Append(a.buf, ev) }
+	if len(b.GetBody()) > 0 {
+		a.decoder.Feed(b.GetBody(), emit)
+	}
+	if b.GetEndOfStream() {
+		a.decoder.End(emit)
+		a.buf = a.encoder.End(a.buf)
+	}
+	return bodyResponse(&extprocv3.CommonResponse{
+		BodyMutation: &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: a.buf}},
+	})
+}
+
+// onWhole translates an answer that is not a stream.
+func (a *answer) onWhole(provider []byte) *extprocv3.ProcessingResponse {
+	status, body, contentType := a.whole(provider)
+	return bodyResponse(&extprocv3.CommonResponse{
+		HeaderMutation: &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{
+			header(":status", strconv.Itoa(status)), header("content-type", contentType), header("content-length", strconv.Itoa(len(body))),
+		}},
+		BodyMutation: &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: body}},
+	})
+}
+
+// whole gives the caller's status, body and content type for a provider's.
+func (a *answer) whole(provider []byte) (status int, body []byte, contentType string) {
+	in := a.exchange.dialect.In
+	fail := func(err *canon.Error) (int, []byte, string) {
+		return err.HTTPStatus(), in.AppendError(nil, err, a.requestID), contentJSON
+	}
+	if a.status/100 != 2 {
+		return fail(a.out.ParseError(a.status, a.retryAfter, provider))
+	}
+	if isEventStream(provider) {
+		return fail(&canon.Error{Kind: canon.ErrBadGateway, Message: "The backend sent a stream that was not asked for."})
+	}
+	r, err := a.out.ParseResponse(provider)
+	if err != nil {
+		return fail(err)
+	}
+	if !a.exchange.stream {
+		return 200, in.AppendResponse(nil, r, a.reply()), contentJSON
+	}
+	// The caller asked for a stream and the provider gave a whole answer: a stream of one step.
+	enc := in.NewStreamEncoder(a.reply())
+	r.Events(func(ev *canon.Event) { body = enc.Append(body, ev) })
+	return 200, enc.End(body), "text/event-stream; charset=utf-8"
+}
+
+func isEventStream(body []byte) bool {
+	body = bytes.TrimLeft(body, " \r\n\t")
+	return bytes.HasPrefix(body, []byte("data:")) || bytes.HasPrefix(body, []byte("event:"))
+}
+
+func bodyResponse(common *extprocv3.CommonResponse) *extprocv3.ProcessingResponse {
+	return &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_ResponseBody{
+		ResponseBody: &extprocv3.BodyResponse{Response: common},
+	}}
+}
