@@ -1,0 +1,281 @@
+package compile
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/xds/source"
+)
+
+// backend is a compiled Backend: the table's side of it and the name of its cluster.
+type backend struct {
+	table.Backend
+	cluster string
+}
+
+// address is one server of a backend.
+type address struct {
+	host   string
+	port   uint32
+	weight uint32
+}
+
+// backend compiles a Backend: its cluster, its endpoints, its credential.
+func (c *compiler) backend(o *v1alpha1.Backend) {
+	ref := source.ObjectRef{Kind: "Backend", Namespace: o.Namespace, Name: o.Name}
+	spec := &o.Spec
+	b := &backend{Backend: table.Backend{ID: o.Namespace + "/" + o.Name, DefaultMaxTokens: spec.DefaultMaxTokens}}
+	c.backends[ref] = b // even when something is wrong with it, so that routes do not complain as well
+
+	dialect, ok := c.opts.Dialects.Get(spec.Dialect)
+	if !ok || dialect.Out == nil {
+		c.errorf(ref, "spec.dialect", "there is no dialect %q; known are %s", spec.Dialect, strings.Join(c.opts.Dialects.Names(), ", "))
+		return
+	}
+	b.Dialect = &dialect
+	if len(spec.Models) > 0 {
+		b.Models = make(map[string]string, len(spec.Models))
+		for _, m := range spec.Models {
+			upstream := m.UpstreamName
+			if upstream == "" {
+				upstream = m.Name
+			}
+			b.Models[string(m.Name)] = string(upstream)
+		}
+	}
+
+	addresses, secure, err := c.addresses(b, spec)
+	if err != nil {
+		c.errorf(ref, "spec.url", "%v", err)
+		return
+	}
+	cl := &clusterv3.Cluster{
+		ConnectTimeout: durationpb.New(duration(spec.Connections.ConnectTimeout)),
+		LbPolicy:       clusterv3.Cluster_LEAST_REQUEST,
+		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+			MaxConnections:     wrapperspb.UInt32(uint32(spec.Connections.MaxConnections)),
+			MaxPendingRequests: wrapperspb.UInt32(uint32(spec.Connections.MaxPendingRequests)),
+			MaxRequests:        wrapperspb.UInt32(uint32(spec.Connections.MaxRequests)),
+			// Envoy's default of 3 would turn most fallbacks of a dead backend into 503.
+			MaxRetries: wrapperspb.UInt32(uint32(spec.Connections.MaxRequests)),
+		}}},
+		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
+			// Changes of weight and health must land within a second; the default merges them for one.
+			UpdateMergeWindow: durationpb.New(0),
+		},
+		Metadata: metadata(map[string]string{wire.KeyBackend: b.ID, wire.KeyBase: b.BasePath, "dialect": spec.Dialect}),
+	}
+	if secure {
+		if cl.TransportSocket, ok = c.upstreamTLS(ref, o, b); !ok {
+			return
+		}
+	}
+	secretName, ok := c.credential(ref, o, b)
+	if !ok {
+		return
+	}
+	cl.TypedExtensionProtocolOptions = map[string]*anypb.Any{
+		httpOptionsKey: pack(httpOptions(spec.Protocol, secure, directFilters(secretName, b.CredentialHeader))),
+	}
+
+	byIP := true
+	for _, a := range addresses {
+		if _, err := netip.ParseAddr(a.host); err != nil {
+			byIP = false
+		}
+	}
+	if byIP {
+		cl.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
+		cl.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()}
+	} else {
+		cl.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+		cl.RespectDnsTtl = true
+		cl.DnsLookupFamily = clusterv3.Cluster_ALL
+		cl.LoadAssignment = assignment("", b.ID, addresses)
+	}
+	b.cluster = fmt.Sprintf("backend/%s/%s", b.ID, short(deterministic(cl)))
+	cl.Name = b.cluster
+	cl.AltStatName = "backend." + strings.ReplaceAll(b.ID, "/", ".")
+	if byIP {
+		cl.EdsClusterConfig.ServiceName = b.cluster
+		c.out.Endpoints[b.cluster] = assignment(b.cluster, b.ID, addresses)
+	} else {
+		cl.LoadAssignment.ClusterName = b.cluster
+	}
+	c.out.Clusters[b.cluster] = cl
+}
+
+// addresses reads where the backend is, and fills in Host and BasePath.
+func (c *compiler) addresses(b *backend, spec *v1alpha1.BackendSpec) (list []address, secure bool, err error) {
+	if spec.URL == "" {
+		for _, e := range spec.Endpoints {
+			list = append(list, address{e.Address, uint32(e.Port), uint32(e.Weight)})
+		}
+		b.BasePath = strings.TrimSuffix(spec.BasePath, "/")
+		b.Host = joinPort(list[0].host, list[0].port)
+		if spec.TLS != nil && spec.TLS.ServerName != "" {
+			b.Host = spec.TLS.ServerName
+		}
+		return list, spec.TLS != nil, nil
+	}
+	u, err := url.Parse(spec.URL)
+	if err != nil {
+		return nil, false, fmt.Errorf("not a URL: %w", err)
+	}
+	secure = u.Scheme == "https"
+	port := uint32(80)
+	if secure {
+		port = 443
+	}
+	b.Host = u.Host
+	if p := u.Port(); p != "" {
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return nil, false, fmt.Errorf("port %q is not between 1 and 65535", p)
+		}
+		port = uint32(n)
+	}
+	b.BasePath = strings.TrimSuffix(u.EscapedPath(), "/")
+	if spec.TLS != nil && !secure {
+		return nil, false, fmt.Errorf("tls is set, but the URL begins with http://; write https://")
+	}
+	return []address{{u.Hostname(), port, 1}}, secure, nil
+}
+
+func joinPort(host string, port uint32) string {
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return fmt.Sprintf("%s:%d", host, port)
+}
+
+// credential resolves the backend's key: into the table for attempts that Weir prepares, and into an
+// SDS secret (whose value no config dump shows) for direct routes.
+func (c *compiler) credential(ref source.ObjectRef, o *v1alpha1.Backend, b *backend) (secretName string, ok bool) {
+	if o.Spec.Credential == nil {
+		return "", true
+	}
+	secret, found := c.objs.Secrets[source.SecretKeyOf(o.Namespace, o.Spec.Credential.SecretRef)]
+	if !found {
+		c.errorf(ref, "spec.credential.secretRef", "the key cannot be read")
+		return "", false
+	}
+	key := secret.Reveal()
+	if key == "" || strings.ContainsFunc(key, func(r rune) bool { return r < 0x21 || r > 0x7e }) {
+		c.errorf(ref, "spec.credential.secretRef", "the key is empty, or has spaces or characters that a header cannot carry")
+		return "", false
+	}
+	b.CredentialHeader, b.CredentialValue = b.Dialect.Out.Credential(key)
+	secretName = "credential/" + b.ID
+	c.out.Secrets[secretName] = &tlsv3.Secret{
+		Name: secretName,
+		Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{Secret: inline(b.CredentialValue)}},
+	}
+	return secretName, true
+}
+
+// upstreamTLS verifies the backend against the system's authorities, or the ones that are named.
+func (c *compiler) upstreamTLS(ref source.ObjectRef, o *v1alpha1.Backend, b *backend) (*corev3.TransportSocket, bool) {
+	var conf v1alpha1.BackendTLS
+	if o.Spec.TLS != nil {
+		conf = *o.Spec.TLS
+	}
+	name := conf.ServerName
+	if name == "" {
+		name = hostOnly(b.Host)
+	}
+	common := &tlsv3.CommonTlsContext{TlsParams: &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2}}
+	if conf.InsecureSkipVerify {
+		c.warnf(ref, "spec.tls.insecureSkipVerify", "any certificate is accepted from this backend; use it for tests only")
+	} else {
+		validation := &tlsv3.CertificateValidationContext{
+			MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{sanMatcher(name)},
+		}
+		if conf.CARef != nil {
+			ca, ok := c.objs.Secrets[source.SecretKeyOf(o.Namespace, *conf.CARef)]
+			if !ok {
+				c.errorf(ref, "spec.tls.caRef", "the certificate authorities cannot be read")
+				return nil, false
+			}
+			validation.TrustedCa = inline(ca.Reveal())
+		} else {
+			validation.SystemRootCerts = &tlsv3.CertificateValidationContext_SystemRootCerts{}
+		}
+		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: validation}
+	}
+	up := &tlsv3.UpstreamTlsContext{CommonTlsContext: common}
+	if _, err := netip.ParseAddr(name); err != nil {
+		up.Sni = name
+	}
+	return &corev3.TransportSocket{
+		Name:       "tls",
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(up)},
+	}, true
+}
+
+func hostOnly(authority string) string {
+	u := url.URL{Host: authority}
+	return u.Hostname()
+}
+
+func assignment(cluster, id string, addresses []address) *endpointv3.ClusterLoadAssignment {
+	group := &endpointv3.LocalityLbEndpoints{}
+	for _, a := range addresses {
+		group.LbEndpoints = append(group.LbEndpoints, &endpointv3.LbEndpoint{
+			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
+				Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+					Address: a.host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: a.port},
+				}}},
+			}},
+			LoadBalancingWeight: wrapperspb.UInt32(max(a.weight, 1)),
+			// An attempt learns from its host which backend it has got.
+			Metadata: metadata(map[string]string{wire.KeyBackend: id}),
+		})
+	}
+	return &endpointv3.ClusterLoadAssignment{ClusterName: cluster, Endpoints: []*endpointv3.LocalityLbEndpoints{group}}
+}
+
+func metadata(values map[string]string) *corev3.Metadata {
+	fields := make(map[string]*structpb.Value, len(values))
+	for k, v := range values {
+		fields[k] = structpb.NewStringValue(v)
+	}
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{wire.BackendNamespace: {Fields: fields}}}
+}
+
+func inline(value string) *corev3.DataSource {
+	return &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: value}}
+}
+
+func ads() *corev3.ConfigSource {
+	return &corev3.ConfigSource{
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+	}
+}
+
+// duration reads an optional duration; the schema has filled in defaults.
+func duration(d *metav1.Duration) time.Duration {
+	if d == nil {
+		return 0
+	}
+	return d.Duration
+}

@@ -1,0 +1,208 @@
+package compile
+
+import (
+	_ "embed"
+	"net/netip"
+	"time"
+
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	injectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/credential_injector/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
+	codecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	genericv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/injected_credentials/generic/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/extproc/wire"
+)
+
+const httpOptionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+//go:embed peek.lua
+var peekSource string
+
+// Decisions answer in well under a millisecond; a body of tens of MB takes Weir longer to read. Envoy
+// answers 503 when the time is over.
+const decisionTimeout = 5 * time.Second
+
+// Connections to backends are kept this long without a request: longer than most pauses between
+// requests, shorter than the minute after which many load balancers drop them silently.
+const idleUpstream = 50 * time.Second
+
+// privatePrefixes are headers between Weir and Envoy, and what Envoy adds about the caller.
+var privatePrefixes = []string{"x-weir-", "x-envoy-", "x-forwarded-"}
+
+// httpOptions are how a cluster speaks HTTP, with the filters that every attempt passes.
+func httpOptions(p v1alpha1.BackendProtocol, secure bool, filters []*hcmv3.HttpFilter) *httpv3.HttpProtocolOptions {
+	o := &httpv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(idleUpstream)},
+		HttpFilters:               filters,
+	}
+	http2 := &corev3.Http2ProtocolOptions{
+		// Answers are small and many share a connection; Envoy's 256 MiB would let one of them fill memory.
+		InitialStreamWindowSize:     wrapperspb.UInt32(1 << 20),
+		InitialConnectionWindowSize: wrapperspb.UInt32(16 << 20),
+	}
+	switch {
+	case p == v1alpha1.ProtocolHTTP2:
+		o.UpstreamProtocolOptions = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+			ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: http2}}}
+	case p == v1alpha1.ProtocolHTTP1 || !secure:
+		o.UpstreamProtocolOptions = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+			ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}}}
+	default:
+		o.UpstreamProtocolOptions = &httpv3.HttpProtocolOptions_AutoConfig{AutoConfig: &httpv3.HttpProtocolOptions_AutoHttpConfig{
+			HttpProtocolOptions: &corev3.Http1ProtocolOptions{}, Http2ProtocolOptions: http2}}
+	}
+	return o
+}
+
+// directFilters prepare a request for a backend without asking Weir: off with the caller's credential,
+// on with the backend's.
+func directFilters(secretName, header string) []*hcmv3.HttpFilter {
+	mutations := make([]*mutationv3.HeaderMutation, 0, len(wire.CallerHeaders)+len(privatePrefixes)+1)
+	for _, h := range append([]string{"accept-encoding"}, wire.CallerHeaders...) {
+		mutations = append(mutations, remove(h))
+	}
+	mutations = append(mutations, removePrefixes()...)
+	filters := []*hcmv3.HttpFilter{filter("weir.clean", &headermutationv3.HeaderMutation{
+		Mutations: &headermutationv3.Mutations{RequestMutations: mutations},
+	})}
+	if secretName != "" {
+		filters = append(filters, filter("weir.credential", &injectorv3.CredentialInjector{
+			Overwrite: true,
+			Credential: &corev3.TypedExtensionConfig{Name: "generic", TypedConfig: pack(&genericv3.Generic{
+				Credential: &tlsv3.SdsSecretConfig{Name: secretName, SdsConfig: ads()},
+				Header:     header,
+			})},
+		}))
+	}
+	return append(filters, filter("weir.codec", &codecv3.UpstreamCodec{}))
+}
+
+// chainFilters ask Weir to prepare each attempt for the backend it has got.
+func chainFilters(extProcCluster string) []*hcmv3.HttpFilter {
+	return []*hcmv3.HttpFilter{
+		filter("weir.attempt", &extprocv3.ExternalProcessor{
+			GrpcService:       grpcService(extProcCluster),
+			MessageTimeout:    durationpb.New(decisionTimeout),
+			AllowModeOverride: true,
+			RequestAttributes: []string{"xds.cluster_name", "xds.upstream_host_metadata"},
+			ProcessingMode: &extprocv3.ProcessingMode{
+				RequestHeaderMode:   extprocv3.ProcessingMode_SEND,
+				ResponseHeaderMode:  extprocv3.ProcessingMode_SEND,
+				RequestBodyMode:     extprocv3.ProcessingMode_NONE,
+				ResponseBodyMode:    extprocv3.ProcessingMode_STREAMED,
+				RequestTrailerMode:  extprocv3.ProcessingMode_SKIP,
+				ResponseTrailerMode: extprocv3.ProcessingMode_SKIP,
+			},
+			MutationRules: &mutationv3.HeaderMutationRules{
+				AllowAllRouting: wrapperspb.Bool(true), AllowEnvoy: wrapperspb.Bool(true),
+			},
+			MetadataOptions: &extprocv3.MetadataOptions{
+				ForwardingNamespaces: &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{wire.DecisionNamespace}},
+				ReceivingNamespaces:  &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{wire.AttemptNamespace}},
+			},
+			StatusOnError: unavailable(),
+		}),
+		// A replaced body loses its content-length, and some servers want one.
+		filter("weir.length", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+			RequestMutations: append([]*mutationv3.HeaderMutation{
+				set("content-length", "%DYNAMIC_METADATA("+wire.AttemptNamespace+":"+wire.KeyContentLength+")%"),
+			}, removePrefixes()...),
+		}}),
+		filter("weir.codec", &codecv3.UpstreamCodec{}),
+	}
+}
+
+// doorFilters are what every request passes: the peek into its body, the decision, the route.
+func doorFilters(extProcCluster string, router *anypb.Any) []*hcmv3.HttpFilter {
+	return []*hcmv3.HttpFilter{
+		filter("weir.peek", &luav3.Lua{DefaultSourceCode: inline(peekSource)}),
+		filter("weir.decide", &extprocv3.ExternalProcessor{
+			GrpcService:       grpcService(extProcCluster),
+			MessageTimeout:    durationpb.New(decisionTimeout),
+			AllowModeOverride: true,
+			ProcessingMode: &extprocv3.ProcessingMode{
+				RequestHeaderMode:   extprocv3.ProcessingMode_SEND,
+				ResponseHeaderMode:  extprocv3.ProcessingMode_SKIP,
+				RequestBodyMode:     extprocv3.ProcessingMode_NONE,
+				ResponseBodyMode:    extprocv3.ProcessingMode_NONE,
+				RequestTrailerMode:  extprocv3.ProcessingMode_SKIP,
+				ResponseTrailerMode: extprocv3.ProcessingMode_SKIP,
+			},
+			MetadataOptions: &extprocv3.MetadataOptions{
+				ForwardingNamespaces: &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{wire.PeekNamespace}},
+				ReceivingNamespaces:  &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{wire.DecisionNamespace}},
+			},
+			StatusOnError: unavailable(),
+		}),
+		{Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router}},
+	}
+}
+
+func filter(name string, config proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(config)}}
+}
+
+func grpcService(cluster string) *corev3.GrpcService {
+	return &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+		EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: cluster},
+	}}
+}
+
+func remove(header string) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Remove{Remove: header}}
+}
+
+func removePrefix(prefix string) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
+		RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}, IgnoreCase: true,
+		}},
+	}}
+}
+
+func removePrefixes() []*mutationv3.HeaderMutation {
+	out := make([]*mutationv3.HeaderMutation, len(privatePrefixes))
+	for i, p := range privatePrefixes {
+		out[i] = removePrefix(p)
+	}
+	return out
+}
+
+func set(header, value string) *mutationv3.HeaderMutation {
+	return &mutationv3.HeaderMutation{Action: &mutationv3.HeaderMutation_Append{Append: headerValue(header, value)}}
+}
+
+func headerValue(name, value string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: name, Value: value},
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
+}
+
+func sanMatcher(name string) *tlsv3.SubjectAltNameMatcher {
+	kind := tlsv3.SubjectAltNameMatcher_DNS
+	if _, err := netip.ParseAddr(name); err == nil {
+		kind = tlsv3.SubjectAltNameMatcher_IP_ADDRESS
+	}
+	return &tlsv3.SubjectAltNameMatcher{SanType: kind, Matcher: &matcherv3.StringMatcher{
+		MatchPattern: &matcherv3.StringMatcher_Exact{Exact: name},
+	}}
+}
+
+func unavailable() *typev3.HttpStatus {
+	return &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable}
+}

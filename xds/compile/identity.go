@@ -1,0 +1,114 @@
+package compile
+
+import (
+	"errors"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/xds/source"
+)
+
+// identity builds the authenticator from Consumers, APIKeys and JWTIssuers.
+func (c *compiler) identity() {
+	var cfg identity.Config
+	known := map[source.ObjectRef]bool{}
+	for _, o := range c.objs.Consumers {
+		known[source.ObjectRef{Kind: "Consumer", Namespace: o.Namespace, Name: o.Name}] = true
+		cfg.Consumers = append(cfg.Consumers, identity.Consumer{
+			Namespace: o.Namespace, Name: o.Name, Tenant: o.Spec.Tenant, Labels: o.Spec.Labels,
+			AllowedModels: names(o.Spec.AllowedModels), Scopes: o.Spec.Scopes,
+		})
+	}
+	for _, o := range c.objs.APIKeys {
+		ref := source.ObjectRef{Kind: "APIKey", Namespace: o.Namespace, Name: o.Name}
+		if !known[source.ObjectRef{Kind: "Consumer", Namespace: o.Namespace, Name: string(o.Spec.Consumer)}] {
+			c.errorf(ref, "spec.consumer", "there is no Consumer %s/%s", o.Namespace, o.Spec.Consumer)
+			continue
+		}
+		hash := o.Spec.Hash
+		if o.Spec.SecretRef != nil {
+			secret, ok := c.objs.Secrets[source.SecretKeyOf(o.Namespace, *o.Spec.SecretRef)]
+			if !ok {
+				c.errorf(ref, "spec.secretRef", "the key cannot be read")
+				continue
+			}
+			hash = identity.HashKey(secret.Reveal())
+		}
+		sum, err := identity.ParseHash(hash)
+		if err != nil {
+			c.errorf(ref, "spec.hash", "%v", err)
+			continue
+		}
+		k := identity.Key{
+			Namespace: o.Namespace, Name: o.Name, Consumer: string(o.Spec.Consumer), Hash: sum,
+			Disabled: o.Spec.Disabled, AllowedModels: names(o.Spec.AllowedModels), Scopes: o.Spec.Scopes,
+		}
+		if o.Spec.ExpiresAt != nil {
+			k.ExpiresAt = o.Spec.ExpiresAt.Time
+		}
+		cfg.Keys = append(cfg.Keys, k)
+	}
+	for _, o := range c.objs.JWTIssuers {
+		if i, ok := c.issuer(o); ok {
+			cfg.Issuers = append(cfg.Issuers, i)
+		}
+	}
+	auth, errs := identity.New(cfg, c.opts.Keys)
+	for _, err := range errs {
+		var ce *identity.ConfigError
+		if !errors.As(err, &ce) {
+			c.errorf(source.ObjectRef{}, "", "%v", err)
+			continue
+		}
+		field := ""
+		if ce.Field != "" {
+			field = "spec." + ce.Field
+		}
+		c.errorf(source.ObjectRef{Kind: ce.Kind, Namespace: ce.Namespace, Name: ce.Name}, field, "%s", ce.Reason)
+	}
+	if len(cfg.Keys) == 0 && len(cfg.Issuers) == 0 {
+		c.warnf(source.ObjectRef{}, "", "there is no APIKey and no JWTIssuer: every request will be refused with 401")
+	}
+	c.out.Table.Auth = auth
+}
+
+func (c *compiler) issuer(o *v1alpha1.JWTIssuer) (identity.Issuer, bool) {
+	ref := source.ObjectRef{Kind: "JWTIssuer", Namespace: o.Namespace, Name: o.Name}
+	i := identity.Issuer{
+		Namespace: o.Namespace, Name: o.Name, Issuer: o.Spec.Issuer, Audiences: o.Spec.Audiences,
+		Algorithms: o.Spec.Algorithms, RequiredScopes: o.Spec.RequiredScopes,
+		Claims: identity.ClaimMap{
+			Consumer: o.Spec.Claims.Consumer, Tenant: o.Spec.Claims.Tenant,
+			AllowedModels: o.Spec.Claims.AllowedModels, Labels: o.Spec.Claims.Labels,
+		},
+		Leeway: duration(o.Spec.Leeway),
+	}
+	keys := o.Spec.Keys
+	switch {
+	case keys.URL != "":
+		i.Keys.URL = keys.URL
+	case keys.File != "":
+		doc, ok := c.objs.Secrets[source.FileKeyOf(keys.File)]
+		if !ok {
+			c.errorf(ref, "spec.keys.file", "the key set cannot be read")
+			return i, false
+		}
+		i.Keys.JWKS = []byte(doc.Reveal())
+	case keys.SecretRef != nil:
+		secret, ok := c.objs.Secrets[source.SecretKeyOf(o.Namespace, *keys.SecretRef)]
+		if !ok {
+			c.errorf(ref, "spec.keys.secretRef", "the secret cannot be read")
+			return i, false
+		}
+		i.Keys.Secret = []byte(secret.Reveal())
+	}
+	return i, true
+}
+
+func names(list []v1alpha1.ModelName) []string {
+	out := make([]string, len(list))
+	for i, n := range list {
+		out[i] = string(n)
+	}
+	return out
+}

@@ -1,0 +1,230 @@
+package compile
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	grpclogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	limitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
+	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/xds/source"
+)
+
+const (
+	// AccessLogName is the log that usage receives.
+	AccessLogName = "weir"
+	// Records wait this long for company. A request that was retried keeps its prompt in memory until then.
+	AccessLogFlush = 200 * time.Millisecond
+	accessLogBatch = 16 << 10 // bytes
+
+	headersTimeout = 10 * time.Second // a client that sends a header a minute is no client
+	drainTimeout   = 5 * time.Second  // between the two GOAWAYs of HTTP/2
+
+	// An HTTP/2 client may send this much of a body before Envoy has passed it on. Large enough for
+	// a prompt in one round trip; the body limit bounds what a request may hold altogether.
+	downstreamStreamWindow     = 1 << 20
+	downstreamConnectionWindow = 16 << 20
+	downstreamMaxStreams       = 1000
+)
+
+// gateways compiles every LLMGateway into Envoy listeners.
+func (c *compiler) gateways() {
+	if len(c.objs.Gateways) == 0 {
+		c.errorf(source.ObjectRef{}, "", "there is no LLMGateway, so there is nothing to listen on")
+		return
+	}
+	taken := map[string]source.ObjectRef{}
+	for i, g := range c.objs.Gateways {
+		ref := source.ObjectRef{Kind: "LLMGateway", Namespace: g.Namespace, Name: g.Name}
+		maxBody := uint32(g.Spec.Limits.MaxRequestBytes.Value())
+		c.out.MaxBody = max(c.out.MaxBody, maxBody)
+		for j := range g.Spec.Listeners {
+			l := &g.Spec.Listeners[j]
+			field := fmt.Sprintf("spec.listeners[%d]", j)
+			address, port := l.Address, uint32(l.Port)
+			if i == 0 && j == 0 && c.opts.Listen != "" {
+				var err error
+				if address, port, err = splitListen(c.opts.Listen); err != nil {
+					c.errorf(ref, field, "%v", err)
+					continue
+				}
+			}
+			at := net.JoinHostPort(address, strconv.Itoa(int(port)))
+			if other, ok := taken[at]; ok {
+				c.errorf(ref, field+".port", "%s already listens on %s", other, at)
+				continue
+			}
+			taken[at] = ref
+			name := fmt.Sprintf("gateway/%s/%s/%s", g.Namespace, g.Name, l.Name)
+			if out, ok := c.listener(ref, field, name, g, l, maxBody); ok {
+				out.Address = &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+					Address: address, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+				}}}
+				c.out.Listeners[name] = out
+			}
+		}
+	}
+	c.out.Table.MaxRequestBytes = int64(c.out.MaxBody)
+}
+
+func splitListen(s string) (string, uint32, error) {
+	host, p, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", 0, fmt.Errorf("the listen address %q is not host:port", s)
+	}
+	if host == "" {
+		host = "0.0.0.0"
+	}
+	port, err := strconv.ParseUint(p, 10, 16)
+	if err != nil || net.ParseIP(host) == nil {
+		return "", 0, fmt.Errorf("the listen address %q is not an IP address and a port", s)
+	}
+	return host, uint32(port), nil
+}
+
+func (c *compiler) listener(ref source.ObjectRef, field, name string, g *v1alpha1.LLMGateway, l *v1alpha1.Listener, maxBody uint32) (*listenerv3.Listener, bool) {
+	chain := &listenerv3.FilterChain{}
+	if l.TLS != nil {
+		socket, ok := c.downstreamTLS(ref, field, name, g.Namespace, l.TLS)
+		if !ok {
+			return nil, false
+		}
+		chain.TransportSocket = socket
+	}
+	if n := g.Spec.Limits.MaxConnections; n > 0 {
+		chain.Filters = append(chain.Filters, networkFilter("envoy.filters.network.connection_limit", pack(&limitv3.ConnectionLimit{
+			StatPrefix: "weir", MaxConnections: wrapperspb.UInt64(uint64(n)),
+		})))
+	}
+	chain.Filters = append(chain.Filters, networkFilter("envoy.filters.network.http_connection_manager", pack(c.connectionManager(g, maxBody))))
+	return &listenerv3.Listener{
+		Name:         name,
+		FilterChains: []*listenerv3.FilterChain{chain},
+		// The peek filter, and translation, hold a whole body; more than this is 413.
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(maxBody),
+	}, true
+}
+
+func networkFilter(name string, config *anypb.Any) *listenerv3.Filter {
+	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}}
+}
+
+func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hcmv3.HttpConnectionManager {
+	headerKiB := uint32(g.Spec.Limits.MaxHeaderKiB)
+	return &hcmv3.HttpConnectionManager{
+		StatPrefix: "ingress",
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+			RouteConfigName: RouteConfigName, ConfigSource: ads(),
+		}},
+		HttpFilters: doorFilters(c.opts.ExtProcCluster, pack(&routerv3.Router{SuppressEnvoyHeaders: true})),
+
+		// What clients send under our own names is gone before anything reads it.
+		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{
+			Name: "weir.strip",
+			TypedConfig: pack(&earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{
+				removePrefix("x-weir-"), removePrefix("x-envoy-"),
+			}}),
+		}},
+		NormalizePath:                wrapperspb.Bool(true),
+		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
+		UseRemoteAddress:             wrapperspb.Bool(true),
+		SkipXffAppend:                true,
+		ServerName:                   "weir",
+		PreserveExternalRequestId:    true,
+		AlwaysSetRequestIdInResponse: true,
+
+		MaxRequestHeadersKb: wrapperspb.UInt32(headerKiB),
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			IdleTimeout: durationpb.New(duration(g.Spec.Timeouts.Idle)),
+		},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+			MaxConcurrentStreams:        wrapperspb.UInt32(downstreamMaxStreams),
+			InitialStreamWindowSize:     wrapperspb.UInt32(downstreamStreamWindow),
+			InitialConnectionWindowSize: wrapperspb.UInt32(downstreamConnectionWindow),
+		},
+		StreamIdleTimeout:     durationpb.New(duration(g.Spec.Timeouts.StreamIdle)),
+		RequestTimeout:        durationpb.New(duration(g.Spec.Timeouts.Request)),
+		RequestHeadersTimeout: durationpb.New(headersTimeout),
+		DrainTimeout:          durationpb.New(drainTimeout),
+		LocalReplyConfig:      localReplies(c.opts.Dialects, maxBody, headerKiB),
+
+		AccessLog: []*accesslogv3.AccessLog{{
+			Name: "weir.usage",
+			ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(&grpclogv3.HttpGrpcAccessLogConfig{
+				CommonConfig: &grpclogv3.CommonGrpcAccessLogConfig{
+					LogName:             AccessLogName,
+					GrpcService:         grpcService(c.opts.ExtProcCluster),
+					TransportApiVersion: corev3.ApiVersion_V3,
+					BufferFlushInterval: durationpb.New(AccessLogFlush),
+					BufferSizeBytes:     wrapperspb.UInt32(accessLogBatch),
+					CustomTags: []*tracingv3.CustomTag{{
+						Tag: wire.BackendTag,
+						Type: &tracingv3.CustomTag_Metadata_{Metadata: &tracingv3.CustomTag_Metadata{
+							Kind: &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}},
+							MetadataKey: &metadatav3.MetadataKey{Key: wire.BackendNamespace, Path: []*metadatav3.MetadataKey_PathSegment{{
+								Segment: &metadatav3.MetadataKey_PathSegment_Key{Key: wire.KeyBackend},
+							}}},
+						}},
+					}},
+				},
+			})},
+		}},
+	}
+}
+
+// downstreamTLS terminates TLS with a certificate that travels as an SDS secret.
+func (c *compiler) downstreamTLS(ref source.ObjectRef, field, listener, namespace string, conf *v1alpha1.ListenerTLS) (*corev3.TransportSocket, bool) {
+	read := func(name string, r v1alpha1.SecretRef) (string, bool) {
+		s, ok := c.objs.Secrets[source.SecretKeyOf(namespace, r)]
+		if !ok {
+			c.errorf(ref, field+".tls."+name, "it cannot be read")
+		}
+		return s.Reveal(), ok
+	}
+	certificate, ok1 := read("certificateRef", conf.CertificateRef)
+	key, ok2 := read("privateKeyRef", conf.PrivateKeyRef)
+	if !ok1 || !ok2 {
+		return nil, false
+	}
+	if err := checkKeyPair(certificate, key); err != nil {
+		c.errorf(ref, field+".tls", "%v", err)
+		return nil, false
+	}
+	name := "certificate/" + listener
+	c.out.Secrets[name] = &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
+		CertificateChain: inline(certificate), PrivateKey: inline(key),
+	}}}
+	return &corev3.TransportSocket{Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{
+		TypedConfig: pack(&tlsv3.DownstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
+			TlsParams:                      &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},
+			AlpnProtocols:                  []string{"h2", "http/1.1"},
+			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: name, SdsConfig: ads()}},
+		}}),
+	}}, true
+}
+
+// checkKeyPair says in a sentence what TLS stacks say in codes, and never quotes the key.
+func checkKeyPair(certificate, key string) error {
+	if _, err := tls.X509KeyPair([]byte(certificate), []byte(key)); err != nil {
+		return fmt.Errorf("certificate and private key do not work together: %w", err)
+	}
+	return nil
+}

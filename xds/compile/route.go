@@ -1,0 +1,377 @@
+package compile
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/composite/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/xds/source"
+)
+
+// RouteConfigName names the one route configuration.
+const RouteConfigName = "weir"
+
+// noLimit lifts Envoy's circuit breakers from composite clusters: the backends' own apply.
+const noLimit = 1 << 30
+
+// A fallback waits hardly at all: another provider is not the one that has just failed.
+const (
+	retryBase = 5 * time.Millisecond
+	retryMax  = 50 * time.Millisecond
+)
+
+// providerHeaders are in providers' answers for the holder of the account, which the caller is not.
+var providerHeaders = []string{"set-cookie", "openai-organization", "openai-project", "anthropic-organization-id", "x-envoy-upstream-service-time"}
+
+// member is a candidate with the cluster it is reached by.
+type member struct {
+	*table.Candidate
+	cluster string
+}
+
+// routes compiles every Route into the table's rules and Envoy's routes.
+func (c *compiler) routes() {
+	var b table.Builder
+	for _, r := range c.objs.Routes {
+		ref := source.ObjectRef{Kind: "Route", Namespace: r.Namespace, Name: r.Name}
+		order := 0
+		seen := map[string]int{}
+		for i := range r.Spec.Rules {
+			spec := &r.Spec.Rules[i]
+			field := fmt.Sprintf("spec.rules[%d]", i)
+			name := ruleName(r, i)
+			if j, dup := seen[name]; dup {
+				c.errorf(ref, field+".name", "rules %d and %d have the same name", j, i)
+				continue
+			}
+			seen[name] = i
+			rule, members := c.rule(ref, field, name, spec, r.Namespace)
+			if rule == nil {
+				continue
+			}
+			c.variants(rule, members, spec)
+			matches := spec.Matches
+			if len(matches) == 0 {
+				matches = []v1alpha1.RouteMatch{{}}
+			}
+			for j := range matches {
+				m, ok := c.match(ref, fmt.Sprintf("%s.matches[%d]", field, j), &matches[j], rule)
+				if !ok {
+					continue
+				}
+				m.Created, m.RouteOrder, m.Order = r.CreationTimestamp.Time, r.Namespace+"/"+r.Name, order
+				order++
+				if err := b.Add(rule, m); err != nil {
+					c.errorf(ref, fmt.Sprintf("%s.matches[%d].models", field, j), "%v", err)
+				}
+			}
+			c.out.Retain = max(c.out.Retain, rule.Timeout)
+		}
+	}
+	b.Build(c.out.Table)
+	if len(c.objs.Routes) == 0 {
+		c.warnf(source.ObjectRef{}, "", "there is no Route: every request will be answered with 404")
+	}
+}
+
+func ruleName(r *v1alpha1.Route, i int) string {
+	name := r.Namespace + "/" + r.Name
+	switch {
+	case r.Spec.Rules[i].Name != "":
+		return name + "/" + string(r.Spec.Rules[i].Name)
+	case len(r.Spec.Rules) > 1:
+		return name + "/" + strconv.Itoa(i)
+	}
+	return name
+}
+
+// rule resolves a rule's backends. It returns nil when one is missing.
+func (c *compiler) rule(ref source.ObjectRef, field, name string, spec *v1alpha1.RouteRule, namespace string) (*table.Rule, []member) {
+	rule := &table.Rule{Name: name, RequiredScopes: spec.RequiredScopes, Timeout: duration(spec.Timeouts.Request)}
+	var members []member
+	ok := true
+	for i, rb := range spec.Backends {
+		at := fmt.Sprintf("%s.backends[%d]", field, i)
+		b := c.backends[source.ObjectRef{Kind: "Backend", Namespace: namespace, Name: string(rb.Name)}]
+		if b == nil {
+			c.errorf(ref, at+".name", "there is no Backend %s/%s", namespace, rb.Name)
+			ok = false
+			continue
+		}
+		if b.Dialect == nil || b.cluster == "" { // its own problem says why
+			ok = false
+			continue
+		}
+		model := string(rb.Model)
+		if strings.Contains(model, "*") {
+			c.errorf(ref, at+".model", "a model asked of a backend is a name, not a pattern")
+			ok = false
+		} else if model != "" && !b.Serves(model) {
+			c.errorf(ref, at+".model", "Backend %s does not list the model %q", b.ID, model)
+			ok = false
+		}
+		weight := uint32(1)
+		if rb.Weight != nil {
+			weight = uint32(*rb.Weight)
+		}
+		if weight == 0 {
+			continue
+		}
+		cand := &table.Candidate{
+			Backend: &b.Backend, Model: model, Weight: weight, Priority: rb.Priority, Bit: 1 << len(members),
+		}
+		members = append(members, member{cand, b.cluster})
+		rule.Candidates = append(rule.Candidates, cand)
+	}
+	if ok && len(members) == 0 {
+		c.errorf(ref, field+".backends", "every backend has weight 0, so nothing can serve the rule")
+		ok = false
+	}
+	if !ok {
+		return nil, nil
+	}
+	return rule, members
+}
+
+// match compiles one match of a rule.
+func (c *compiler) match(ref source.ObjectRef, field string, spec *v1alpha1.RouteMatch, rule *table.Rule) (table.Match, bool) {
+	m := table.Match{Method: spec.Method, Models: names(spec.Models), Labels: spec.ConsumerLabels}
+	ok := true
+	if spec.Path != nil {
+		m.Path, m.PathExact = spec.Path.Value, spec.Path.Type == v1alpha1.PathExact
+	}
+	values := func(list []v1alpha1.ValueMatch, kind string, fold bool) []table.ValueMatch {
+		out := make([]table.ValueMatch, 0, len(list))
+		for i, v := range list {
+			vm := table.ValueMatch{Name: v.Name, Value: v.Value}
+			if fold {
+				vm.Name = strings.ToLower(v.Name)
+				if strings.HasPrefix(vm.Name, "x-weir-") || strings.HasPrefix(vm.Name, "x-envoy-") {
+					c.errorf(ref, fmt.Sprintf("%s.%s[%d].name", field, kind, i), "%s headers are removed at the door, so this match can never apply", vm.Name[:strings.Index(vm.Name[2:], "-")+3])
+					ok = false
+				}
+			}
+			if v.Type == v1alpha1.MatchRegularExpression {
+				re, err := regexp.Compile(`\A(?:` + v.Value + `)\z`)
+				if err != nil {
+					c.errorf(ref, fmt.Sprintf("%s.%s[%d].value", field, kind, i), "not a regular expression: %v", err)
+					ok = false
+					continue
+				}
+				vm.Regexp = re
+			}
+			out = append(out, vm)
+		}
+		return out
+	}
+	m.Headers = values(spec.Headers, "headers", true)
+	m.Query = values(spec.QueryParams, "queryParams", false)
+	for i, name := range m.Models {
+		if !strings.Contains(name, "*") && rule.Capable(name, "") == 0 {
+			c.errorf(ref, fmt.Sprintf("%s.models[%d]", field, i), "no backend of this rule serves the model %q; list it in a Backend, or give the backend of this rule a model", name)
+			ok = false
+		}
+	}
+	return m, ok
+}
+
+// variants makes the Envoy routes of a rule: for every set of its candidates that some request can have, one
+// through composite clusters and, where there is nothing to fall back on, one that needs no further call.
+func (c *compiler) variants(rule *table.Rule, members []member, spec *v1alpha1.RouteRule) {
+	out := map[table.Mask]*table.Variant{}
+	for _, mask := range rule.Masks(c.inboundDialects()) {
+		var in []member
+		v := &table.Variant{}
+		for _, m := range members {
+			if mask&m.Bit != 0 {
+				in = append(in, m)
+				v.Candidates = append(v.Candidates, m.Candidate)
+			}
+		}
+		attempts := int(spec.Retry.Attempts)
+		if attempts == 0 {
+			attempts = len(in)
+		}
+		if len(in) == 1 || attempts == 1 {
+			v.DirectKey = c.route(rule, spec, attempts, true, firstChoices(in), func(m member) string { return m.cluster })
+		}
+		v.ChainKey = c.route(rule, spec, attempts, false, firstChoices(in), func(m member) string {
+			return c.chain(order(m, in, attempts))
+		})
+		out[mask] = v
+	}
+	rule.SetVariants(out)
+}
+
+func (c *compiler) inboundDialects() []string {
+	var out []string
+	for _, name := range c.opts.Dialects.Names() {
+		if d, _ := c.opts.Dialects.Get(name); d.In != nil {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// firstChoices are the members of the lowest priority number.
+func firstChoices(in []member) []member {
+	lowest := in[0].Priority
+	for _, m := range in {
+		lowest = min(lowest, m.Priority)
+	}
+	return slices.DeleteFunc(slices.Clone(in), func(m member) bool { return m.Priority != lowest })
+}
+
+// order is who is asked when first is asked first: then the others by priority, then as written; from the start again
+// until there are enough attempts.
+func order(first member, in []member, attempts int) []member {
+	rest := slices.DeleteFunc(slices.Clone(in), func(m member) bool { return m.Candidate == first.Candidate })
+	slices.SortStableFunc(rest, func(a, b member) int { return int(a.Priority - b.Priority) })
+	once := append([]member{first}, rest...)
+	out := make([]member, attempts)
+	for i := range out {
+		out[i] = once[i%len(once)]
+	}
+	return out
+}
+
+// chain makes the composite cluster that tries members in this order, and returns its name. Rules share chains.
+func (c *compiler) chain(members []member) string {
+	parts := make([][]byte, 0, 2*len(members))
+	config := &compositev3.ClusterConfig{}
+	t := &table.Chain{}
+	for _, m := range members {
+		parts = append(parts, []byte(m.cluster), []byte(m.Model))
+		config.Clusters = append(config.Clusters, &compositev3.ClusterConfig_ClusterEntry{Name: m.cluster})
+		t.Candidates = append(t.Candidates, m.Candidate)
+	}
+	name := "chain/" + short(parts...)
+	if _, made := c.out.Clusters[name]; made {
+		return name
+	}
+	t.Name = name
+	c.out.Table.Chains[name] = t
+	c.out.Clusters[name] = &clusterv3.Cluster{
+		Name:           name,
+		AltStatName:    "chain",
+		ConnectTimeout: durationpb.New(5 * time.Second),
+		LbPolicy:       clusterv3.Cluster_CLUSTER_PROVIDED,
+		ClusterDiscoveryType: &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
+			Name: "envoy.clusters.composite", TypedConfig: pack(config),
+		}},
+		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+			MaxConnections: wrapperspb.UInt32(noLimit), MaxPendingRequests: wrapperspb.UInt32(noLimit),
+			MaxRequests: wrapperspb.UInt32(noLimit), MaxRetries: wrapperspb.UInt32(noLimit),
+		}}},
+		TypedExtensionProtocolOptions: map[string]*anypb.Any{
+			// The filters are the composite's; how HTTP is spoken is each backend's own.
+			httpOptionsKey: pack(httpOptions(v1alpha1.ProtocolHTTP1, false, chainFilters(c.opts.ExtProcCluster))),
+		},
+	}
+	return name
+}
+
+// route makes one Envoy route and returns its key.
+func (c *compiler) route(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, direct bool, first []member, cluster func(member) string) string {
+	weighted := &routev3.WeightedCluster{}
+	for _, m := range first {
+		w := &routev3.WeightedCluster_ClusterWeight{Name: cluster(m), Weight: wrapperspb.UInt32(m.Weight)}
+		if direct {
+			w.HostRewriteSpecifier = &routev3.WeightedCluster_ClusterWeight_HostRewriteLiteral{HostRewriteLiteral: m.Backend.Host}
+		}
+		weighted.Clusters = append(weighted.Clusters, w)
+	}
+	action := &routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted},
+		Timeout:          durationpb.New(rule.Timeout),
+		RetryPolicy:      retryPolicy(spec, attempts),
+	}
+	if direct {
+		action.PathRewrite = "%CLUSTER_METADATA(" + wire.BackendNamespace + ":" + wire.KeyBase + ")%%REQ(" + wire.PathHeader + ")%"
+	}
+	r := &routev3.Route{
+		Name:   rule.Name,
+		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Action: &routev3.Route_Route{Route: action},
+	}
+	key := rule.Name + "#" + short(deterministic(withoutWeights(r)))
+	c.out.Routes[key] = r
+	return key
+}
+
+// withoutWeights is the route as its key sees it: a changed weight is no other route.
+func withoutWeights(r *routev3.Route) *routev3.Route {
+	r = proto.Clone(r).(*routev3.Route)
+	for _, w := range r.GetRoute().GetWeightedClusters().GetClusters() {
+		w.Weight = nil
+	}
+	return r
+}
+
+// retryPolicy says which failures lead to the next attempt.
+func retryPolicy(spec *v1alpha1.RouteRule, attempts int) *routev3.RetryPolicy {
+	p := &routev3.RetryPolicy{NumRetries: wrapperspb.UInt32(uint32(max(attempts-1, 0)))}
+	if d := duration(spec.Timeouts.FirstByte); d > 0 {
+		// Envoy ignores it once the answer has begun to reach the caller.
+		p.PerTryTimeout = durationpb.New(d)
+	}
+	p.RetryBackOff = &routev3.RetryPolicy_RetryBackOff{
+		BaseInterval: durationpb.New(retryBase), MaxInterval: durationpb.New(retryMax),
+	}
+	var on []string
+	for _, cond := range spec.Retry.On {
+		switch cond {
+		case v1alpha1.RetryConnectFailure:
+			on = append(on, "connect-failure", "refused-stream", "reset")
+		case v1alpha1.RetryServerError:
+			for status := uint32(500); status < 600; status++ {
+				p.RetriableStatusCodes = append(p.RetriableStatusCodes, status)
+			}
+		case v1alpha1.RetryRateLimited:
+			p.RetriableStatusCodes = append(p.RetriableStatusCodes, 429)
+		case v1alpha1.RetryTimeout:
+			on = append(on, "reset") // what Envoy makes of an attempt whose time is over
+		}
+	}
+	if len(p.RetriableStatusCodes) > 0 {
+		on = append(on, "retriable-status-codes")
+	}
+	slices.Sort(on)
+	p.RetryOn = strings.Join(slices.Compact(on), ",")
+	return p
+}
+
+// RouteConfiguration is the one route configuration, of these entries.
+func RouteConfiguration(entries map[string]*routev3.Route, maxBody uint32) *routev3.RouteConfiguration {
+	return &routev3.RouteConfiguration{
+		Name: RouteConfigName,
+		VirtualHosts: []*routev3.VirtualHost{{
+			Name:                   "weir",
+			Domains:                []string{"*"},
+			Matcher:                ruleMatcher(entries),
+			RequestBodyBufferLimit: wrapperspb.UInt64(uint64(maxBody)),
+			ResponseHeadersToAdd: []*corev3.HeaderValueOption{
+				headerValue("x-weir-route", "%DYNAMIC_METADATA("+wire.DecisionNamespace+":"+wire.KeyRoute+")%"),
+				headerValue("x-weir-backend", "%UPSTREAM_METADATA("+wire.BackendNamespace+":"+wire.KeyBackend+")%"),
+			},
+			ResponseHeadersToRemove: providerHeaders,
+		}},
+		// A key is looked up in a map, so ten thousand rules cost a request no more than one.
+		IgnorePortInHostMatching: true,
+	}
+}
