@@ -1,0 +1,45 @@
+package usage
+
+import (
+	"errors"
+	"io"
+
+	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Sink takes records. It is called by several goroutines, and must not keep the pointer.
+type Sink func(*Record)
+
+// Receiver is the access log service (ALS, gRPC) that Envoy reports to.
+type Receiver struct {
+	alsv3.UnimplementedAccessLogServiceServer
+	sinks []Sink
+}
+
+// NewReceiver makes a Receiver that hands every record to each sink, in this order.
+func NewReceiver(sinks ...Sink) *Receiver { return &Receiver{sinks: sinks} }
+
+// Register adds the service to g.
+func (r *Receiver) Register(g *grpc.Server) { alsv3.RegisterAccessLogServiceServer(g, r) }
+
+// StreamAccessLogs receives one stream; Envoy keeps one open for each of its workers.
+func (r *Receiver) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			if errors.Is(err, io.EOF) || status.Code(err) == codes.Canceled {
+				return nil
+			}
+			return err
+		}
+		for _, entry := range m.GetHttpLogs().GetLogEntry() {
+			rec := record(entry)
+			for _, sink := range r.sinks {
+				sink(&rec)
+			}
+		}
+	}
+}

@@ -1,0 +1,67 @@
+package usage
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics counts records and decisions. Labels come from configuration and from fixed sets alone: a
+// model name that a caller made up is no label.
+type Metrics struct {
+	requests  *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	firstByte *prometheus.HistogramVec
+	decisions *prometheus.HistogramVec
+	attempts  *prometheus.CounterVec
+}
+
+// Bounds in seconds: from an answer out of memory to a long generation, those of the GenAI conventions.
+var durationBuckets = []float64{.01, .02, .04, .08, .16, .32, .64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92}
+
+// NewMetrics registers its metrics with reg.
+func NewMetrics(reg prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "weir_requests_total", Help: "Finished requests.",
+		}, []string{"route", "backend", "dialect", "status", "aborted"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "weir_request_duration_seconds", Help: "Time until the last byte went to the caller.", Buckets: durationBuckets,
+		}, []string{"route", "backend"}),
+		firstByte: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "weir_time_to_first_byte_seconds", Help: "Time until the first byte of the answer went to the caller.", Buckets: durationBuckets,
+		}, []string{"route", "backend"}),
+		decisions: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "weir_decision_duration_seconds", Help: "Time that a decision took, by the status of Weir's own answer; 0 when the request went on.",
+			Buckets: prometheus.ExponentialBuckets(5e-6, 4, 9),
+		}, []string{"status"}),
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "weir_attempts_total", Help: "Attempts that Weir prepared for a backend.",
+		}, []string{"backend", "translated"}),
+	}
+	reg.MustRegister(m.requests, m.duration, m.firstByte, m.decisions, m.attempts)
+	return m
+}
+
+// Count is a Sink.
+func (m *Metrics) Count(r *Record) {
+	m.requests.WithLabelValues(r.Route, r.Backend, r.Dialect, strconv.Itoa(r.Status), strconv.FormatBool(r.Aborted)).Inc()
+	if r.Backend == "" {
+		return
+	}
+	m.duration.WithLabelValues(r.Route, r.Backend).Observe(r.Duration.Seconds())
+	if r.FirstByte > 0 {
+		m.firstByte.WithLabelValues(r.Route, r.Backend).Observe(r.FirstByte.Seconds())
+	}
+}
+
+// Decided counts a decision.
+func (m *Metrics) Decided(status int, took time.Duration) {
+	m.decisions.WithLabelValues(strconv.Itoa(status)).Observe(took.Seconds())
+}
+
+// Attempted counts an attempt that Weir prepared.
+func (m *Metrics) Attempted(backend string, translated bool) {
+	m.attempts.WithLabelValues(backend, strconv.FormatBool(translated)).Inc()
+}

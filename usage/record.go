@@ -1,0 +1,74 @@
+// Package usage receives one access-log record for each request from Envoy and hands it to whoever counts:
+// metrics now, and whatever else settles with the end of a request.
+package usage
+
+import (
+	"strings"
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/weir-dev/weir/extproc/wire"
+)
+
+// Record is one finished request. It holds no credential and no text of a prompt or an answer.
+type Record struct {
+	RequestID  string
+	Start      time.Time
+	Duration   time.Duration // until the last byte went to the caller
+	FirstByte  time.Duration // until the first byte of the answer went to the caller; 0 where none did
+	Status     int           // 0 where the caller went away before there was one
+	Details    string        // Envoy's response code details
+	Aborted    bool          // the caller went away before the end
+	Immediate  bool          // Weir answered itself
+	Stream     bool          // the caller asked for a stream
+	Dialect    string        // the caller's
+	Operation  string
+	Model      string // the caller's name for it
+	Route      string
+	Backend    string // that gave the answer; "" where none did
+	Consumer   string
+	Tenant     string
+	Credential string // which one; never its value
+	Version    string // of the configuration that decided
+	Exchange   string // what ext_proc kept for the request
+	BytesIn    uint64 // of the request body
+	BytesOut   uint64 // of the answer's body
+}
+
+func record(e *accesslogv3.HTTPAccessLogEntry) Record {
+	c := e.GetCommonProperties()
+	facts := c.GetMetadata().GetFilterMetadata()[wire.DecisionNamespace].GetFields()
+	fact := func(key string) string { return facts[key].GetStringValue() }
+	flags := c.GetResponseFlags()
+	return Record{
+		RequestID: e.GetRequest().GetRequestId(),
+		Start:     c.GetStartTime().AsTime(),
+		Duration:  length(c.GetTimeToLastDownstreamTxByte(), c.GetDuration()),
+		FirstByte: length(c.GetTimeToFirstDownstreamTxByte(), nil),
+		Status:    int(e.GetResponse().GetResponseCode().GetValue()),
+		Details:   e.GetResponse().GetResponseCodeDetails(),
+		Aborted:   flags.GetDownstreamConnectionTermination() || strings.HasPrefix(e.GetResponse().GetResponseCodeDetails(), "downstream_remote_disconnect"),
+		Immediate: fact(wire.KeyImmediate) == "true",
+		Stream:    fact(wire.KeyStream) == "true",
+		Dialect:   fact(wire.KeyDialect),
+		Operation: fact(wire.KeyOperation),
+		Model:     fact(wire.KeyModel),
+		Route:     fact(wire.KeyRoute),
+		Backend:   c.GetCustomTags()[wire.BackendTag],
+		Consumer:  fact(wire.KeyConsumer), Tenant: fact(wire.KeyTenant), Credential: fact(wire.KeyCredential),
+		Version: fact(wire.KeyVersion), Exchange: fact(wire.KeyExchange),
+		BytesIn: e.GetRequest().GetRequestBodyBytes(), BytesOut: e.GetResponse().GetResponseBodyBytes(),
+	}
+}
+
+func length(d, otherwise *durationpb.Duration) time.Duration {
+	if d == nil {
+		d = otherwise
+	}
+	if d == nil {
+		return 0
+	}
+	return d.AsDuration()
+}

@@ -1,0 +1,375 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
+	"google.golang.org/grpc"
+
+	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/xds/compile"
+)
+
+// awaited are the types whose acknowledgement a version waits for. Envoy asks for endpoints and secrets only
+// once a cluster or listener needs them, and keeps that one warming until it has them.
+var awaited = []string{resourcev3.ClusterType, resourcev3.ListenerType, resourcev3.RouteType}
+
+const (
+	// maxRetain bounds how long an old version's resources stay in Envoy, whatever its timeouts say.
+	maxRetain = 15 * time.Minute
+	// sweepEvery is how often old versions are looked at.
+	sweepEvery = 15 * time.Second
+	// warmLimit is how long a version waits for its clusters to have endpoints. One whose name does not
+	// resolve must not keep all the others from being served.
+	warmLimit = 5 * time.Second
+	// warmPoll is how often Envoy is asked meanwhile.
+	warmPoll = 20 * time.Millisecond
+)
+
+// Options of a Publisher.
+type Options struct {
+	// NodeID of the Envoy that is served.
+	NodeID string
+	// Activate makes ext_proc decide from a table. It is called once for each version, after Envoy has
+	// acknowledged it, by one goroutine.
+	Activate func(*table.Table)
+	// Warming tells how many clusters Envoy has not yet got endpoints for; nil does not wait for them.
+	Warming func(context.Context) (int, error)
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// State is what a Publisher is doing, for status pages.
+type State struct {
+	Connected bool
+	Serving   string    // version that requests are decided by; "" before the first
+	Since     time.Time // of Serving
+	Pending   string    // version that Envoy has been sent and has not acknowledged
+	Rejected  string    // the last version that Envoy refused, unless a later one is served
+	Reason    string    // why, as Envoy put it
+	Versions  int       // served so far
+	Rejects   int       // refused so far
+	Retained  int       // versions whose resources Envoy has at the moment
+}
+
+// Publisher serves versions to one Envoy. Make before break: a new version's resources are added to those
+// of the versions that requests may still be using; when Envoy has acknowledged them, ext_proc switches; later
+// the old ones are taken away. When Envoy refuses a version, both keep the last good one.
+type Publisher struct {
+	opts   Options
+	cache  cachev3.SnapshotCache
+	server serverv3.Server
+	events chan any
+	state  atomic.Pointer[State]
+
+	// What follows belongs to the goroutine of Run.
+	serial  uint64
+	live    []retained // oldest first; the last is the one that is served
+	pending *attempt
+	queued  *compile.Version
+	stream  int64 // of the connected Envoy; 0 when there is none
+	sent    map[string]map[string]string
+	now     State
+}
+
+type retained struct {
+	version *compile.Version
+	until   time.Time // zero for the one that is served
+}
+
+// attempt is a version on its way to Envoy.
+type attempt struct {
+	version *compile.Version
+	serial  string
+	waiting map[string]bool // types not yet acknowledged
+	warmed  chan struct{}   // closed when clusters are warm; nil before they are waited for
+}
+
+// Events of the loop.
+type (
+	publishEvent struct{ version *compile.Version }
+	openEvent    struct{ stream int64 }
+	closeEvent   struct{ stream int64 }
+	ackEvent     struct {
+		stream    int64
+		typeURL   string
+		serial    string            // of the snapshot that is acknowledged or refused
+		err       string            // why it is refused
+		isInitial bool              // a subscription, no acknowledgement
+		initial   map[string]string // what Envoy has already, by name
+	}
+)
+
+// NewPublisher makes a Publisher; it serves nothing before Run.
+func NewPublisher(opts Options) *Publisher {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	p := &Publisher{opts: opts, events: make(chan any, 4096)}
+	p.cache = cachev3.NewSnapshotCache(true, constantNode(opts.NodeID), nil)
+	p.server = serverv3.NewServer(context.Background(), p.cache, p.callbacks())
+	p.state.Store(&State{})
+	return p
+}
+
+// constantNode serves every Envoy the same: there is one behind the socket, whatever it calls itself.
+type constantNode string
+
+func (n constantNode) ID(*corev3.Node) string { return string(n) }
+
+// Register adds the delta ADS service to s.
+func (p *Publisher) Register(s *grpc.Server) {
+	discoveryv3.RegisterAggregatedDiscoveryServiceServer(s, p.server)
+}
+
+// Publish serves a version as soon as the one before has been settled. Of several that wait, the last counts.
+func (p *Publisher) Publish(v *compile.Version) { p.events <- publishEvent{v} }
+
+// State returns what the publisher is doing.
+func (p *Publisher) State() State { return *p.state.Load() }
+
+// callbacks turn what happens on streams into events. A nonce is unique in its stream.
+func (p *Publisher) callbacks() serverv3.Callbacks {
+	type key struct {
+		stream int64
+		nonce  string
+	}
+	serials := newBounded[key, string](1024)
+	return serverv3.CallbackFuncs{
+		DeltaStreamOpenFunc: func(_ context.Context, id int64, _ string) error {
+			p.events <- openEvent{id}
+			return nil
+		},
+		DeltaStreamClosedFunc: func(id int64, _ *corev3.Node) { p.events <- closeEvent{id} },
+		StreamDeltaResponseFunc: func(id int64, _ *discoveryv3.DeltaDiscoveryRequest, r *discoveryv3.DeltaDiscoveryResponse) {
+			serials.put(key{id, r.GetNonce()}, r.GetSystemVersionInfo())
+		},
+		StreamDeltaRequestFunc: func(id int64, r *discoveryv3.DeltaDiscoveryRequest) error {
+			if r.GetResponseNonce() == "" {
+				p.events <- ackEvent{stream: id, typeURL: r.GetTypeUrl(), isInitial: true, initial: r.GetInitialResourceVersions()}
+				return nil
+			}
+			e := ackEvent{stream: id, typeURL: r.GetTypeUrl(), err: r.GetErrorDetail().GetMessage()}
+			e.serial, _ = serials.take(key{id, r.GetResponseNonce()})
+			p.events <- e
+			return nil
+		},
+	}
+}
+
+// Run serves until ctx ends.
+func (p *Publisher) Run(ctx context.Context) {
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	for {
+		var warmed chan struct{}
+		if p.pending != nil {
+			warmed = p.pending.warmed
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-p.events:
+			p.handle(e)
+		case <-warmed:
+			p.activate()
+		case <-sweep.C:
+			p.sweep()
+		}
+		p.advance(ctx)
+		p.publishState()
+	}
+}
+
+func (p *Publisher) handle(e any) {
+	switch e := e.(type) {
+	case publishEvent:
+		p.queued = e.version
+	case openEvent:
+		p.stream = e.stream
+		p.now.Connected = true
+		if p.pending != nil { // a new Envoy has nothing yet
+			p.pending.waiting = set(awaited)
+			p.pending.warmed = nil
+		}
+	case closeEvent:
+		if e.stream == p.stream {
+			p.stream = 0
+			p.now.Connected = false
+		}
+	case ackEvent:
+		p.acknowledge(e)
+	}
+}
+
+// acknowledge settles one type of the pending version.
+func (p *Publisher) acknowledge(e ackEvent) {
+	if e.err != "" {
+		p.opts.Log.Error("Envoy refused a configuration", "type", shortType(e.typeURL), "serial", e.serial, "reason", e.err)
+	}
+	a := p.pending
+	if a == nil || e.stream != p.stream {
+		return
+	}
+	switch {
+	case e.isInitial:
+		// An Envoy that comes back says what it has; what it has already is not sent again.
+		if len(e.initial) > 0 && maps.Equal(e.initial, p.sent[e.typeURL]) {
+			delete(a.waiting, e.typeURL)
+		}
+	case e.serial != a.serial:
+	case e.err != "":
+		p.reject(e)
+	default:
+		delete(a.waiting, e.typeURL)
+	}
+}
+
+// reject gives up the pending version and sends Envoy the last good one again.
+func (p *Publisher) reject(e ackEvent) {
+	a := p.pending
+	p.pending = nil
+	p.now.Rejects++
+	p.now.Rejected, p.now.Reason = a.version.ID, fmt.Sprintf("%s: %s", shortType(e.typeURL), e.err)
+	if len(p.live) > 0 {
+		p.send(p.versions())
+	}
+}
+
+// advance starts the queued version when nothing is in its way, and settles a pending one that has been
+// acknowledged.
+func (p *Publisher) advance(ctx context.Context) {
+	if a := p.pending; a != nil && len(a.waiting) == 0 && p.stream != 0 && a.warmed == nil {
+		a.warmed = make(chan struct{})
+		go p.awaitWarm(ctx, a.warmed)
+	}
+	if p.queued == nil || p.pending != nil && p.stream != 0 {
+		return
+	}
+	v := p.queued
+	p.queued = nil
+	if len(p.live) > 0 && p.live[len(p.live)-1].version.ID == v.ID {
+		p.pending = nil
+		p.now.Rejected, p.now.Reason = "", ""
+		return
+	}
+	before := p.sent
+	if !p.send(append(p.versions(), v)) {
+		return
+	}
+	p.pending = &attempt{version: v, serial: fmt.Sprint(p.serial), waiting: map[string]bool{}}
+	for _, t := range awaited {
+		if p.stream == 0 || !maps.Equal(before[t], p.sent[t]) {
+			p.pending.waiting[t] = true
+		}
+	}
+	p.advance(ctx)
+}
+
+// awaitWarm closes done when every cluster has endpoints, or after warmLimit.
+func (p *Publisher) awaitWarm(ctx context.Context, done chan struct{}) {
+	defer close(done)
+	if p.opts.Warming == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, warmLimit)
+	defer cancel()
+	tick := time.NewTicker(warmPoll)
+	defer tick.Stop()
+	for {
+		n, err := p.opts.Warming(ctx)
+		if err == nil && n == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			p.opts.Log.Warn("some clusters have no endpoints yet; serving the others", "warming", n, "error", err)
+			return
+		}
+	}
+}
+
+// activate makes the pending version the one that is served.
+func (p *Publisher) activate() {
+	a := p.pending
+	p.pending = nil
+	if n := len(p.live); n > 0 {
+		old := &p.live[n-1]
+		old.until = p.opts.Now().Add(min(old.version.Retain, maxRetain))
+	}
+	p.live = slices.DeleteFunc(p.live, func(r retained) bool { return r.version.ID == a.version.ID })
+	p.live = append(p.live, retained{version: a.version})
+	p.now.Versions++
+	p.now.Serving, p.now.Since = a.version.ID, p.opts.Now()
+	p.now.Rejected, p.now.Reason = "", ""
+	p.opts.Activate(a.version.Table)
+}
+
+// sweep takes away what no request can need any more.
+func (p *Publisher) sweep() {
+	if p.pending != nil {
+		return
+	}
+	n := len(p.live)
+	now := p.opts.Now()
+	p.live = slices.DeleteFunc(p.live, func(r retained) bool { return !r.until.IsZero() && now.After(r.until) })
+	if len(p.live) < n {
+		p.send(p.versions())
+	}
+}
+
+func (p *Publisher) versions() []*compile.Version {
+	out := make([]*compile.Version, len(p.live))
+	for i := range p.live {
+		out[i] = p.live[i].version
+	}
+	return out
+}
+
+// send gives Envoy the union of versions under a new serial.
+func (p *Publisher) send(versions []*compile.Version) bool {
+	p.serial++
+	snapshot, err := assemble(p.serial, versions)
+	if err == nil {
+		err = p.cache.SetSnapshot(context.Background(), p.opts.NodeID, snapshot)
+	}
+	if err != nil {
+		p.opts.Log.Error("a configuration cannot be sent to Envoy", "error", err)
+		return false
+	}
+	p.sent = snapshot.VersionMap
+	return true
+}
+
+func (p *Publisher) publishState() {
+	s := p.now
+	s.Retained = len(p.live)
+	if p.pending != nil {
+		s.Pending = p.pending.version.ID
+	}
+	p.state.Store(&s)
+}
+
+func set(list []string) map[string]bool {
+	m := make(map[string]bool, len(list))
+	for _, s := range list {
+		m[s] = true
+	}
+	return m
+}
+
+// shortType is "Cluster" for the type URL of a cluster.
+func shortType(url string) string { return url[strings.LastIndexByte(url, '.')+1:] }
