@@ -1,0 +1,47 @@
+// Command weir is the LLM gateway: it decides, Envoy carries the bytes.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := root().ExecuteContext(ctx)
+	stop()
+	var quiet quietError
+	switch {
+	case err == nil:
+	case errors.As(err, &quiet):
+		os.Exit(1)
+	default:
+		fmt.Fprintf(os.Stderr, "weir: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// quietError ends the program with exit code 1 after everything has been said.
+type quietError struct{}
+
+func (quietError) Error() string { return "failed" }
+
+func root() *cobra.Command {
+	c := &cobra.Command{
+		Use:           "weir",
+		Short:         "An LLM gateway: Envoy carries the bytes, Go decides",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	c.AddCommand(runCommand(), validateCommand(), simCommand(), keysCommand(), envoyCommand(), versionCommand())
+	for _, sub := range c.Commands() {
+		bindEnv(sub)
+	}
+	return c
+}

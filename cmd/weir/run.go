@@ -1,0 +1,389 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	"github.com/weir-dev/weir/adapters"
+	"github.com/weir-dev/weir/envoy"
+	"github.com/weir-dev/weir/extproc"
+	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/usage"
+	"github.com/weir-dev/weir/xds/compile"
+	"github.com/weir-dev/weir/xds/serve"
+	"github.com/weir-dev/weir/xds/source"
+	"github.com/weir-dev/weir/xds/source/files"
+)
+
+// runOptions are the flags of run.
+type runOptions struct {
+	dir          string
+	listen       string
+	admin        string
+	simulate     bool
+	drainTimeout time.Duration
+	runtimeDir   string
+	concurrency  int
+	maxConns     uint32
+	maxHeap      uint64
+	logLevel     string
+	logFormat    string
+}
+
+func runCommand() *cobra.Command {
+	var o runOptions
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Run the gateway: serve a folder of objects with an Envoy of its own",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return run(c.Context(), o, c.OutOrStdout()) },
+	}
+	f := c.Flags()
+	f.StringVarP(&o.dir, "file", "f", "deploy/local", "folder (or file) with Weir objects; watched")
+	f.StringVar(&o.listen, "listen", "", "address and port of the first listener, instead of what the LLMGateway says")
+	f.StringVar(&o.admin, "admin", "127.0.0.1:8081", "address and port of /healthz, /readyz, /metrics and /api")
+	f.BoolVar(&o.simulate, "simulate", true, "start the simulators that Backends ask for by the annotation "+simulatorAnnotation)
+	f.DurationVar(&o.drainTimeout, "drain-timeout", 30*time.Second, "how long requests may run on after a signal to stop; a second signal cuts them")
+	f.StringVar(&o.runtimeDir, "runtime-dir", "", "where the directory for sockets is made (default: $XDG_RUNTIME_DIR or the system's temporary directory)")
+	f.IntVar(&o.concurrency, "concurrency", 0, "worker threads of Envoy (default: usable cores)")
+	f.Uint32Var(&o.maxConns, "max-connections", 0, "most client connections of all listeners together (default: 50000)")
+	f.Uint64Var(&o.maxHeap, "max-heap", 0, "most bytes of Envoy's heap before it refuses work (default: no limit)")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json, on standard error")
+	return c
+}
+
+func (o runOptions) logger() (*slog.Logger, slog.Level, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return nil, 0, fmt.Errorf("--log-level %q: use debug, info, warn or error", o.logLevel)
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	switch o.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, opts)), level, nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), level, nil
+	}
+	return nil, 0, fmt.Errorf("--log-format %q: use text or json", o.logFormat)
+}
+
+// gateway is everything that runs in one process.
+type gateway struct {
+	opts      runOptions
+	log       *slog.Logger
+	level     slog.Level
+	out       io.Writer
+	dialects  *adapters.Set
+	jwks      *identity.JWKS
+	ext       *extproc.Server
+	publisher *serve.Publisher
+	registry  *prometheus.Registry
+	sup       atomic.Pointer[envoy.Supervisor]
+	stopping  atomic.Bool
+	// problems are what is wrong with the folder as it is now.
+	problems atomic.Pointer[[]source.Problem]
+	objects  atomic.Pointer[source.Objects]
+}
+
+// run serves until ctx ends, then drains.
+func run(ctx context.Context, o runOptions, out io.Writer) error {
+	log, level, err := o.logger()
+	if err != nil {
+		return err
+	}
+	g := &gateway{opts: o, log: log, level: level, out: out, registry: prometheus.NewRegistry()}
+	if g.dialects, err = adapters.NewSet(adapters.Catalog()...); err != nil {
+		return err
+	}
+	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	g.jwks = identity.NewJWKS(identity.JWKSOptions{Notify: g.keysFetched})
+	defer g.jwks.Stop()
+
+	objs, problems := files.Load(o.dir, os.LookupEnv)
+	first, problems := compileAll(objs, problems, g.compileOptions())
+	g.note(objs, problems)
+	if first == nil {
+		for _, p := range problems {
+			fmt.Fprintln(os.Stderr, p)
+		}
+		return fmt.Errorf("%s cannot be served as it is; see above, and try again with: weir validate -f %s", o.dir, o.dir)
+	}
+	sims, err := simulators(objs.Backends)
+	if err != nil {
+		return err
+	}
+	if !o.simulate {
+		sims = nil
+	}
+	listeners := addresses(first)
+	taken := append([]string{o.admin}, listeners...)
+	for _, s := range sims {
+		taken = append(taken, s.listen)
+	}
+	if err := envoy.CheckListen(taken...); err != nil {
+		return err
+	}
+	bin, err := envoy.Ensure(ctx, envoy.FindOptions{Progress: os.Stderr})
+	if err != nil {
+		return err
+	}
+	return g.serve(ctx, bin, first, objs, sims, listeners)
+}
+
+func (g *gateway) compileOptions() compile.Options {
+	return compileOptions(g.dialects, g.jwks, g.opts.listen)
+}
+
+// serve starts every part, in the order in which they need each other, and stops them in the reverse one.
+func (g *gateway) serve(ctx context.Context, bin envoy.Binary, first *compile.Version, objs *source.Objects, sims []simulator, listeners []string) error {
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stopBackground()
+
+	dir, err := envoy.NewRuntimeDir(envoy.RuntimeDirOptions{Base: g.opts.runtimeDir})
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+
+	metrics := usage.NewMetrics(g.registry)
+	g.ext = extproc.New(extproc.Options{Dialects: g.dialects, Log: g.log, Metrics: metrics})
+	g.publisher = serve.NewPublisher(serve.Options{NodeID: "weir", Activate: g.activate, Warming: g.warming, Log: g.log})
+	registerState(g.registry, g.publisher, g.ext)
+
+	socket, err := dir.Socket(envoy.ExtProcSocketName)
+	if err != nil {
+		return err
+	}
+	server, err := g.grpcServer(socket, usage.NewReceiver(metrics.Count, func(r *usage.Record) { g.ext.Release(r.Exchange) }))
+	if err != nil {
+		return err
+	}
+	defer server.Stop()
+	admin, err := g.adminServer()
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+
+	for _, s := range sims {
+		_, stdin, err := s.start(g.log)
+		if err != nil {
+			return err
+		}
+		defer stdin.Close()
+	}
+
+	wg.Go(func() { g.publisher.Run(background) })
+	wg.Go(func() { g.sweep(background) })
+	g.publisher.Publish(first)
+
+	sup, err := g.supervisor(bin, dir, socket, listeners)
+	if err != nil {
+		return err
+	}
+	g.sup.Store(sup)
+	if err := sup.Start(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	wg.Go(func() {
+		files.Watch(background, g.opts.dir, os.LookupEnv, files.Options{Log: g.log}, g.reload)
+	})
+	if err := g.awaitReady(ctx, sup); err != nil {
+		g.stop(sup)
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	g.banner(objs, listeners)
+
+	select {
+	case <-ctx.Done():
+	case <-sup.Done():
+		return errors.New("Envoy ended and was not started again")
+	}
+	g.stop(sup)
+	return nil
+}
+
+func (g *gateway) grpcServer(socket string, records *usage.Receiver) (*grpc.Server, error) {
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w", socket, err)
+	}
+	s := grpc.NewServer(
+		// Envoy has bounded the body by LLMGateway.spec.limits already.
+		grpc.MaxRecvMsgSize(math.MaxInt32), grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxConcurrentStreams(math.MaxUint32),
+		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(16<<20),
+	)
+	g.ext.Register(s)
+	g.publisher.Register(s)
+	records.Register(s)
+	go func() {
+		if err := s.Serve(l); err != nil {
+			g.log.Error("the server for Envoy ended", "error", err)
+		}
+	}()
+	return s, nil
+}
+
+func (g *gateway) supervisor(bin envoy.Binary, dir *envoy.RuntimeDir, socket string, listeners []string) (*envoy.Supervisor, error) {
+	adminSocket, err := dir.Socket(envoy.AdminSocketName)
+	if err != nil {
+		return nil, err
+	}
+	boot, err := envoy.Bootstrap(envoy.BootstrapOptions{
+		AdminSocket: adminSocket, XDSSocket: socket, MaxConnections: g.opts.maxConns, MaxHeapBytes: g.opts.maxHeap,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return envoy.NewSupervisor(envoy.SupervisorOptions{
+		Binary: bin.Path, Bootstrap: boot, RuntimeDir: dir.Path(), AdminSocket: adminSocket,
+		Concurrency: g.opts.concurrency, LogLevel: max(g.level, slog.LevelInfo), Logger: g.log,
+		OnEvent: func(e envoy.Event) { g.log.Info(e.String()) }, Listen: listeners,
+		FlushGrace: compile.AccessLogFlush + 50*time.Millisecond,
+	})
+}
+
+// awaitReady waits until Envoy serves what ext_proc decides from.
+func (g *gateway) awaitReady(ctx context.Context, sup *envoy.Supervisor) error {
+	if err := sup.WaitReady(ctx); err != nil {
+		return err
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		switch s := g.publisher.State(); {
+		case s.Serving != "":
+			return nil
+		case s.Rejected != "":
+			return fmt.Errorf("Envoy refused the configuration: %s", s.Reason)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// stop drains. A signal that comes meanwhile cuts what is left.
+func (g *gateway) stop(sup *envoy.Supervisor) {
+	g.stopping.Store(true)
+	fmt.Fprintln(os.Stderr, "weir: draining; press Ctrl-C again to stop at once")
+	again, cancel := notifyAgain()
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		select {
+		case <-again:
+			_ = sup.Stop(context.Background()) // the second call: cuts what is left
+		case <-done:
+		}
+	}()
+	ctx, cancelDrain := context.WithTimeout(context.Background(), g.opts.drainTimeout)
+	defer cancelDrain()
+	if err := sup.Stop(ctx); err != nil {
+		g.log.Warn(err.Error())
+	}
+	close(done)
+}
+
+// activate makes ext_proc decide from a table that Envoy has acknowledged.
+func (g *gateway) activate(t *table.Table) {
+	g.ext.Use(t)
+	g.jwks.Retain(t.Auth.URLs())
+	g.log.Info("configuration is live", "version", t.Version)
+}
+
+func (g *gateway) warming(ctx context.Context) (int, error) {
+	sup := g.sup.Load()
+	if sup == nil {
+		return 0, errors.New("Envoy has not been started")
+	}
+	return sup.Admin().WarmingClusters(ctx)
+}
+
+// reload takes a folder that has changed.
+func (g *gateway) reload(objs *source.Objects, problems []source.Problem) {
+	v, problems := compileAll(objs, problems, g.compileOptions())
+	before := g.problems.Load()
+	g.note(objs, problems)
+	if v == nil {
+		for _, p := range problems {
+			if p.Severity == source.Error {
+				g.log.Error("configuration refused; the last good one keeps serving", "problem", p.String())
+			}
+		}
+		return
+	}
+	if before != nil && source.HasErrors(*before) {
+		g.log.Info("configuration is valid again", "version", v.ID)
+	}
+	g.publisher.Publish(v)
+}
+
+func (g *gateway) note(objs *source.Objects, problems []source.Problem) {
+	g.problems.Store(&problems)
+	if !source.HasErrors(problems) {
+		g.objects.Store(objs)
+		for _, p := range problems {
+			g.log.Warn("configuration", "problem", p.String())
+		}
+	}
+}
+
+func (g *gateway) keysFetched(s identity.SourceState) {
+	if s.Err != "" {
+		g.log.Warn("signing keys could not be fetched", "url", s.URL, "error", s.Err, "usable_until", s.UsableTo)
+	}
+}
+
+// sweep drops what requests left behind when Envoy died.
+func (g *gateway) sweep(ctx context.Context) {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if n := g.ext.Sweep(); n > 0 {
+				g.log.Warn("dropped what ended requests left behind", "requests", n)
+			}
+		}
+	}
+}
+
+// addresses are the "host:port" that Envoy will listen on.
+func addresses(v *compile.Version) []string {
+	var out []string
+	for _, l := range v.Listeners {
+		a := l.GetAddress().GetSocketAddress()
+		out = append(out, net.JoinHostPort(a.GetAddress(), fmt.Sprint(a.GetPortValue())))
+	}
+	return out
+}

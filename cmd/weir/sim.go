@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/test/sim"
+)
+
+// SimulatorAnnotation on a Backend makes `weir run` start a simulated provider of its dialect, at the address of its URL.
+const simulatorAnnotation = "weir.dev/simulator"
+
+func simCommand() *cobra.Command {
+	var (
+		listen   string
+		models   []string
+		key      string
+		ttft     time.Duration
+		interval time.Duration
+		chunking string
+		seed     uint64
+		untilEOF bool
+	)
+	c := &cobra.Command{
+		Use:       "sim openai|anthropic|dashscope",
+		Short:     "Serve a simulated provider on loopback, with the provider's true wire format",
+		Long:      "Serve a simulated provider on loopback, with the provider's true wire format.\nFaults are set while it runs: PUT /_sim/faults; what it received is under GET /_sim/requests.",
+		Args:      cobra.ExactArgs(1),
+		ValidArgs: []string{"openai", "anthropic", "dashscope"},
+		RunE: func(c *cobra.Command, args []string) error {
+			s, err := sim.New(sim.Options{
+				Dialect: sim.Dialect(args[0]), Models: models, Key: key, Seed: seed,
+				Faults: sim.Faults{
+					TTFT: sim.Duration(ttft), IntervalMin: sim.Duration(interval), IntervalMax: sim.Duration(2 * interval),
+					Chunking: sim.Chunking(chunking),
+				},
+			})
+			if err != nil {
+				return err
+			}
+			ctx, stop := context.WithCancel(c.Context())
+			defer stop()
+			if untilEOF {
+				go func() {
+					_, _ = io.Copy(io.Discard, os.Stdin) // a failure is an end as well
+					stop()
+				}()
+			}
+			return s.ListenAndServe(ctx, listen, func(a net.Addr) {
+				fmt.Fprintf(c.OutOrStdout(), "simulated %s listens on http://%s\n", args[0], a)
+			})
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&listen, "listen", "127.0.0.1:8090", "loopback address to listen on")
+	f.StringSliceVar(&models, "models", nil, "models to serve (default: some of the provider's)")
+	f.StringVar(&key, "key", "", "the only API key to accept (default: any)")
+	f.DurationVar(&ttft, "ttft", 50*time.Millisecond, "time to the first token")
+	f.DurationVar(&interval, "interval", 10*time.Millisecond, "least time between tokens; the most is twice as long")
+	f.StringVar(&chunking, "chunking", "whole", "how events are cut into writes: whole, split, batch")
+	f.Uint64Var(&seed, "seed", 0, "varies the texts")
+	f.BoolVar(&untilEOF, "until-eof", false, "stop when standard input ends, as when the parent process dies")
+	return c
+}
+
+// simulator is a simulated provider that a configuration asks for.
+type simulator struct {
+	backend string // namespace/name
+	dialect string
+	listen  string // host:port
+}
+
+// simulators finds the Backends that are annotated.
+func simulators(backends []*v1alpha1.Backend) ([]simulator, error) {
+	var out []simulator
+	for _, b := range backends {
+		if b.Annotations[simulatorAnnotation] != "true" {
+			continue
+		}
+		u, err := url.Parse(b.Spec.URL)
+		if err != nil || u.Scheme != "http" || u.Port() == "" {
+			return nil, fmt.Errorf("Backend %s/%s: annotation %s needs a spec.url like http://127.0.0.1:8090/v1", b.Namespace, b.Name, simulatorAnnotation)
+		}
+		if ip := net.ParseIP(u.Hostname()); ip == nil || !ip.IsLoopback() {
+			return nil, fmt.Errorf("Backend %s/%s: a simulator listens on loopback only, not on %s", b.Namespace, b.Name, u.Hostname())
+		}
+		out = append(out, simulator{b.Namespace + "/" + b.Name, b.Spec.Dialect, u.Host})
+	}
+	return out, nil
+}
+
+// start runs the simulator as a process of its own, so that it can be killed like a provider that fails. It ends
+// when the pipe does, however this process ends.
+func (s simulator) start(log *slog.Logger) (*exec.Cmd, io.Closer, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot find the weir binary to start a simulator: %w", err)
+	}
+	cmd := exec.Command(self, "sim", s.dialect, "--listen", s.listen, "--until-eof")
+	cmd.Env = append(os.Environ(), "WEIR_LISTEN="+s.listen)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for weir, which stops it last
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot start a simulator: %w", err)
+	}
+	out := &strings.Builder{}
+	cmd.Stderr = out
+	if err := cmd.Start(); err != nil {
+		return nil, nil, fmt.Errorf("cannot start a simulator: %w", err)
+	}
+	go func() {
+		err := cmd.Wait()
+		if err != nil {
+			log.Warn("a simulator ended", "backend", s.backend, "error", err, "said", strings.TrimSpace(out.String()),
+				"again", fmt.Sprintf("weir sim %s --listen %s", s.dialect, s.listen))
+		}
+	}()
+	return cmd, stdin, nil
+}
