@@ -178,14 +178,14 @@ type RouteBackend struct {
 
 // RouteRetry says when the next backend is asked.
 type RouteRetry struct {
-	// On: the failures after which the next backend is asked. Nothing is retried once the first byte of
+	// Conditions: the failures after which the next backend is asked. Nothing is retried once the first byte of
 	// an answer has reached the caller.
 	// +optional
 	// +listType=set
 	// +kubebuilder:default={"ConnectFailure","ServerError","RateLimited","Timeout"}
 	// +kubebuilder:validation:items:Enum=ConnectFailure;ServerError;RateLimited;Timeout
 	// +kubebuilder:validation:MaxItems=4
-	On []RetryCondition `json:"on,omitempty"`
+	Conditions []RetryCondition `json:"conditions,omitempty"`
 	// Attempts in all, the first one included. 0: one for each backend.
 	// +optional
 	// +kubebuilder:default=0

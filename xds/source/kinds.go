@@ -1,0 +1,97 @@
+package source
+
+import (
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+)
+
+// Object is a pointer to one of the kinds of v1alpha1.
+type Object interface {
+	metav1.Object
+	runtime.Object
+}
+
+// NewObject returns an empty object of a kind, and false for a kind that Objects does not hold.
+func NewObject(kind string) (Object, bool) {
+	switch kind {
+	case "LLMGateway":
+		return &v1alpha1.LLMGateway{}, true
+	case "Backend":
+		return &v1alpha1.Backend{}, true
+	case "Route":
+		return &v1alpha1.Route{}, true
+	case "Consumer":
+		return &v1alpha1.Consumer{}, true
+	case "APIKey":
+		return &v1alpha1.APIKey{}, true
+	case "JWTIssuer":
+		return &v1alpha1.JWTIssuer{}, true
+	}
+	return nil, false
+}
+
+// RefOf names an object. The kind comes from the Go type, since typed clients leave TypeMeta empty.
+func RefOf(obj Object) ObjectRef {
+	return ObjectRef{Kind: kindOf(obj), Namespace: obj.GetNamespace(), Name: obj.GetName()}
+}
+
+func kindOf(obj Object) string {
+	switch obj.(type) {
+	case *v1alpha1.LLMGateway:
+		return "LLMGateway"
+	case *v1alpha1.Backend:
+		return "Backend"
+	case *v1alpha1.Route:
+		return "Route"
+	case *v1alpha1.Consumer:
+		return "Consumer"
+	case *v1alpha1.APIKey:
+		return "APIKey"
+	case *v1alpha1.JWTIssuer:
+		return "JWTIssuer"
+	}
+	return obj.GetObjectKind().GroupVersionKind().Kind
+}
+
+// Add appends an object to its kind. It does not look for doubles, and does not sort.
+func (o *Objects) Add(obj Object) error {
+	switch obj := obj.(type) {
+	case *v1alpha1.LLMGateway:
+		o.Gateways = append(o.Gateways, obj)
+	case *v1alpha1.Backend:
+		o.Backends = append(o.Backends, obj)
+	case *v1alpha1.Route:
+		o.Routes = append(o.Routes, obj)
+	case *v1alpha1.Consumer:
+		o.Consumers = append(o.Consumers, obj)
+	case *v1alpha1.APIKey:
+		o.APIKeys = append(o.APIKeys, obj)
+	case *v1alpha1.JWTIssuer:
+		o.JWTIssuers = append(o.JWTIssuers, obj)
+	default:
+		return fmt.Errorf("objects of type %T have no place here", obj)
+	}
+	return nil
+}
+
+// All lists every object, by kind in alphabetical order and inside a kind in the order of the slices.
+func (o *Objects) All() []Object {
+	out := make([]Object, 0, o.Len())
+	out = appendObjects(out, o.APIKeys)
+	out = appendObjects(out, o.Backends)
+	out = appendObjects(out, o.Consumers)
+	out = appendObjects(out, o.JWTIssuers)
+	out = appendObjects(out, o.Gateways)
+	return appendObjects(out, o.Routes)
+}
+
+func appendObjects[T Object](out []Object, objects []T) []Object {
+	for _, obj := range objects {
+		out = append(out, obj)
+	}
+	return out
+}

@@ -1,0 +1,174 @@
+// Package source holds the objects that a compile step takes, wherever they come from: a folder of files or
+// the Kubernetes API. Everything the objects point to (secrets, key sets, certificates) is loaded by the
+// source, so that compiling is a pure function.
+package source
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+)
+
+// ObjectRef names an object.
+type ObjectRef struct {
+	Kind, Namespace, Name string
+}
+
+// String is "Backend default/openai".
+func (r ObjectRef) String() string {
+	switch {
+	case r.Name == "" && r.Namespace == "":
+		return r.Kind
+	case r.Namespace == "":
+		return r.Kind + " " + r.Name
+	}
+	return r.Kind + " " + r.Namespace + "/" + r.Name
+}
+
+func compareRefs(a, b ObjectRef) int {
+	return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+}
+
+// Origin is where an object was written.
+type Origin struct {
+	File string // relative to the folder
+	Line int    // 1-based line on which the document starts
+
+	locate func(fieldPath string) int
+}
+
+// NewOrigin makes an Origin. locate returns the 1-based line of a field path, or 0 where it does not know; it
+// may be nil and must be safe for concurrent use.
+func NewOrigin(file string, line int, locate func(fieldPath string) int) *Origin {
+	return &Origin{File: file, Line: line, locate: locate}
+}
+
+// Locate returns the line of a field such as "spec.rules[0].backends[1].weight". A field that is not written
+// in the document (it is missing, or a default) gets the line of the nearest field around it. A nil Origin
+// has line 0.
+func (o *Origin) Locate(fieldPath string) int {
+	if o == nil {
+		return 0
+	}
+	if o.locate != nil && fieldPath != "" {
+		if line := o.locate(fieldPath); line > 0 {
+			return line
+		}
+	}
+	return o.Line
+}
+
+// Objects is one consistent reading of a source. It must not be changed once it has been handed on.
+type Objects struct {
+	Gateways   []*v1alpha1.LLMGateway
+	Backends   []*v1alpha1.Backend
+	Routes     []*v1alpha1.Route
+	Consumers  []*v1alpha1.Consumer
+	APIKeys    []*v1alpha1.APIKey
+	JWTIssuers []*v1alpha1.JWTIssuer
+
+	// Secrets holds every value the objects point to, under SecretKeyOf or FileKeyOf. One that could not be
+	// read is absent, and a Problem says so.
+	Secrets map[SecretKey]Secret
+	// Origins says where each object was written. Objects of a cluster have none.
+	Origins map[ObjectRef]*Origin
+}
+
+// NewObjects returns empty Objects.
+func NewObjects() *Objects {
+	return &Objects{Secrets: map[SecretKey]Secret{}, Origins: map[ObjectRef]*Origin{}}
+}
+
+// Len is the number of objects.
+func (o *Objects) Len() int {
+	return len(o.Gateways) + len(o.Backends) + len(o.Routes) + len(o.Consumers) + len(o.APIKeys) + len(o.JWTIssuers)
+}
+
+// Problem makes a Problem of an object's field, with the place where that field is written.
+func (o *Objects) Problem(ref ObjectRef, field string, severity Severity, format string, args ...any) Problem {
+	p := Problem{Object: ref, Field: field, Message: fmt.Sprintf(format, args...), Severity: severity}
+	if origin := o.Origins[ref]; origin != nil {
+		p.File, p.Line = origin.File, origin.Locate(field)
+	}
+	return p
+}
+
+// Sort puts the objects of every kind in the order of namespace and name.
+func (o *Objects) Sort() {
+	sortObjects(o.Gateways)
+	sortObjects(o.Backends)
+	sortObjects(o.Routes)
+	sortObjects(o.Consumers)
+	sortObjects(o.APIKeys)
+	sortObjects(o.JWTIssuers)
+}
+
+func sortObjects[T metav1.Object](objects []T) {
+	slices.SortFunc(objects, func(a, b T) int {
+		return cmp.Or(strings.Compare(a.GetNamespace(), b.GetNamespace()), strings.Compare(a.GetName(), b.GetName()))
+	})
+}
+
+// Hash identifies the content: equal for equal objects and secrets, wherever and in whichever order they were
+// written. It covers specs, names, labels, annotations and creation times, not status or managed fields.
+// 64 hexadecimal digits.
+func (o *Objects) Hash() (string, error) {
+	sorted := *o
+	sorted.Gateways, sorted.Backends, sorted.Routes = slices.Clone(o.Gateways), slices.Clone(o.Backends), slices.Clone(o.Routes)
+	sorted.Consumers, sorted.APIKeys, sorted.JWTIssuers = slices.Clone(o.Consumers), slices.Clone(o.APIKeys), slices.Clone(o.JWTIssuers)
+	sorted.Sort()
+
+	h := sha256.New()
+	for _, obj := range sorted.All() {
+		ref := RefOf(obj)
+		content, err := json.Marshal(map[string]any{
+			"spec":        specOf(obj),
+			"labels":      obj.GetLabels(),
+			"annotations": obj.GetAnnotations(),
+			"created":     obj.GetCreationTimestamp(),
+		})
+		if err != nil {
+			return "", fmt.Errorf("%s cannot be hashed: %w", ref, err)
+		}
+		hashParts(h, ref.Kind, ref.Namespace, ref.Name, string(content))
+	}
+	for _, key := range sortedSecretKeys(o.Secrets) {
+		hashParts(h, "secret", key.namespace, key.name, key.key, key.file, key.env, o.Secrets[key].Reveal())
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// specOf returns the spec of an object, as JSON writes it.
+func specOf(obj Object) any {
+	switch obj := obj.(type) {
+	case *v1alpha1.LLMGateway:
+		return obj.Spec
+	case *v1alpha1.Backend:
+		return obj.Spec
+	case *v1alpha1.Route:
+		return obj.Spec
+	case *v1alpha1.Consumer:
+		return obj.Spec
+	case *v1alpha1.APIKey:
+		return obj.Spec
+	case *v1alpha1.JWTIssuer:
+		return obj.Spec
+	}
+	return obj
+}
+
+// hashParts writes each part after its length, so that no two lists of parts look the same.
+func hashParts(h hash.Hash, parts ...string) {
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d:%s", len(p), p)
+	}
+}
