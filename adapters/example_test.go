@@ -1,0 +1,213 @@
+package adapters
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/jsonx"
+	"github.com/weir-dev/weir/adapters/sse"
+)
+
+// This file is the example of README.md: a whole outbound dialect for an imaginary provider, Parrot,
+// which takes text alone. A real one is the same code in a folder of its own.
+//
+//	POST /talk     {"model":"...","prompt":"...","limit":99,"live":true}
+//	answer         {"says":"...","end":"done"|"limit","count":[read, written]}
+//	live answer    data: {"says":"..."}   and at last   data: {"end":"done","count":[3,5]}
+//	failure        {"why":"..."}
+
+func parrotDialect() canon.Dialect {
+	return canon.Dialect{
+		Name:      "parrot",
+		Endpoints: []canon.Endpoint{{Op: canon.OpChat, Method: "POST", Path: "/talk"}},
+		Out:       parrot{},
+	}
+}
+
+type parrot struct{}
+
+func (parrot) BuildCall(r *canon.Request, o canon.CallOptions) (*canon.Call, *canon.Error) {
+	call := &canon.Call{Path: "/talk", Dropped: append([]string(nil), r.Extra...)}
+	if len(r.Tools) > 0 { // never leave out in silence what changes the answer
+		return nil, &canon.Error{Kind: canon.ErrInvalidRequest, Param: "tools", Message: "tools must be absent: parrot models call none"}
+	}
+	var prompt strings.Builder
+	for _, m := range r.Messages {
+		for _, p := range m.Parts {
+			if p.Kind != canon.PartText {
+				return nil, &canon.Error{Kind: canon.ErrInvalidRequest, Param: "messages", Message: "messages must be text alone: parrot models know nothing else"}
+			}
+			prompt.WriteString(string(m.Role) + ": " + p.Text + "\n")
+		}
+	}
+	if r.Temperature != nil { // a wish that the answer can do without; so for each other field
+		call.Dropped = append(call.Dropped, "temperature")
+	}
+	body := append([]byte(nil), `{"model":`...)
+	body = jsonx.AppendString(body, o.Model)
+	body = append(body, `,"prompt":`...)
+	body = jsonx.AppendString(body, prompt.String())
+	if r.MaxTokens != nil {
+		body = append(body, `,"limit":`...)
+		body = strconv.AppendInt(body, *r.MaxTokens, 10)
+	}
+	if r.Stream {
+		body = append(body, `,"live":true`...)
+	}
+	call.Body = append(body, '}')
+	return call, nil
+}
+
+func (parrot) ParseResponse(body []byte) (*canon.Response, *canon.Error) {
+	if err := jsonx.Check(body); err != nil {
+		return nil, &canon.Error{Kind: canon.ErrBadGateway, Message: "the provider's answer is not valid JSON: " + err.Error()}
+	}
+	root := jsonx.Root(body)
+	return &canon.Response{
+		Parts:  []canon.Part{{Text: root.Get("says").Str()}},
+		Finish: parrotEnd(root.Get("end")),
+		Usage:  parrotUsage(root.Get("count")),
+	}, nil
+}
+
+func parrotEnd(v jsonx.Value) canon.FinishReason {
+	if v.Str() == "limit" {
+		return canon.FinishLength
+	}
+	return canon.FinishStop
+}
+
+func parrotUsage(v jsonx.Value) *canon.Usage {
+	if v.Len() != 2 {
+		return nil // unknown is not zero
+	}
+	u := &canon.Usage{}
+	for i, n := range v.Elements() {
+		if i == 0 {
+			u.Input, _ = n.Int()
+		} else {
+			u.Output, _ = n.Int()
+		}
+	}
+	return u
+}
+
+func (parrot) ParseError(status int, retryAfter string, body []byte) *canon.Error {
+	e := &canon.Error{Kind: canon.KindOf(status), RetryAfter: canon.ParseRetryAfter(retryAfter)}
+	e.Message = "the provider answered with status " + strconv.Itoa(status)
+	if jsonx.Check(body) == nil {
+		if why := jsonx.Root(body).Get("why").Str(); why != "" {
+			e.Message = why
+		}
+	}
+	return e
+}
+
+func (parrot) Credential(key string) (name, value string) { return "x-parrot-key", key }
+
+func (parrot) SetModel(body []byte, model string) ([]byte, *canon.Error) {
+	out, err := jsonx.SetString(body, "model", model)
+	if err != nil {
+		return nil, &canon.Error{Kind: canon.ErrInvalidRequest, Param: "model", Message: err.Error()}
+	}
+	return out, nil
+}
+
+func (parrot) NewStreamDecoder() canon.StreamDecoder { return &parrotDecoder{} }
+
+type parrotDecoder struct {
+	lines   sse.Reader
+	started bool
+	ended   bool
+}
+
+func (d *parrotDecoder) Feed(chunk []byte, emit func(*canon.Event)) {
+	d.lines.Feed(chunk, func(ev sse.Event) {
+		if ev.Data == nil || d.ended { // a comment: nothing was said
+			return
+		}
+		if jsonx.Check(ev.Data) != nil {
+			d.fail("the provider's stream has an event that is not JSON", emit)
+			return
+		}
+		root := jsonx.Root(ev.Data)
+		if !d.started {
+			d.started = true
+			emit(&canon.Event{Kind: canon.EventStart})
+		}
+		if says := root.Get("says").Str(); says != "" {
+			emit(&canon.Event{Kind: canon.EventText, Text: says})
+		}
+		if end := root.Get("end"); !end.Missing() {
+			d.ended = true
+			emit(&canon.Event{Kind: canon.EventFinish, Finish: parrotEnd(end)})
+			if u := parrotUsage(root.Get("count")); u != nil {
+				emit(&canon.Event{Kind: canon.EventUsage, Usage: u})
+			}
+		}
+	})
+	if err := d.lines.Err(); err != nil {
+		d.fail(err.Error(), emit)
+	}
+}
+
+func (d *parrotDecoder) End(emit func(*canon.Event)) {
+	d.fail("the provider's stream ended before the answer was complete", emit)
+}
+
+func (d *parrotDecoder) fail(message string, emit func(*canon.Event)) {
+	if !d.ended {
+		d.ended = true
+		emit(&canon.Event{Kind: canon.EventError, Err: &canon.Error{Kind: canon.ErrBadGateway, Message: message}})
+	}
+}
+
+// TestExample lets callers of the other dialects talk to Parrot: nobody told those about it.
+func TestExample(t *testing.T) {
+	s, err := NewSet(append(Catalog(), parrotDialect())...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	openai, _ := s.Get("openai")
+	anthropic, _ := s.Get("anthropic")
+	out, _ := s.Get("parrot")
+
+	r, e := openai.In.ParseRequest([]byte(`{"model":"m","messages":[{"role":"user","content":"Hi"}],"max_tokens":9,"temperature":1,"store":true,"stream":true}`))
+	if e != nil {
+		t.Fatal(e)
+	}
+	call, e := out.Out.BuildCall(r, canon.CallOptions{Model: "grey"})
+	if e != nil {
+		t.Fatal(e)
+	}
+	if want := `{"model":"grey","prompt":"user: Hi\n","limit":9,"live":true}`; string(call.Body) != want {
+		t.Errorf("call %s, want %s", call.Body, want)
+	}
+	if got := strings.Join(call.Dropped, " "); got != "store temperature" {
+		t.Errorf("dropped %q", got)
+	}
+	stream := []byte("data: {\"says\":\"Hi \"}\n\ndata: {\"says\":\"yourself\"}\n\ndata: {\"end\":\"limit\",\"count\":[3,5]}\n\n")
+	want := `text "Hi yourself", reasoning "", tools [], finish length usage {Input:3 CacheRead:0 CacheWrite:0 Output:5 Reasoning:0}`
+	for _, in := range []canon.Dialect{openai, anthropic} {
+		for size := range len(stream) {
+			if got := summary(in, transcribe(out, in, stream, size+1)); got != want {
+				t.Fatalf("chunks of %d: a caller of %s reads %s\nwant %s", size+1, in.Name, got, want)
+			}
+		}
+		if got := summary(in, transcribe(out, in, stream[:30], 30)); !strings.HasSuffix(got, " error") {
+			t.Errorf("a caller of %s takes a stream that was cut for whole: %s", in.Name, got)
+		}
+	}
+	answer, e := out.Out.ParseResponse([]byte(`{"says":"Hi","end":"done","count":[3,5]}`))
+	if e != nil {
+		t.Fatal(e)
+	}
+	if got := string(openai.In.AppendResponse(nil, answer, reply)); !strings.Contains(got, `"content":"Hi"`) || !strings.Contains(got, `"total_tokens":8`) {
+		t.Errorf("answer %s", got)
+	}
+	if got := string(anthropic.In.AppendError(nil, out.Out.ParseError(429, "2", []byte(`{"why":"tired"}`)), "")); !strings.Contains(got, "rate_limit_error") || !strings.Contains(got, "tired") {
+		t.Errorf("error %s", got)
+	}
+}

@@ -1,0 +1,178 @@
+package openai
+
+import (
+	"bytes"
+
+	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/jsonx"
+)
+
+// readTools reads tools, tool_choice and parallel_tool_calls.
+func (q *request) readTools(r *canon.Request) (err *canon.Error) {
+	if r.ParallelToolCalls, err = optBool(q.parallel, "parallel_tool_calls"); err != nil {
+		return err
+	}
+	if !q.tools.Missing() {
+		if q.tools.Kind() != jsonx.Array {
+			return wrongKind("tools", "an array", q.tools)
+		}
+		for i, v := range q.tools.Elements() {
+			t, err := readTool(v)
+			if err != nil {
+				return at(err, "tools", i)
+			}
+			r.Tools = append(r.Tools, t)
+		}
+	}
+	if err := readToolChoice(r, q.toolChoice); err != nil {
+		return under(err, "tool_choice")
+	}
+	return nil
+}
+
+func readTool(v jsonx.Value) (t canon.Tool, err *canon.Error) {
+	f, err := functionOf(v)
+	if err != nil {
+		return t, err
+	}
+	if t.Name, err = reqString(f.Get("name"), "function.name"); err != nil {
+		return t, err
+	}
+	if t.Description, err = optString(f.Get("description"), "function.description"); err != nil {
+		return t, err
+	}
+	if p := f.Get("parameters"); !p.Missing() {
+		if p.Kind() != jsonx.Object {
+			return t, wrongKind("function.parameters", "a JSON Schema object", p)
+		}
+		t.Parameters = bytes.Clone(p)
+	}
+	if t.Strict, err = optBool(f.Get("strict"), "function.strict"); err != nil {
+		return t, err
+	}
+	t.CacheMark = marked(v)
+	return t, nil
+}
+
+// functionOf gives the function object of {"type":"function","function":{...}}, the form that
+// tools, tool calls and tool choices share.
+func functionOf(v jsonx.Value) (jsonx.Value, *canon.Error) {
+	if v.Kind() != jsonx.Object {
+		return nil, wrongKind("", "an object", v)
+	}
+	kind, err := reqString(v.Get("type"), "type")
+	if err != nil {
+		return nil, err
+	}
+	if kind != "function" {
+		return nil, cannot("type", "is %q, which cannot be translated: only function can", clip(kind))
+	}
+	f := v.Get("function")
+	if f.Kind() != jsonx.Object {
+		return nil, wrongKind("function", "an object", f)
+	}
+	return f, nil
+}
+
+func readToolChoice(r *canon.Request, v jsonx.Value) *canon.Error {
+	switch v.Kind() {
+	case jsonx.None, jsonx.Null:
+		return nil
+	case jsonx.String:
+		return chooseMode(r, v.Str())
+	case jsonx.Object:
+	default:
+		return wrongKind("", "a string or an object", v)
+	}
+	if v.Get("type").Str() == "allowed_tools" {
+		return allowTools(r, v.Get("allowed_tools"))
+	}
+	f, err := functionOf(v)
+	if err != nil {
+		return err
+	}
+	name, err := reqString(f.Get("name"), "function.name")
+	if err != nil {
+		return err
+	}
+	if toolNamed(r.Tools, name) == nil {
+		return bad("function.name", "is %q, which is not among tools", clip(name))
+	}
+	r.ToolChoice = &canon.ToolChoice{Mode: canon.ChoiceTool, Name: name}
+	return nil
+}
+
+func chooseMode(r *canon.Request, mode string) *canon.Error {
+	switch mode {
+	case "auto", "none":
+		if len(r.Tools) == 0 { // no tools: nothing to choose
+			return nil
+		}
+	case "required":
+		if len(r.Tools) == 0 {
+			return bad("", "is required, but there are no tools")
+		}
+	default:
+		return bad("", "must be none, auto, required or an object, not %q", clip(mode))
+	}
+	r.ToolChoice = &canon.ToolChoice{Mode: canon.ToolChoiceMode(mode)}
+	return nil
+}
+
+// allowTools carries an allowed_tools choice by leaving the other tools out: the model cannot call
+// what it was not told about.
+func allowTools(r *canon.Request, v jsonx.Value) *canon.Error {
+	if v.Kind() != jsonx.Object {
+		return wrongKind("allowed_tools", "an object", v)
+	}
+	mode, err := reqString(v.Get("mode"), "allowed_tools.mode")
+	if err != nil {
+		return err
+	}
+	if mode != "auto" && mode != "required" {
+		return bad("allowed_tools.mode", "must be auto or required, not %q", clip(mode))
+	}
+	list := v.Get("tools")
+	if list.Kind() != jsonx.Array {
+		return wrongKind("allowed_tools.tools", "an array", list)
+	}
+	var allowed []canon.Tool
+	for i, e := range list.Elements() {
+		f, err := functionOf(e)
+		if err != nil {
+			return at(err, "allowed_tools.tools", i)
+		}
+		name, err := reqString(f.Get("name"), "function.name")
+		if err != nil {
+			return at(err, "allowed_tools.tools", i)
+		}
+		t := toolNamed(r.Tools, name)
+		if t == nil {
+			return at(bad("function.name", "is %q, which is not among tools", clip(name)), "allowed_tools.tools", i)
+		}
+		if toolNamed(allowed, name) == nil {
+			allowed = append(allowed, *t)
+		}
+	}
+	if len(allowed) == 0 {
+		return bad("allowed_tools.tools", "must not be empty")
+	}
+	r.Tools = allowed
+	r.ToolChoice = &canon.ToolChoice{Mode: canon.ToolChoiceMode(mode)}
+	return nil
+}
+
+func toolNamed(tools []canon.Tool, name string) *canon.Tool {
+	for i := range tools {
+		if tools[i].Name == name {
+			return &tools[i]
+		}
+	}
+	return nil
+}
+
+// marked reports a prompt-cache boundary: OpenAI's own spelling, or the one that compatible servers
+// borrowed from Anthropic.
+func marked(v jsonx.Value) bool {
+	return v.Get("prompt_cache_breakpoint").Kind() == jsonx.Object || v.Get("cache_control").Kind() == jsonx.Object
+}

@@ -1,0 +1,198 @@
+package openai
+
+import (
+	"github.com/weir-dev/weir/adapters/canon"
+)
+
+// messages prints the conversation.
+//
+// Tool messages carry text alone in this dialect, so the images of a tool's result follow in a user
+// message of their own; it stands after the last tool message of the turn, because nothing may come
+// between those.
+func (b *builder) messages(messages []canon.Message) *canon.Error {
+	var images []canon.Part // of the tool results of this turn
+	first := true
+	next := func() {
+		if !first {
+			b.raw(",")
+		}
+		first = false
+	}
+	flush := func() {
+		if len(images) == 0 {
+			return
+		}
+		next()
+		b.raw(`{"role":"user","content":`)
+		b.parts(images)
+		b.raw("}")
+		images = nil
+	}
+	for i := range messages {
+		m := &messages[i]
+		if m.Role == canon.RoleTool {
+			for k := range m.Parts {
+				res := m.Parts[k].Result
+				if res == nil {
+					return at(bad("", "has the role tool and a part that is no tool result"), "messages", i)
+				}
+				next()
+				images = b.toolResult(res, images)
+			}
+			continue
+		}
+		flush()
+		next()
+		if err := b.message(m); err != nil {
+			return at(err, "messages", i)
+		}
+	}
+	flush()
+	return nil
+}
+
+// message prints a message of any role but tool.
+func (b *builder) message(m *canon.Message) *canon.Error {
+	b.raw(`{"role":`)
+	b.str(string(m.Role))
+	if m.Name != "" {
+		b.raw(`,"name":`)
+		b.str(m.Name)
+	}
+	var calls, said int
+	var said0 *canon.Part
+	for i := range m.Parts {
+		p := &m.Parts[i]
+		switch {
+		case p.Kind == canon.PartReasoning:
+			// The dialect has no way to return reasoning, and models do not want it back.
+			b.drop("messages[].reasoning")
+			continue
+		case p.Kind == canon.PartImage && m.Role != canon.RoleUser:
+			return bad("content", "has an image in a message of the role %s: OpenAI takes images from the user alone", m.Role)
+		case p.Kind == canon.PartToolResult,
+			(p.Kind == canon.PartToolCall || p.Kind == canon.PartRefusal) && m.Role != canon.RoleAssistant:
+			return bad("content", "has a part that a message of the role %s cannot have", m.Role)
+		case p.Kind == canon.PartToolCall:
+			calls++
+			continue
+		}
+		if said0 == nil {
+			said0 = p
+		}
+		said++
+	}
+	b.raw(`,"content":`)
+	switch {
+	case said == 0 && calls > 0:
+		b.raw("null")
+	case said == 0:
+		b.raw(`""`)
+	case said == 1 && said0.Kind == canon.PartText: // the form that every server knows
+		b.str(said0.Text)
+	default:
+		b.parts(m.Parts)
+	}
+	if calls > 0 {
+		b.toolCalls(m.Parts)
+	}
+	b.raw("}")
+	return nil
+}
+
+// parts prints texts, images and refusals as an array.
+func (b *builder) parts(parts []canon.Part) {
+	open := "["
+	for i := range parts {
+		p := &parts[i]
+		switch p.Kind {
+		case canon.PartText:
+			b.raw(open)
+			b.raw(`{"type":"text","text":`)
+			b.str(p.Text)
+			b.raw("}")
+		case canon.PartRefusal:
+			b.raw(open)
+			b.raw(`{"type":"refusal","refusal":`)
+			b.str(p.Text)
+			b.raw("}")
+		case canon.PartImage:
+			b.raw(open)
+			b.image(p.Image)
+		default:
+			continue
+		}
+		open = ","
+	}
+	b.raw("]")
+}
+
+func (b *builder) image(img *canon.Image) {
+	b.raw(`{"type":"image_url","image_url":{"url":`)
+	if img.URL != "" {
+		b.str(img.URL)
+	} else { // media type and base64 hold nothing that needs an escape
+		b.raw(`"data:`)
+		b.raw(img.MediaType)
+		b.raw(";base64,")
+		b.raw(img.Data)
+		b.raw(`"`)
+	}
+	if img.Detail != "" {
+		b.raw(`,"detail":`)
+		b.str(img.Detail)
+	}
+	b.raw("}}")
+}
+
+func (b *builder) toolCalls(parts []canon.Part) {
+	b.raw(`,"tool_calls":`)
+	open := "["
+	for i := range parts {
+		if parts[i].Kind != canon.PartToolCall {
+			continue
+		}
+		b.raw(open)
+		open = ","
+		b.dst = appendToolCall(b.dst, parts[i].Call)
+	}
+	b.raw("]")
+}
+
+// toolResult prints a tool message and appends its images to those that wait. The dialect has no
+// flag for a failed tool, so the text says it.
+func (b *builder) toolResult(res *canon.ToolResult, images []canon.Part) []canon.Part {
+	b.raw(`{"role":"tool","tool_call_id":`)
+	b.str(res.ID)
+	b.raw(`,"content":`)
+	var texts []canon.Part
+	if res.IsError {
+		texts = append(texts, canon.Part{Text: "Error: "})
+	}
+	pictures := 0
+	for _, p := range res.Parts {
+		switch p.Kind {
+		case canon.PartText:
+			texts = append(texts, p)
+		case canon.PartImage:
+			if pictures == 0 {
+				images = append(images, canon.Part{Text: "Images in the result of tool call " + res.ID + ":"})
+			}
+			pictures++
+			images = append(images, p)
+		}
+	}
+	if pictures > 0 && len(res.Parts) == pictures {
+		texts = append(texts, canon.Part{Text: "The result is the image in the next user message."})
+	}
+	switch {
+	case len(texts) == 0:
+		b.raw(`""`)
+	case len(texts) == 1 || res.IsError:
+		b.dst = appendJoined(b.dst, texts, canon.PartText)
+	default:
+		b.parts(texts)
+	}
+	b.raw("}")
+	return images
+}
