@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
@@ -28,7 +29,7 @@ func (s *Server) attempt(stream extprocv3.ExternalProcessor_ProcessServer, first
 	for {
 		m, err := stream.Recv()
 		if err != nil {
-			return ended(err)
+			return nil // Envoy closes or resets a stream that it needs no more
 		}
 		if answer == nil {
 			return fmt.Errorf("nothing more was asked for, got %T", m.GetRequest())
@@ -57,7 +58,7 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingR
 	e := s.exchanges.get(decided[wire.KeyExchange].GetStringValue())
 	if e == nil {
 		// Weir was restarted between the decision and this attempt, and what it kept is gone.
-		return refusal(dialect, &canon.Error{Kind: canon.ErrOverloaded, RetryAfter: 1e9,
+		return refusal(dialect, &canon.Error{Kind: canon.ErrOverloaded, RetryAfter: time.Second,
 			Message: "The gateway was restarted while it handled this request; send it again."}, requestID, nil), nil
 	}
 	chain, backend := attributes(m)
@@ -80,6 +81,8 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingR
 	var dropped []string
 	model := c.UpstreamModel(e.model)
 	switch {
+	case translated && e.unsaid != nil:
+		return refusal(e.dialect, e.unsaid, requestID, nil), nil
 	case translated:
 		call, err := b.Dialect.Out.BuildCall(e.request, canon.CallOptions{Model: model, DefaultMaxTokens: b.DefaultMaxTokens})
 		if err != nil {

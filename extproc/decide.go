@@ -2,9 +2,7 @@ package extproc
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 	"unicode"
@@ -43,7 +41,7 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 	for {
 		m, err := stream.Recv()
 		if err != nil {
-			return ended(err)
+			return nil // Envoy closes or resets a stream that it needs no more
 		}
 		body := m.GetRequestBody()
 		if body == nil || d == nil || d.exchange == nil {
@@ -55,20 +53,14 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 	}
 }
 
-// ended makes a clean end of what is one: Envoy closes or resets a stream it needs no more.
-func ended(err error) error {
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
-	return nil
-}
-
 // decision is a request that goes on.
 type decision struct {
 	request  *request
 	dialect  *canon.Dialect
 	exchange *exchange // nil when no attempt will ask
 	parse    bool      // the body must be understood, not only kept
+	// untranslated says that some candidate speaks the caller's dialect.
+	untranslated bool
 }
 
 // onHeaders is the decision.
@@ -226,8 +218,8 @@ func (s *Server) proceed(t *table.Table, rule *table.Rule, v *table.Variant, mat
 	if r.query != "" {
 		path += "?" + r.query
 	}
-	translate, rename := needs(v, match.Dialect, model)
-	d := &decision{request: r, dialect: match.Dialect, parse: translate}
+	translate, same, rename := needs(v, match.Dialect, model)
+	d := &decision{request: r, dialect: match.Dialect, parse: translate, untranslated: same}
 	common := &extprocv3.CommonResponse{ClearRouteCache: true}
 	resp := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestHeaders{
 		RequestHeaders: &extprocv3.HeadersResponse{Response: common},
@@ -253,16 +245,20 @@ func (s *Server) proceed(t *table.Table, rule *table.Rule, v *table.Variant, mat
 	return resp, d
 }
 
-// needs says whether some candidate speaks another dialect, or calls the model by another name.
-func needs(v *table.Variant, d *canon.Dialect, model string) (translate, rename bool) {
+// needs says whether some candidate speaks another dialect, whether some speaks the caller's, and whether one of
+// these calls the model by another name.
+func needs(v *table.Variant, d *canon.Dialect, model string) (translate, same, rename bool) {
 	for _, c := range v.Candidates {
 		if c.Backend.Dialect.Name != d.Name {
 			translate = true
-		} else if c.UpstreamModel(model) != model {
+			continue
+		}
+		same = true
+		if c.UpstreamModel(model) != model {
 			rename = true
 		}
 	}
-	return translate, rename
+	return translate, same, rename
 }
 
 // onBody keeps the body for the attempts. A body that cannot be understood goes no further, whoever would
@@ -271,10 +267,15 @@ func (d *decision) onBody(s *Server, body []byte) *extprocv3.ProcessingResponse 
 	d.exchange.body = body
 	if d.parse {
 		req, err := d.dialect.In.ParseRequest(body)
-		if err != nil {
+		switch {
+		case err == nil:
+			d.exchange.request = req
+		case err.Code == canon.CodeNotTranslatable && d.untranslated:
+			// A sound request that only backends of its own dialect can serve: refused only if another is asked.
+			d.exchange.unsaid = err
+		default:
 			return refusal(d.dialect, err, d.request.requestID, facts{{wire.KeyModel, d.exchange.model}})
 		}
-		d.exchange.request = req
 	}
 	s.exchanges.put(d.exchange)
 	return &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestBody{

@@ -22,6 +22,7 @@ type exchange struct {
 	stream   bool
 	body     []byte         // nil when no candidate needs it
 	request  *canon.Request // the body, parsed; nil unless some candidate needs a translation
+	unsaid   *canon.Error   // why the body cannot be said in another dialect; request is nil then
 	created  time.Time
 	expires  time.Time
 

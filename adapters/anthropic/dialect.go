@@ -26,10 +26,6 @@ const messagesPath = "/v1/messages"
 // cannot be confused.
 const redactedPrefix = "redacted:"
 
-// CodeNotTranslatable is the Code of the errors that ParseRequest gives for a request that is
-// sound, and that an Anthropic backend may well serve, but that no other dialect can express.
-const CodeNotTranslatable = "not_translatable"
-
 // Dialect describes the Messages API for the catalog.
 func Dialect() canon.Dialect {
 	return canon.Dialect{

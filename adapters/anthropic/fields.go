@@ -21,7 +21,7 @@ func invalid(param, format string, args ...any) *canon.Error {
 func untranslatable(param, what string) *canon.Error {
 	err := invalid(param, "%s cannot be translated for a provider other than Anthropic; "+
 		"use a model that an Anthropic backend serves, or leave it out", what)
-	err.Code = CodeNotTranslatable
+	err.Code = canon.CodeNotTranslatable
 	return err
 }
 

@@ -71,7 +71,7 @@ type parser struct {
 }
 
 // ParseRequest implements canon.Inbound. What it refuses only because no other dialect has it
-// carries the code CodeNotTranslatable.
+// carries the code canon.CodeNotTranslatable.
 func (inbound) ParseRequest(body []byte) (*canon.Request, *canon.Error) {
 	p := parser{req: &canon.Request{IncludeUsage: true}}
 	if err := p.parse(body); err != nil {

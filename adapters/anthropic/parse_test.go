@@ -135,8 +135,8 @@ func TestParseRequestNotTranslatable(t *testing.T) {
 	}
 	for _, tt := range tests {
 		_, err := inbound{}.ParseRequest([]byte(tt.body))
-		if err == nil || err.Code != CodeNotTranslatable || err.Param != tt.param || err.HTTPStatus() != 400 {
-			t.Errorf("%s: got %+v, want code %s at %s", tt.body, err, CodeNotTranslatable, tt.param)
+		if err == nil || err.Code != canon.CodeNotTranslatable || err.Param != tt.param || err.HTTPStatus() != 400 {
+			t.Errorf("%s: got %+v, want code %s at %s", tt.body, err, canon.CodeNotTranslatable, tt.param)
 		}
 	}
 }

@@ -16,8 +16,10 @@ import (
 )
 
 // compileOptions are what run and validate share.
-func compileOptions(dialects *adapters.Set, keys identity.KeySource, listen string) compile.Options {
-	return compile.Options{Dialects: dialects, Keys: keys, ExtProcCluster: envoy.ExtProcCluster, Listen: listen}
+func compileOptions(dialects *adapters.Set, keys identity.KeySource, started time.Time, listen string) compile.Options {
+	return compile.Options{
+		Dialects: dialects, Keys: keys, ExtProcCluster: envoy.ExtProcCluster, Created: started.Unix(), Listen: listen,
+	}
 }
 
 // compileAll compiles what a source gave, unless that has errors already.
@@ -43,7 +45,7 @@ func validateCommand() *cobra.Command {
 				return err
 			}
 			objs, problems := files.Load(dir, os.LookupEnv)
-			v, problems := compileAll(objs, problems, compileOptions(dialects, noKeys{}, ""))
+			v, problems := compileAll(objs, problems, compileOptions(dialects, noKeys{}, time.Time{}, ""))
 			for _, p := range problems {
 				fmt.Fprintln(c.OutOrStdout(), p)
 			}

@@ -89,8 +89,10 @@ type gateway struct {
 	log       *slog.Logger
 	level     slog.Level
 	out       io.Writer
+	started   time.Time
 	dialects  *adapters.Set
 	jwks      *identity.JWKS
+	keys      keyURLs
 	ext       *extproc.Server
 	publisher *serve.Publisher
 	registry  *prometheus.Registry
@@ -107,7 +109,7 @@ func run(ctx context.Context, o runOptions, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	g := &gateway{opts: o, log: log, level: level, out: out, registry: prometheus.NewRegistry()}
+	g := &gateway{opts: o, log: log, level: level, out: out, started: time.Now(), registry: prometheus.NewRegistry()}
 	if g.dialects, err = adapters.NewSet(adapters.Catalog()...); err != nil {
 		return err
 	}
@@ -116,7 +118,7 @@ func run(ctx context.Context, o runOptions, out io.Writer) error {
 	defer g.jwks.Stop()
 
 	objs, problems := files.Load(o.dir, os.LookupEnv)
-	first, problems := compileAll(objs, problems, g.compileOptions())
+	first, problems := g.compile(objs, problems)
 	g.note(objs, problems)
 	if first == nil {
 		for _, p := range problems {
@@ -146,8 +148,13 @@ func run(ctx context.Context, o runOptions, out io.Writer) error {
 	return g.serve(ctx, bin, first, objs, sims, listeners)
 }
 
-func (g *gateway) compileOptions() compile.Options {
-	return compileOptions(g.dialects, g.jwks, g.opts.listen)
+// compile compiles objects, and notes whose signing keys the new version needs from now on.
+func (g *gateway) compile(objs *source.Objects, problems []source.Problem) (*compile.Version, []source.Problem) {
+	v, problems := compileAll(objs, problems, compileOptions(g.dialects, g.jwks, g.started, g.opts.listen))
+	if v != nil {
+		g.keys.compiled(v.ID, v.Table.Auth.URLs())
+	}
+	return v, problems
 }
 
 // serve starts every part, in the order in which they need each other, and stops them in the reverse one.
@@ -290,6 +297,40 @@ func (g *gateway) awaitReady(ctx context.Context, sup *envoy.Supervisor) error {
 	}
 }
 
+// keyURLs remembers which key sets versions need that are compiled and may yet go live. It is safe for concurrent use.
+type keyURLs struct {
+	mu       sync.Mutex
+	versions []versionKeys // oldest first
+}
+
+type versionKeys struct {
+	version string
+	urls    []string
+}
+
+func (k *keyURLs) compiled(version string, urls []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.versions = append(k.versions, versionKeys{version, urls})
+}
+
+// live forgets what is older than the version that has gone live, and returns the URLs of the rest.
+func (k *keyURLs) live(version string) []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := len(k.versions) - 1; i > 0; i-- {
+		if k.versions[i].version == version {
+			k.versions = k.versions[i:]
+			break
+		}
+	}
+	var urls []string
+	for _, v := range k.versions {
+		urls = append(urls, v.urls...)
+	}
+	return urls
+}
+
 // stop drains. A signal that comes meanwhile cuts what is left.
 func (g *gateway) stop(sup *envoy.Supervisor) {
 	g.stopping.Store(true)
@@ -315,7 +356,7 @@ func (g *gateway) stop(sup *envoy.Supervisor) {
 // activate makes ext_proc decide from a table that Envoy has acknowledged.
 func (g *gateway) activate(t *table.Table) {
 	g.ext.Use(t)
-	g.jwks.Retain(t.Auth.URLs())
+	g.jwks.Retain(g.keys.live(t.Version))
 	g.log.Info("configuration is live", "version", t.Version)
 }
 
@@ -329,7 +370,7 @@ func (g *gateway) warming(ctx context.Context) (int, error) {
 
 // reload takes a folder that has changed.
 func (g *gateway) reload(objs *source.Objects, problems []source.Problem) {
-	v, problems := compileAll(objs, problems, g.compileOptions())
+	v, problems := g.compile(objs, problems)
 	before := g.problems.Load()
 	g.note(objs, problems)
 	if v == nil {

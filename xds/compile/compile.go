@@ -51,6 +51,8 @@ type Options struct {
 	Keys identity.KeySource
 	// ExtProcCluster is the bootstrap cluster that serves ext_proc and access logs.
 	ExtProcCluster string
+	// Created is the Unix time that model lists show.
+	Created int64
 	// Listen overrides the address and port of the first listener of the first gateway; "" does not.
 	Listen string
 }
@@ -70,7 +72,7 @@ func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
 		opts: opts, objs: objs,
 		backends: map[source.ObjectRef]*backend{},
 		out: &Version{
-			Table:     &table.Table{Chains: map[string]*table.Chain{}},
+			Table:     &table.Table{Chains: map[string]*table.Chain{}, Created: opts.Created},
 			Listeners: map[string]*listenerv3.Listener{},
 			Clusters:  map[string]*clusterv3.Cluster{},
 			Endpoints: map[string]*endpointv3.ClusterLoadAssignment{},

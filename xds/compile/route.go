@@ -334,7 +334,7 @@ func retryPolicy(spec *v1alpha1.RouteRule, attempts int) *routev3.RetryPolicy {
 		BaseInterval: durationpb.New(retryBase), MaxInterval: durationpb.New(retryMax),
 	}
 	var on []string
-	for _, cond := range spec.Retry.On {
+	for _, cond := range spec.Retry.Conditions {
 		switch cond {
 		case v1alpha1.RetryConnectFailure:
 			on = append(on, "connect-failure", "refused-stream", "reset")

@@ -70,6 +70,13 @@ func (b *builder) document(f entry, c *converter, node *yaml.Node) {
 	if slices.ContainsFunc(c.errs, func(e lineError) bool { return !e.warning }) {
 		return // the schema would only repeat that a value is missing
 	}
+	if !included(value, b.loader.env) {
+		return
+	}
+	if err := expandURL(value, b.loader.env); err != nil {
+		b.lineErrors(f, ref, []lineError{{line: locate(node, "spec.url"), field: "spec.url", message: err.Error()}})
+		return
+	}
 	defaulted, errs := b.validator.Validate(value)
 	origin := source.NewOrigin(f.rel, node.Line, func(path string) int { return locate(node, path) })
 	if len(errs) > 0 {

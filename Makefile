@@ -1,0 +1,73 @@
+# Everything that is done to this project is a target here: `make help`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Tools run at these versions, from the module cache.
+CONTROLLER_GEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0
+STATICCHECK    := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOTESTSUM      := gotest.tools/gotestsum@v1.13.0
+
+VERSION ?=
+LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
+
+# Packages whose tests are run with the race detector: all but those that compile the official SDKs, which take
+# minutes to build a second time. The end-to-end tests run a weir that is built with it instead.
+SDK_PACKAGES := ./adapters/anthropic/sdktest/... ./test/...
+RACE_PACKAGES = $$(go list ./... | grep -vE '/(test|sdktest)(/|$$)')
+
+.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench fuzz clean need-go
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+need-go:
+	@command -v go >/dev/null || { echo "make: Go is not installed; install Go 1.26 or later and put it on PATH"; exit 1; }
+
+build: need-go ## build bin/weir
+	@mkdir -p bin
+	@[ -x bin/weir ] || echo "building weir; the first time takes a few minutes, and the packages are named as they are done" >&2
+	@go build -v -trimpath -ldflags '$(LDFLAGS)' -o bin/weir ./cmd/weir
+
+run: build ## run the gateway with deploy/local: no keys needed
+	@exec bin/weir run $(ARGS)
+
+test: test-unit test-e2e ## run every test
+
+test-unit: need-go
+	@echo "unit tests, with the race detector; the first build takes some minutes" >&2
+	@go run $(GOTESTSUM) --format pkgname -- -race -timeout 15m $(RACE_PACKAGES)
+
+test-e2e: need-go
+	@echo "end-to-end tests on a real Envoy; the first build of the official SDKs takes some minutes" >&2
+	@go run ./cmd/weir envoy fetch >/dev/null
+	@WEIR_E2E_RACE=1 go run $(GOTESTSUM) --format pkgname -- -timeout 25m $(SDK_PACKAGES)
+
+lint: need-go check-gen ## vet, staticcheck, formatting, generated files
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; }
+	@go vet ./...
+	@go run $(STATICCHECK) ./...
+
+fmt: need-go ## format the code
+	@gofmt -w $$(git ls-files '*.go')
+
+gen: need-go ## make the generated files again
+	@go run $(CONTROLLER_GEN) object paths=./api/...
+	@go run $(CONTROLLER_GEN) crd paths=./api/... output:crd:dir=deploy/crds
+	@go run ./api/docgen > docs/reference.md
+
+GENERATED = api/v1alpha1/zz_generated.deepcopy.go deploy/crds/*.yaml docs/reference.md
+check-gen: need-go
+	@before=$$(cat $(GENERATED) | sha256sum); $(MAKE) --no-print-directory gen; \
+	  [ "$$before" = "$$(cat $(GENERATED) | sha256sum)" ] || { echo "generated files were not current; make gen has made them so: commit them"; exit 1; }
+
+bench: need-go ## micro-benchmarks with allocations
+	@go test -run '^$$' -bench . -benchmem ./adapters/... ./extproc/...
+
+FUZZTIME ?= 30s
+fuzz: need-go ## run every fuzz target for FUZZTIME each
+	@set -e; for pkg in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
+clean: ## remove what was built
+	@rm -rf bin dist
