@@ -72,8 +72,7 @@ func parseLogLine(line string) logLine {
 const endingPrefix = "caught ENVOY_SIGTERM"
 
 // quiet are the lines that tell an operator nothing: the start-up monologue, what Weir reports itself
-// (signals it sends, updates it pushes), and the notes that each use of an experimental extension
-// is one. They go out at debug level. Prefixes, per component.
+// (signals it sends, updates it pushes). They go out at debug level. Prefixes, per component.
 var quiet = map[string][]string{
 	"main": {
 		"initializing epoch", "statically linked extensions", "  ", "HTTP header map info", "runtime: ",
@@ -82,13 +81,10 @@ var quiet = map[string][]string{
 	},
 	"admin":    {"admin address"},
 	"config":   {"loading ", "all dependencies initialized", "lds: ", "rds: "},
+	"lua":      {"envoy_on_response() function not found"}, // nor looked for: the peek filter reads requests only
 	"runtime":  {"RTDS has finished initialization"},
 	"upstream": {"cm init: ", "cds: ", "add/update cluster", "added/updated", "removing cluster", "lds: ", "rds: "},
 }
-
-// workInProgress is in the warning that Envoy prints for every configuration that uses an extension
-// marked so; Weir uses one, the AI protocol manager, knowingly.
-const workInProgress = "marked as work-in-progress"
 
 func (l logLine) quieted() logLine {
 	if l.level >= slog.LevelError {
@@ -99,9 +95,6 @@ func (l logLine) quieted() logLine {
 			l.level = slog.LevelDebug
 			return l
 		}
-	}
-	if strings.Contains(l.message, workInProgress) {
-		l.level = slog.LevelDebug
 	}
 	return l
 }

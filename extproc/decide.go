@@ -214,10 +214,6 @@ func noCandidate(rule *table.Rule, model string, op canon.Operation, d *canon.Di
 // proceed sends the request on: straight to a backend where nothing must be rewritten, else through a chain.
 func (s *Server) proceed(t *table.Table, rule *table.Rule, v *table.Variant, match *adapters.Match, r *request,
 	model string, streaming bool, known facts, now time.Time) (*extprocv3.ProcessingResponse, *decision) {
-	path := match.Endpoint.Path
-	if r.query != "" {
-		path += "?" + r.query
-	}
 	translate, same, rename := needs(v, match.Dialect, model)
 	d := &decision{request: r, dialect: match.Dialect, parse: translate, untranslated: same}
 	common := &extprocv3.CommonResponse{ClearRouteCache: true}
@@ -226,10 +222,14 @@ func (s *Server) proceed(t *table.Table, rule *table.Rule, v *table.Variant, mat
 	}}
 	if v.DirectKey != "" && !translate && !rename {
 		common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{
-			header(wire.RuleHeader, v.DirectKey), header(wire.PathHeader, path),
+			header(wire.RuleHeader, v.DirectKey), header(wire.PathHeader, match.Endpoint.Path),
 		}}
 		resp.DynamicMetadata = known.metadata(wire.DecisionNamespace)
 		return resp, d
+	}
+	path := match.Endpoint.Path
+	if r.query != "" {
+		path += "?" + r.query
 	}
 	d.exchange = &exchange{
 		id: s.exchanges.newID(), table: t, dialect: match.Dialect, endpoint: match.Endpoint, model: model, path: path,

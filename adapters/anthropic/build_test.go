@@ -252,8 +252,8 @@ func TestToolIDs(t *testing.T) {
 		if validName(id, 0) && used != id {
 			t.Errorf("valid id %q was changed to %q", id, used)
 		}
-		if body(id) != body(id) {
-			t.Error("not deterministic")
+		if first, second := body(id), body(id); first != second {
+			t.Errorf("not deterministic: %s and %s", first, second)
 		}
 	}
 }

@@ -126,12 +126,11 @@ func run(ctx context.Context, o runOptions, out io.Writer) error {
 		}
 		return fmt.Errorf("%s cannot be served as it is; see above, and try again with: weir validate -f %s", o.dir, o.dir)
 	}
-	sims, err := simulators(objs.Backends)
-	if err != nil {
-		return err
-	}
-	if !o.simulate {
-		sims = nil
+	var sims []simulator
+	if o.simulate {
+		if sims, err = simulators(objs.Backends); err != nil {
+			return err
+		}
 	}
 	listeners := addresses(first)
 	taken := append([]string{o.admin}, listeners...)

@@ -43,7 +43,7 @@ func simCommand() *cobra.Command {
 			s, err := sim.New(sim.Options{
 				Dialect: sim.Dialect(args[0]), Models: models, Key: key, Seed: seed,
 				Faults: sim.Faults{
-					TTFT: sim.Duration(ttft), IntervalMin: sim.Duration(interval), IntervalMax: sim.Duration(2 * interval),
+					TTFT: pause(ttft), IntervalMin: pause(interval), IntervalMax: pause(2 * interval),
 					Chunking: sim.Chunking(chunking),
 				},
 			})
@@ -73,6 +73,14 @@ func simCommand() *cobra.Command {
 	f.Uint64Var(&seed, "seed", 0, "varies the texts")
 	f.BoolVar(&untilEOF, "until-eof", false, "stop when standard input ends, as when the parent process dies")
 	return c
+}
+
+// pause is a flag's duration as the simulator takes it, for which zero means a default.
+func pause(d time.Duration) sim.Duration {
+	if d == 0 {
+		return sim.None
+	}
+	return sim.Duration(d)
 }
 
 // simulator is a simulated provider that a configuration asks for.
@@ -108,7 +116,9 @@ func (s simulator) start(log *slog.Logger) (*exec.Cmd, io.Closer, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot find the weir binary to start a simulator: %w", err)
 	}
-	cmd := exec.Command(self, "sim", s.dialect, "--listen", s.listen, "--until-eof")
+	_, port, _ := net.SplitHostPort(s.listen)
+	// A seed of its own: two simulators of one dialect must not make up the same ids.
+	cmd := exec.Command(self, "sim", s.dialect, "--listen", s.listen, "--until-eof", "--seed", port)
 	cmd.Env = append(os.Environ(), "WEIR_LISTEN="+s.listen)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for weir, which stops it last
 	stdin, err := cmd.StdinPipe()

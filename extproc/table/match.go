@@ -51,7 +51,8 @@ type Request struct {
 	Header func(name string) (string, bool)
 }
 
-// entry is a match with its rule; one that has both exact models and patterns makes two.
+// entry is a match with its rule. A match makes one of all its exact models, and one of each pattern, because each
+// ranks by itself.
 type entry struct {
 	Match
 	rule     *Rule
@@ -79,13 +80,13 @@ func (b *Builder) Add(rule *Rule, m Match) error {
 		e.Models = exact
 		b.entries = append(b.entries, e)
 	}
-	if len(globs) > 0 {
-		p, err := identity.NewPatterns(globs)
+	for i := range globs {
+		p, err := identity.NewPatterns(globs[i : i+1])
 		if err != nil {
 			return err
 		}
 		e := entry{Match: m, rule: rule, patterns: p}
-		e.Models = globs
+		e.Models = globs[i : i+1]
 		b.entries = append(b.entries, e)
 	}
 	if len(m.Models) == 0 {

@@ -7,7 +7,8 @@ package wire
 const (
 	// RuleHeader carries the key of the Envoy route that ext_proc chose.
 	RuleHeader = "x-weir-rule"
-	// PathHeader carries the dialect's path and query, which a direct route appends to the backend's base path.
+	// PathHeader carries the dialect's path, which a direct route appends to the backend's base path. Envoy keeps
+	// the query as it is.
 	PathHeader = "x-weir-path"
 )
 

@@ -11,6 +11,8 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	dnscommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
+	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -106,9 +108,14 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 		cl.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
 		cl.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()}
 	} else {
-		cl.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
-		cl.RespectDnsTtl = true
-		cl.DnsLookupFamily = clusterv3.Cluster_ALL
+		cl.ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
+			Name: "envoy.cluster.dns",
+			TypedConfig: pack(&dnsv3.DnsCluster{
+				RespectDnsTtl: true,
+				// Many networks resolve IPv6 addresses that they have no way to.
+				DnsLookupFamily: dnscommonv3.DnsLookupFamily_V4_PREFERRED,
+			}),
+		}}
 		cl.LoadAssignment = assignment("", b.ID, addresses)
 	}
 	b.cluster = fmt.Sprintf("backend/%s/%s", b.ID, short(deterministic(cl)))
