@@ -8,7 +8,6 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 
 	"github.com/weir-dev/weir/adapters/canon"
@@ -16,36 +15,23 @@ import (
 	"github.com/weir-dev/weir/extproc/wire"
 )
 
-// attempt answers the upstream-level call: it prepares the request for the backend that this attempt has got, and,
-// where that backend speaks another dialect, translates the answer on its way back.
+// attempt answers the upstream-level call: it prepares the request for the backend that this attempt has got.
 func (s *Server) attempt(stream extprocv3.ExternalProcessor_ProcessServer, first *extprocv3.ProcessingRequest) error {
 	if first.GetRequestHeaders() == nil {
 		return fmt.Errorf("expected request headers, got %T", first.GetRequest())
 	}
-	resp, answer := s.prepare(first)
-	if err := stream.Send(resp); err != nil {
+	if err := stream.Send(s.prepare(first)); err != nil {
 		return err
 	}
-	for {
-		m, err := stream.Recv()
-		if err != nil {
-			return nil // Envoy closes or resets a stream that it needs no more
-		}
-		if answer == nil {
-			return fmt.Errorf("nothing more was asked for, got %T", m.GetRequest())
-		}
-		out, err := answer.on(m)
-		if err != nil {
-			return err
-		}
-		if err := stream.Send(out); err != nil {
-			return err
-		}
+	m, err := stream.Recv()
+	if err != nil {
+		return nil // Envoy closes or resets a stream that it needs no more
 	}
+	return fmt.Errorf("nothing more was asked for, got %T", m.GetRequest())
 }
 
-// prepare makes the request that this attempt sends. The answer is nil when it needs no translation.
-func (s *Server) prepare(m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingResponse, *answer) {
+// prepare makes the request that this attempt sends, and leaves with the exchange how its answer is read.
+func (s *Server) prepare(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingResponse {
 	headers := m.GetRequestHeaders().GetHeaders().GetHeaders()
 	requestID := ""
 	for _, kv := range headers {
@@ -59,14 +45,14 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingR
 	if e == nil {
 		// Weir was restarted between the decision and this attempt, and what it kept is gone.
 		return refusal(dialect, &canon.Error{Kind: canon.ErrOverloaded, RetryAfter: time.Second,
-			Message: "The gateway was restarted while it handled this request; send it again."}, requestID, nil), nil
+			Message: "The gateway was restarted while it handled this request; send it again."}, requestID, nil)
 	}
 	chain, backend := attributes(m)
 	c := e.candidate(chain, backend)
 	if c == nil {
 		s.opts.Log.Error("an attempt reached a backend that its chain does not have", "chain", chain, "backend", backend)
 		return refusal(e.dialect, &canon.Error{Kind: canon.ErrInternal,
-			Message: "The gateway chose a backend that it cannot prepare the request for."}, requestID, nil), nil
+			Message: "The gateway chose a backend that it cannot prepare the request for."}, requestID, nil)
 	}
 	b := c.Backend
 	translated := b.Dialect.Name != e.dialect.Name
@@ -82,17 +68,17 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingR
 	model := c.UpstreamModel(e.model)
 	switch {
 	case translated && e.unsaid != nil:
-		return refusal(e.dialect, e.unsaid, requestID, nil), nil
+		return refusal(e.dialect, e.unsaid, requestID, nil)
 	case translated:
 		call, err := b.Dialect.Out.BuildCall(e.request, canon.CallOptions{Model: model, DefaultMaxTokens: b.DefaultMaxTokens})
 		if err != nil {
-			return refusal(e.dialect, err, requestID, nil), nil
+			return refusal(e.dialect, err, requestID, nil)
 		}
 		path, body, extra, dropped = call.Path, call.Body, call.Headers, call.Dropped
 	case model != e.model:
 		renamed, err := b.Dialect.Out.SetModel(e.body, model)
 		if err != nil {
-			return refusal(e.dialect, err, requestID, nil), nil
+			return refusal(e.dialect, err, requestID, nil)
 		}
 		body = renamed
 	}
@@ -114,13 +100,12 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingR
 		// Set for a body that stays, too: the attempt before may have left its own length.
 		resp.DynamicMetadata = facts{{wire.KeyContentLength, strconv.Itoa(len(body))}}.metadata(wire.AttemptNamespace)
 	}
-	if !translated {
-		resp.ModeOverride = &filterv3.ProcessingMode{
-			ResponseHeaderMode: filterv3.ProcessingMode_SKIP, ResponseBodyMode: filterv3.ProcessingMode_NONE,
-		}
-		return resp, nil
+	if translated {
+		e.setAnswer(newAnswer(e, b, dropped, requestID))
+	} else {
+		e.setAnswer(nil)
 	}
-	return resp, newAnswer(e, b, dropped, requestID)
+	return resp
 }
 
 func (s *Server) callerDialect(name string) *canon.Dialect {
@@ -144,10 +129,10 @@ func (e *exchange) candidate(chain, backend string) *table.Candidate {
 // format it does not promise; the backend's ID is its only string.
 func attributes(m *extprocv3.ProcessingRequest) (chain, backend string) {
 	for _, s := range m.GetAttributes() {
-		if v := s.GetFields()["xds.cluster_name"].GetStringValue(); v != "" {
+		if v := s.GetFields()[wire.ClusterAttribute].GetStringValue(); v != "" {
 			chain = v
 		}
-		text := s.GetFields()["xds.upstream_host_metadata"].GetStringValue()
+		text := s.GetFields()[wire.HostMetadataAttribute].GetStringValue()
 		if _, rest, ok := strings.Cut(text, "string_value:"); ok {
 			if _, rest, ok = strings.Cut(rest, `"`); ok {
 				backend, _, _ = strings.Cut(rest, `"`)

@@ -2,6 +2,7 @@ package extproc
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -25,8 +26,8 @@ const maxModelBytes = 256
 // expiryMargin is added to a request's time before what is kept for it counts as left behind.
 const expiryMargin = 30 * time.Second
 
-// decide answers the router-level call: once for the headers, and once more for the body where a candidate
-// needs it rewritten.
+// decide answers the door's call: once for the headers in the common case; for the body, too, where a candidate
+// needs it rewritten; and for the answer, where it may need a translation.
 func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first *extprocv3.ProcessingRequest) error {
 	start := s.opts.Now()
 	if first.GetRequestHeaders() == nil {
@@ -43,13 +44,61 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 		if err != nil {
 			return nil // Envoy closes or resets a stream that it needs no more
 		}
-		body := m.GetRequestBody()
-		if body == nil || d == nil || d.exchange == nil {
-			return fmt.Errorf("nothing but a request body was asked for, got %T", m.GetRequest())
+		if d == nil || d.exchange == nil {
+			return fmt.Errorf("nothing more was asked for, got %T", m.GetRequest())
 		}
-		if err := stream.Send(d.onBody(s, body.GetBody())); err != nil {
+		resp, err := d.next(s, m)
+		if err != nil {
 			return err
 		}
+		if err := stream.Send(resp); err != nil {
+			return err
+		}
+	}
+}
+
+// next answers what follows the headers of a request that goes through a chain.
+func (d *decision) next(s *Server, m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingResponse, error) {
+	switch r := m.GetRequest().(type) {
+	case *extprocv3.ProcessingRequest_RequestBody:
+		return d.onBody(s, r.RequestBody.GetBody()), nil
+	case *extprocv3.ProcessingRequest_ResponseHeaders:
+		d.answer = d.exchange.latestAnswer()
+		if d.answer == nil || !viaUpstream(m) {
+			return untouched(), nil
+		}
+		return d.answer.onHeaders(r.ResponseHeaders), nil
+	case *extprocv3.ProcessingRequest_ResponseBody:
+		if d.answer == nil {
+			return nil, errors.New("an answer's body came that was not asked for")
+		}
+		if r.ResponseBody.GetEndOfStream() {
+			s.exchanges.drop(d.exchange.id) // there will be no further attempt
+		}
+		return d.answer.onBody(r.ResponseBody), nil
+	}
+	return nil, fmt.Errorf("unexpected %T", m.GetRequest())
+}
+
+// viaUpstream says whether a backend made the answer, and not Envoy itself.
+func viaUpstream(m *extprocv3.ProcessingRequest) bool {
+	for _, s := range m.GetAttributes() {
+		if s.GetFields()[wire.CodeDetailsAttribute].GetStringValue() == wire.ViaUpstream {
+			return true
+		}
+	}
+	return false
+}
+
+// untouched lets an answer pass that is in the caller's dialect already.
+func untouched() *extprocv3.ProcessingResponse {
+	return &extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_ResponseHeaders{
+			ResponseHeaders: &extprocv3.HeadersResponse{Response: &extprocv3.CommonResponse{}},
+		},
+		ModeOverride: &filterv3.ProcessingMode{
+			ResponseHeaderMode: filterv3.ProcessingMode_SEND, ResponseBodyMode: filterv3.ProcessingMode_NONE,
+		},
 	}
 }
 
@@ -59,6 +108,7 @@ type decision struct {
 	dialect  *canon.Dialect
 	exchange *exchange // nil when no attempt will ask
 	parse    bool      // the body must be understood, not only kept
+	answer   *answer   // reads the answer; nil until it has come, and where it needs no translation
 	// untranslated says that some candidate speaks the caller's dialect.
 	untranslated bool
 }
@@ -135,6 +185,9 @@ func checkPath(match *adapters.Match, r *request) *canon.Error {
 	if r.upgrade {
 		return &canon.Error{Kind: canon.ErrUpgrade, Message: `Upgrades are not served here; use plain HTTP, with "stream": true for streaming.`}
 	}
+	if r.hosts {
+		return &canon.Error{Kind: canon.ErrInvalidRequest, Message: "The request has more than one host header; send one."}
+	}
 	switch match.Outcome {
 	case adapters.Unknown:
 		return &canon.Error{Kind: canon.ErrNotFound, Message: fmt.Sprintf("Nothing is served at %s %s.", r.method, r.path)}
@@ -149,6 +202,7 @@ var peekErrors = map[string]canon.Error{
 	"empty":            {Message: "The request body is empty; send a JSON object."},
 	"not_object":       {Message: "The request body is not a JSON object."},
 	"syntax":           {Message: "The request body is not valid JSON."},
+	"not_utf8":         {Message: "The request body is not valid UTF-8."},
 	"trailing":         {Message: "The request body has text after its JSON object."},
 	"duplicate_model":  {Param: "model", Message: `The request body has "model" more than once; which one counts cannot be told.`},
 	"duplicate_stream": {Param: "stream", Message: `The request body has "stream" more than once; which one counts cannot be told.`},
@@ -166,6 +220,10 @@ func checkBody(r *request) (model string, streaming bool, _ *canon.Error) {
 	if r.encoding != "" && !strings.EqualFold(r.encoding, "identity") {
 		return "", false, &canon.Error{Kind: canon.ErrInvalidRequest, Status: 415,
 			Message: fmt.Sprintf("A request body with content-encoding %q is not read here; send it plain.", shorten(r.encoding))}
+	}
+	if r.contentType != "" && !isJSON(r.contentType) {
+		return "", false, &canon.Error{Kind: canon.ErrInvalidRequest, Status: 415,
+			Message: fmt.Sprintf("A request body of content-type %q is not read here; send application/json.", shorten(r.contentType))}
 	}
 	if e, ok := peekErrors[r.peek.err]; ok {
 		return invalid(e.Param, e.Message)
@@ -193,6 +251,12 @@ func checkBody(r *request) (model string, streaming bool, _ *canon.Error) {
 		return invalid("stream", "stream must be true or false.")
 	}
 	return model, streaming, nil
+}
+
+func isJSON(contentType string) bool {
+	kind, _, _ := strings.Cut(contentType, ";")
+	kind = strings.ToLower(strings.TrimSpace(kind))
+	return kind == contentJSON || strings.HasSuffix(kind, "+json")
 }
 
 func shorten(s string) string {
@@ -237,10 +301,16 @@ func (s *Server) proceed(t *table.Table, rule *table.Rule, v *table.Variant, mat
 	}
 	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{header(wire.RuleHeader, v.ChainKey)}}
 	resp.DynamicMetadata = append(known, fact{wire.KeyExchange, d.exchange.id}).metadata(wire.DecisionNamespace)
-	if translate || rename {
-		resp.ModeOverride = &filterv3.ProcessingMode{RequestBodyMode: filterv3.ProcessingMode_BUFFERED}
-	} else {
+	if !translate && !rename {
 		s.exchanges.put(d.exchange)
+		return resp, d
+	}
+	resp.ModeOverride = &filterv3.ProcessingMode{RequestBodyMode: filterv3.ProcessingMode_BUFFERED}
+	if translate {
+		resp.ModeOverride.ResponseHeaderMode = filterv3.ProcessingMode_SEND
+		resp.ModeOverride.ResponseBodyMode = filterv3.ProcessingMode_STREAMED
+	} else {
+		resp.ModeOverride.ResponseHeaderMode = filterv3.ProcessingMode_SKIP
 	}
 	return resp, d
 }

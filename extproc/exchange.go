@@ -10,7 +10,7 @@ import (
 	"github.com/weir-dev/weir/extproc/table"
 )
 
-// exchange is what a decision keeps for the attempts of its request. All but mu and tried is immutable.
+// exchange is what a decision keeps for the attempts of its request. All above mu is immutable.
 type exchange struct {
 	id       string
 	table    *table.Table
@@ -26,8 +26,21 @@ type exchange struct {
 	created  time.Time
 	expires  time.Time
 
-	mu    sync.Mutex
-	tried map[string]int // by backend ID
+	mu     sync.Mutex
+	tried  map[string]int // by backend ID
+	answer *answer        // reads what the latest attempt answers; nil when that needs no translation
+}
+
+func (e *exchange) setAnswer(a *answer) {
+	e.mu.Lock()
+	e.answer = a
+	e.mu.Unlock()
+}
+
+func (e *exchange) latestAnswer() *answer {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.answer
 }
 
 // nth counts the tries of a backend: 0 for the first.
@@ -102,6 +115,16 @@ func (x *exchanges) drop(id string) {
 	s.mu.Lock()
 	delete(s.m, id)
 	s.mu.Unlock()
+}
+
+// clear drops everything.
+func (x *exchanges) clear() {
+	for i := range x.shards {
+		s := &x.shards[i]
+		s.mu.Lock()
+		clear(s.m)
+		s.mu.Unlock()
+	}
 }
 
 // sweep drops what has expired, and says how many.

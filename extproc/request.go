@@ -17,6 +17,8 @@ type request struct {
 	query       string // raw, without "?"
 	requestID   string
 	encoding    string // content-encoding
+	contentType string
+	hosts       bool // more than one, which RFC 9112 section 3.2 forbids
 	upgrade     bool
 	endOfStream bool // there is no body
 	credentials identity.Headers
@@ -46,6 +48,10 @@ func readRequest(m *extprocv3.ProcessingRequest) *request {
 			r.requestID = value(kv)
 		case "content-encoding":
 			r.encoding = value(kv)
+		case "content-type":
+			r.contentType = value(kv)
+		case ":authority": // Envoy joins several lines
+			r.hosts = strings.Contains(value(kv), ",")
 		case "upgrade":
 			r.upgrade = true
 		case "authorization", "x-api-key", "api-key", "x-goog-api-key":

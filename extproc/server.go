@@ -1,6 +1,6 @@
-// Package extproc is the ext_proc server: one exchange for each request says who calls, whether they
-// may, and what serves it; one more for each attempt, where an answer may have to be asked for in
-// another dialect or of another backend, prepares it.
+// Package extproc is the ext_proc server. One exchange for each request says who calls, whether they may,
+// and what serves it, and translates the answer where that is needed; one more for each attempt prepares it,
+// where there is a choice of backends or dialects.
 package extproc
 
 import (
@@ -69,8 +69,10 @@ func (s *Server) Table() *table.Table { return s.table.Load() }
 // unknown and empty IDs are ignored.
 func (s *Server) Release(exchange string) { s.exchanges.drop(exchange) }
 
-// Sweep forgets what requests left behind that ended without a record, as when Envoy dies. Call it every minute
-// or so.
+// ReleaseAll forgets what was kept for every request. Call it when Envoy has died, and with it every request.
+func (s *Server) ReleaseAll() { s.exchanges.clear() }
+
+// Sweep forgets what requests left behind that ended without a record. Call it every minute or so.
 func (s *Server) Sweep() int { return s.exchanges.sweep(s.opts.Now()) }
 
 // InFlight is the number of requests that something is kept for, and the bytes of their bodies.

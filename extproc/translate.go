@@ -2,7 +2,6 @@ package extproc
 
 import (
 	"bytes"
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -34,17 +33,11 @@ func newAnswer(e *exchange, b *table.Backend, dropped []string, requestID string
 	return &answer{exchange: e, out: b.Dialect.Out, dropped: dropped, requestID: requestID}
 }
 
-func (a *answer) on(m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingResponse, error) {
-	switch r := m.GetRequest().(type) {
-	case *extprocv3.ProcessingRequest_ResponseHeaders:
-		return a.onHeaders(r.ResponseHeaders), nil
-	case *extprocv3.ProcessingRequest_ResponseBody:
-		if a.decoder != nil {
-			return a.onChunk(r.ResponseBody), nil
-		}
-		return a.onWhole(r.ResponseBody.GetBody()), nil
+func (a *answer) onBody(b *extprocv3.HttpBody) *extprocv3.ProcessingResponse {
+	if a.decoder != nil {
+		return a.onChunk(b)
 	}
-	return nil, fmt.Errorf("expected an answer's headers or body, got %T", m.GetRequest())
+	return a.onWhole(b.GetBody())
 }
 
 func (a *answer) reply() canon.Reply {

@@ -16,10 +16,8 @@ import (
 )
 
 // compileOptions are what run and validate share.
-func compileOptions(dialects *adapters.Set, keys identity.KeySource, started time.Time, listen string) compile.Options {
-	return compile.Options{
-		Dialects: dialects, Keys: keys, ExtProcCluster: envoy.ExtProcCluster, Created: started.Unix(), Listen: listen,
-	}
+func compileOptions(dialects *adapters.Set, keys identity.KeySource) compile.Options {
+	return compile.Options{Dialects: dialects, Keys: keys, ExtProcCluster: envoy.ExtProcCluster}
 }
 
 // compileAll compiles what a source gave, unless that has errors already.
@@ -45,7 +43,7 @@ func validateCommand() *cobra.Command {
 				return err
 			}
 			objs, problems := files.Load(dir, os.LookupEnv)
-			v, problems := compileAll(objs, problems, compileOptions(dialects, noKeys{}, time.Time{}, ""))
+			v, problems := compileAll(objs, problems, compileOptions(dialects, noKeys{}))
 			for _, p := range problems {
 				fmt.Fprintln(c.OutOrStdout(), p)
 			}

@@ -40,6 +40,8 @@ type runOptions struct {
 	runtimeDir   string
 	concurrency  int
 	maxConns     uint32
+	maxBody      uint32
+	maxHeader    uint32
 	maxHeap      uint64
 	logLevel     string
 	logFormat    string
@@ -62,6 +64,8 @@ func runCommand() *cobra.Command {
 	f.StringVar(&o.runtimeDir, "runtime-dir", "", "where the directory for sockets is made (default: $XDG_RUNTIME_DIR or the system's temporary directory)")
 	f.IntVar(&o.concurrency, "concurrency", 0, "worker threads of Envoy (default: usable cores)")
 	f.Uint32Var(&o.maxConns, "max-connections", 0, "most client connections of all listeners together (default: 50000)")
+	f.Uint32Var(&o.maxBody, "max-request-bytes", 0, "largest request body, instead of what the LLMGateway says")
+	f.Uint32Var(&o.maxHeader, "max-header-kib", 0, "largest request headers in KiB, instead of what the LLMGateway says")
 	f.Uint64Var(&o.maxHeap, "max-heap", 0, "most bytes of Envoy's heap before it refuses work (default: no limit)")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json, on standard error")
@@ -149,7 +153,10 @@ func run(ctx context.Context, o runOptions, out io.Writer) error {
 
 // compile compiles objects, and notes whose signing keys the new version needs from now on.
 func (g *gateway) compile(objs *source.Objects, problems []source.Problem) (*compile.Version, []source.Problem) {
-	v, problems := compileAll(objs, problems, compileOptions(g.dialects, g.jwks, g.started, g.opts.listen))
+	opts := compileOptions(g.dialects, g.jwks)
+	opts.Created, opts.Listen = g.started.Unix(), g.opts.listen
+	opts.MaxRequestBytes, opts.MaxHeaderKiB = g.opts.maxBody, g.opts.maxHeader
+	v, problems := compileAll(objs, problems, opts)
 	if v != nil {
 		g.keys.compiled(v.ID, v.Table.Auth.URLs())
 	}
@@ -269,9 +276,23 @@ func (g *gateway) supervisor(bin envoy.Binary, dir *envoy.RuntimeDir, socket str
 	return envoy.NewSupervisor(envoy.SupervisorOptions{
 		Binary: bin.Path, Bootstrap: boot, RuntimeDir: dir.Path(), AdminSocket: adminSocket,
 		Concurrency: g.opts.concurrency, LogLevel: max(g.level, slog.LevelInfo), Logger: g.log,
-		OnEvent: func(e envoy.Event) { g.log.Info(e.String()) }, Listen: listeners,
+		OnEvent: g.envoyEvent, Listen: listeners,
 		FlushGrace: compile.AccessLogFlush + 50*time.Millisecond,
 	})
+}
+
+func (g *gateway) envoyEvent(e envoy.Event) {
+	exit, ended := e.(envoy.Exited)
+	if !ended {
+		g.log.Info(e.String())
+		return
+	}
+	g.ext.ReleaseAll()
+	level := slog.LevelError
+	if exit.Expected {
+		level = slog.LevelInfo
+	}
+	g.log.Log(context.Background(), level, e.String())
 }
 
 // awaitReady waits until Envoy serves what ext_proc decides from.

@@ -56,6 +56,18 @@ const (
 	KeyBase    = "base"    // the path that stands before the dialect's paths
 )
 
+// CodeDetailsAttribute tells who made an answer: ViaUpstream when a backend did.
+const (
+	CodeDetailsAttribute = "response.code_details"
+	ViaUpstream          = "via_upstream"
+)
+
+// The attributes of an attempt.
+const (
+	ClusterAttribute      = "xds.cluster_name"
+	HostMetadataAttribute = "xds.upstream_host_metadata"
+)
+
 // BackendTag is the custom tag of the access log that holds the ID of the backend that gave the answer.
 const BackendTag = "backend"
 

@@ -53,6 +53,8 @@ type Options struct {
 	ExtProcCluster string
 	// Created is the Unix time that model lists show.
 	Created int64
+	// MaxRequestBytes and MaxHeaderKiB override the limits of every gateway; 0 does not.
+	MaxRequestBytes, MaxHeaderKiB uint32
 	// Listen overrides the address and port of the first listener of the first gateway; "" does not.
 	Listen string
 }

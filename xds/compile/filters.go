@@ -91,19 +91,19 @@ func directFilters(secretName, header string) []*hcmv3.HttpFilter {
 	return append(filters, filter("weir.codec", &codecv3.UpstreamCodec{}))
 }
 
-// chainFilters ask Weir to prepare each attempt for the backend it has got.
+// chainFilters ask Weir to prepare each attempt for the backend it has got. Answers do not pass here: Envoy 1.40 dies
+// of an answer above its buffer limit that an upstream ext_proc holds; the door translates them.
 func chainFilters(extProcCluster string) []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		filter("weir.attempt", &extprocv3.ExternalProcessor{
 			GrpcService:       grpcService(extProcCluster),
 			MessageTimeout:    durationpb.New(decisionTimeout),
-			AllowModeOverride: true,
-			RequestAttributes: []string{"xds.cluster_name", "xds.upstream_host_metadata"},
+			RequestAttributes: []string{wire.ClusterAttribute, wire.HostMetadataAttribute},
 			ProcessingMode: &extprocv3.ProcessingMode{
 				RequestHeaderMode:   extprocv3.ProcessingMode_SEND,
-				ResponseHeaderMode:  extprocv3.ProcessingMode_SEND,
+				ResponseHeaderMode:  extprocv3.ProcessingMode_SKIP,
 				RequestBodyMode:     extprocv3.ProcessingMode_NONE,
-				ResponseBodyMode:    extprocv3.ProcessingMode_STREAMED,
+				ResponseBodyMode:    extprocv3.ProcessingMode_NONE,
 				RequestTrailerMode:  extprocv3.ProcessingMode_SKIP,
 				ResponseTrailerMode: extprocv3.ProcessingMode_SKIP,
 			},
@@ -112,7 +112,8 @@ func chainFilters(extProcCluster string) []*hcmv3.HttpFilter {
 			},
 			MetadataOptions: &extprocv3.MetadataOptions{
 				ForwardingNamespaces: &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{wire.DecisionNamespace}},
-				ReceivingNamespaces:  &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{wire.AttemptNamespace}},
+				// A refusal marks itself as one that has its shape already.
+				ReceivingNamespaces: &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{wire.AttemptNamespace, wire.DecisionNamespace}},
 			},
 			StatusOnError: unavailable(),
 		}),
@@ -131,9 +132,11 @@ func doorFilters(extProcCluster string, router *anypb.Any) []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		filter("weir.peek", &luav3.Lua{DefaultSourceCode: inline(peekSource)}),
 		filter("weir.decide", &extprocv3.ExternalProcessor{
-			GrpcService:       grpcService(extProcCluster),
-			MessageTimeout:    durationpb.New(decisionTimeout),
-			AllowModeOverride: true,
+			GrpcService:    grpcService(extProcCluster),
+			MessageTimeout: durationpb.New(decisionTimeout),
+			// A decision asks for the bodies it needs, in its answer to the headers.
+			AllowModeOverride:  true,
+			ResponseAttributes: []string{wire.CodeDetailsAttribute},
 			ProcessingMode: &extprocv3.ProcessingMode{
 				RequestHeaderMode:   extprocv3.ProcessingMode_SEND,
 				ResponseHeaderMode:  extprocv3.ProcessingMode_SKIP,

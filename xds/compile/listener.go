@@ -55,6 +55,9 @@ func (c *compiler) gateways() {
 	for i, g := range c.objs.Gateways {
 		ref := source.ObjectRef{Kind: "LLMGateway", Namespace: g.Namespace, Name: g.Name}
 		maxBody := uint32(g.Spec.Limits.MaxRequestBytes.Value())
+		if c.opts.MaxRequestBytes > 0 {
+			maxBody = c.opts.MaxRequestBytes
+		}
 		c.out.MaxBody = max(c.out.MaxBody, maxBody)
 		for j := range g.Spec.Listeners {
 			l := &g.Spec.Listeners[j]
@@ -129,6 +132,9 @@ func networkFilter(name string, config *anypb.Any) *listenerv3.Filter {
 
 func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hcmv3.HttpConnectionManager {
 	headerKiB := uint32(g.Spec.Limits.MaxHeaderKiB)
+	if c.opts.MaxHeaderKiB > 0 {
+		headerKiB = c.opts.MaxHeaderKiB
+	}
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix: "ingress",
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{

@@ -6,13 +6,26 @@
 -- Top-level keys that two parsers could read differently (repeated, spelled with escapes or in another
 -- case) are reported as errors: what the policy saw must be what the provider will see.
 
-local byte, find, sub, lower = string.byte, string.find, string.sub, string.lower
+local byte, find, sub, gsub, lower = string.byte, string.find, string.sub, string.gsub, string.lower
 
 local NAMESPACE = "weir.peek"
 local MAX_VALUE = 1024 -- bytes of raw JSON reported for a value; longer is an error
 
 local QUOTE, BACKSLASH, COLON, COMMA = 34, 92, 58, 44
 local OPEN_BRACE, CLOSE_BRACE, OPEN_BRACKET, CLOSE_BRACKET = 123, 125, 91, 93
+
+-- the sequences of more than one byte that UTF-8 has (RFC 3629 section 4)
+local SEQUENCES = {
+  "[\194-\223][\128-\191]", "\224[\160-\191][\128-\191]", "[\225-\236\238\239][\128-\191][\128-\191]",
+  "\237[\128-\159][\128-\191]", "\240[\144-\191][\128-\191][\128-\191]",
+  "[\241-\243][\128-\191][\128-\191][\128-\191]", "\244[\128-\143][\128-\191][\128-\191]",
+}
+
+-- whether s is UTF-8; metadata of anything else cannot be sent, and the request would fail as if Weir had
+local function is_utf8(s)
+  for _, sequence in ipairs(SEQUENCES) do s = gsub(s, sequence, " ") end
+  return not find(s, "[\128-\255]")
+end
 
 -- position of the quote that closes the string opened at i; nil if none does
 local function string_end(s, i)
@@ -89,10 +102,12 @@ local function peek(s)
       if model then return "duplicate_model" end
       if after - i > MAX_VALUE then return "long_model" end
       model = sub(s, i, after - 1)
+      if not is_utf8(model) then return "not_utf8" end
     elseif key == "stream" then
       if stream then return "duplicate_stream" end
       if after - i > MAX_VALUE then return "long_stream" end
       stream = sub(s, i, after - 1)
+      if not is_utf8(stream) then return "not_utf8" end
     elseif find(key, "\\", 1, true) then
       return "escaped_key"
     else
@@ -113,6 +128,8 @@ local function peek(s)
 end
 
 function envoy_on_request(handle)
+  -- A tunnel has no body that ends; waiting for it would keep Weir from refusing.
+  if handle:headers():get(":method") == "CONNECT" then return end
   local body = handle:body()
   if not body then return end
   local size = body:length()

@@ -16,7 +16,8 @@ import (
 )
 
 // assemble makes the snapshot of several versions, oldest first: Envoy keeps what requests of an older
-// version may still need. Where two have a resource of one name, the newest counts; listeners are the newest's alone.
+// version may still need. Where two have a resource of one name, the newest counts; listeners are the newest's alone. Of
+// no version it is empty.
 func assemble(serial uint64, versions []*compile.Version) (*cachev3.Snapshot, error) {
 	clusters, endpoints, secrets := map[string]types.Resource{}, map[string]types.Resource{}, map[string]types.Resource{}
 	routes := map[string]*routev3.Route{}
@@ -29,14 +30,17 @@ func assemble(serial uint64, versions []*compile.Version) (*cachev3.Snapshot, er
 		maxBody = max(maxBody, v.MaxBody)
 	}
 	listeners := map[string]types.Resource{}
-	collect(listeners, versions[len(versions)-1].Listeners)
-
+	var routing []types.Resource
+	if n := len(versions); n > 0 {
+		collect(listeners, versions[n-1].Listeners)
+		routing = append(routing, compile.RouteConfiguration(routes, maxBody))
+	}
 	snapshot, err := cachev3.NewSnapshot(fmt.Sprint(serial), map[resourcev3.Type][]types.Resource{
 		resourcev3.ClusterType:  list(clusters),
 		resourcev3.EndpointType: list(endpoints),
 		resourcev3.SecretType:   list(secrets),
 		resourcev3.ListenerType: list(listeners),
-		resourcev3.RouteType:    {compile.RouteConfiguration(routes, maxBody)},
+		resourcev3.RouteType:    routing,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("assemble snapshot %d: %w", serial, err)

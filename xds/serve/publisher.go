@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -79,8 +78,9 @@ type Publisher struct {
 	live    []retained // oldest first; the last is the one that is served
 	pending *attempt
 	queued  *compile.Version
-	stream  int64 // of the connected Envoy; 0 when there is none
-	sent    map[string]map[string]string
+	stream  int64                        // of the connected Envoy; 0 when there is none
+	views   map[string]*view             // of that stream, by type; of types that Envoy has asked for
+	sent    map[string]map[string]string // versions by type and name of what is served
 	now     State
 }
 
@@ -92,9 +92,7 @@ type retained struct {
 // attempt is a version on its way to Envoy.
 type attempt struct {
 	version *compile.Version
-	serial  string
-	waiting map[string]bool // types not yet acknowledged
-	warmed  chan struct{}   // closed when clusters are warm; nil before they are waited for
+	warmed  chan struct{} // closed when clusters are warm; nil before they are waited for
 }
 
 // Events of the loop.
@@ -102,13 +100,17 @@ type (
 	publishEvent struct{ version *compile.Version }
 	openEvent    struct{ stream int64 }
 	closeEvent   struct{ stream int64 }
-	ackEvent     struct {
-		stream    int64
-		typeURL   string
-		serial    string            // of the snapshot that is acknowledged or refused
-		err       string            // why it is refused
-		isInitial bool              // a subscription, no acknowledgement
-		initial   map[string]string // what Envoy has already, by name
+	sentEvent    struct {
+		stream         int64
+		typeURL, nonce string
+		change         *change
+	}
+	requestEvent struct {
+		stream         int64
+		typeURL, nonce string            // nonce of the response that is answered; "" for a subscription
+		refusal        string            // why the response is refused; "" where it is taken
+		initial        map[string]string // versions of what Envoy has already, by name
+		forgotten      []string          // names that Envoy asks for no longer
 	}
 )
 
@@ -140,13 +142,8 @@ func (p *Publisher) Publish(v *compile.Version) { p.events <- publishEvent{v} }
 // State returns what the publisher is doing.
 func (p *Publisher) State() State { return *p.state.Load() }
 
-// callbacks turn what happens on streams into events. A nonce is unique in its stream.
+// callbacks turn what happens on streams into events.
 func (p *Publisher) callbacks() serverv3.Callbacks {
-	type key struct {
-		stream int64
-		nonce  string
-	}
-	serials := newBounded[key, string](1024)
 	return serverv3.CallbackFuncs{
 		DeltaStreamOpenFunc: func(_ context.Context, id int64, _ string) error {
 			p.events <- openEvent{id}
@@ -154,16 +151,15 @@ func (p *Publisher) callbacks() serverv3.Callbacks {
 		},
 		DeltaStreamClosedFunc: func(id int64, _ *corev3.Node) { p.events <- closeEvent{id} },
 		StreamDeltaResponseFunc: func(id int64, _ *discoveryv3.DeltaDiscoveryRequest, r *discoveryv3.DeltaDiscoveryResponse) {
-			serials.put(key{id, r.GetNonce()}, r.GetSystemVersionInfo())
+			if slices.Contains(awaited, r.GetTypeUrl()) {
+				p.events <- sentEvent{id, r.GetTypeUrl(), r.GetNonce(), changeOf(r)}
+			}
 		},
 		StreamDeltaRequestFunc: func(id int64, r *discoveryv3.DeltaDiscoveryRequest) error {
-			if r.GetResponseNonce() == "" {
-				p.events <- ackEvent{stream: id, typeURL: r.GetTypeUrl(), isInitial: true, initial: r.GetInitialResourceVersions()}
-				return nil
+			p.events <- requestEvent{
+				stream: id, typeURL: r.GetTypeUrl(), nonce: r.GetResponseNonce(), refusal: r.GetErrorDetail().GetMessage(),
+				initial: r.GetInitialResourceVersions(), forgotten: r.GetResourceNamesUnsubscribe(),
 			}
-			e := ackEvent{stream: id, typeURL: r.GetTypeUrl(), err: r.GetErrorDetail().GetMessage()}
-			e.serial, _ = serials.take(key{id, r.GetResponseNonce()})
-			p.events <- e
 			return nil
 		},
 	}
@@ -199,83 +195,111 @@ func (p *Publisher) handle(e any) {
 		p.queued = e.version
 	case openEvent:
 		p.stream = e.stream
+		p.views = map[string]*view{}
 		p.now.Connected = true
-		if p.pending != nil { // a new Envoy has nothing yet
-			p.pending.waiting = set(awaited)
-			p.pending.warmed = nil
-		}
+		p.coolDown()
 	case closeEvent:
 		if e.stream == p.stream {
 			p.stream = 0
+			p.views = nil
 			p.now.Connected = false
+			p.coolDown()
 		}
-	case ackEvent:
-		p.acknowledge(e)
+	case sentEvent:
+		if v := p.views[e.typeURL]; v != nil && e.stream == p.stream {
+			v.sent(e.nonce, e.change)
+		}
+	case requestEvent:
+		p.request(e)
 	}
 }
 
-// acknowledge settles one type of the pending version.
-func (p *Publisher) acknowledge(e ackEvent) {
-	if e.err != "" {
-		p.opts.Log.Error("Envoy refused a configuration", "type", shortType(e.typeURL), "serial", e.serial, "reason", e.err)
+// coolDown makes the pending version wait for clusters to be warm again: they are another Envoy's.
+func (p *Publisher) coolDown() {
+	if p.pending != nil {
+		p.pending.warmed = nil
 	}
-	a := p.pending
-	if a == nil || e.stream != p.stream {
+}
+
+// request notes what Envoy asks for, takes and refuses.
+func (p *Publisher) request(e requestEvent) {
+	if e.refusal != "" {
+		p.opts.Log.Error("Envoy refused a configuration", "type", shortType(e.typeURL), "reason", e.refusal)
+	}
+	if e.stream != p.stream || !slices.Contains(awaited, e.typeURL) {
 		return
 	}
-	switch {
-	case e.isInitial:
-		// An Envoy that comes back says what it has; what it has already is not sent again.
-		if len(e.initial) > 0 && maps.Equal(e.initial, p.sent[e.typeURL]) {
-			delete(a.waiting, e.typeURL)
+	v := p.views[e.typeURL]
+	if v == nil {
+		v = newView(e.initial)
+		p.views[e.typeURL] = v
+	}
+	v.answered(e.nonce, e.refusal)
+	v.forget(e.forgotten)
+}
+
+// settle finds out whether Envoy has taken the pending version, and gives the version up when it has refused a part.
+func (p *Publisher) settle() (taken bool) {
+	if p.stream == 0 {
+		return false
+	}
+	taken = true
+	for _, t := range awaited {
+		v, want := p.views[t], p.sent[t]
+		switch {
+		case v.taken(want):
+		case v.idle(want):
+			p.reject(t, v.reason)
+			return false
+		default:
+			taken = false
 		}
-	case e.serial != a.serial:
-	case e.err != "":
-		p.reject(e)
-	default:
-		delete(a.waiting, e.typeURL)
 	}
+	return taken
 }
 
-// reject gives up the pending version and sends Envoy the last good one again.
-func (p *Publisher) reject(e ackEvent) {
-	a := p.pending
-	p.pending = nil
+// reject gives up the pending version and sends Envoy the last good one again, or nothing where there is none: what it
+// has refused is only sent once more after it was taken away.
+func (p *Publisher) reject(typeURL, reason string) {
 	p.now.Rejects++
-	p.now.Rejected, p.now.Reason = a.version.ID, fmt.Sprintf("%s: %s", shortType(e.typeURL), e.err)
-	if len(p.live) > 0 {
-		p.send(p.versions())
-	}
+	p.now.Rejected, p.now.Reason = p.pending.version.ID, fmt.Sprintf("%s: %s", shortType(typeURL), reason)
+	p.pending = nil
+	p.send(p.versions())
 }
 
-// advance starts the queued version when nothing is in its way, and settles a pending one that has been
-// acknowledged.
-func (p *Publisher) advance(ctx context.Context) {
-	if a := p.pending; a != nil && len(a.waiting) == 0 && p.stream != 0 && a.warmed == nil {
-		a.warmed = make(chan struct{})
-		go p.awaitWarm(ctx, a.warmed)
+// recovering says whether Envoy has still to answer for what it was sent before.
+func (p *Publisher) recovering() bool {
+	for _, t := range awaited {
+		if v := p.views[t]; v != nil && !v.idle(p.sent[t]) {
+			return true
+		}
 	}
-	if p.queued == nil || p.pending != nil && p.stream != 0 {
+	return false
+}
+
+// advance settles the pending version, and starts the queued one when nothing is in its way.
+func (p *Publisher) advance(ctx context.Context) {
+	if p.pending != nil && p.pending.warmed == nil && p.settle() {
+		p.pending.warmed = make(chan struct{})
+		go p.awaitWarm(ctx, p.pending.warmed)
+	}
+	if p.queued == nil || p.stream != 0 && (p.pending != nil || p.recovering()) {
 		return
 	}
 	v := p.queued
 	p.queued = nil
 	if len(p.live) > 0 && p.live[len(p.live)-1].version.ID == v.ID {
-		p.pending = nil
+		if p.pending != nil { // Envoy is away; it must not get the one that is given up
+			p.pending = nil
+			p.send(p.versions())
+		}
 		p.now.Rejected, p.now.Reason = "", ""
 		return
 	}
-	before := p.sent
-	if !p.send(append(p.versions(), v)) {
-		return
+	if p.send(append(p.versions(), v)) {
+		p.pending = &attempt{version: v}
+		p.advance(ctx)
 	}
-	p.pending = &attempt{version: v, serial: fmt.Sprint(p.serial), waiting: map[string]bool{}}
-	for _, t := range awaited {
-		if p.stream == 0 || !maps.Equal(before[t], p.sent[t]) {
-			p.pending.waiting[t] = true
-		}
-	}
-	p.advance(ctx)
 }
 
 // awaitWarm closes done when every cluster has endpoints, or after warmLimit.
@@ -361,14 +385,6 @@ func (p *Publisher) publishState() {
 		s.Pending = p.pending.version.ID
 	}
 	p.state.Store(&s)
-}
-
-func set(list []string) map[string]bool {
-	m := make(map[string]bool, len(list))
-	for _, s := range list {
-		m[s] = true
-	}
-	return m
 }
 
 // shortType is "Cluster" for the type URL of a cluster.

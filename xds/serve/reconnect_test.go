@@ -1,0 +1,138 @@
+package serve
+
+import (
+	"testing"
+
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+)
+
+func TestReconnectedEnvoyIsNotSentWhatItHas(t *testing.T) {
+	inRig(t, Options{}, func(t *testing.T, r *rig) {
+		r.envoy.connect()
+		r.publish(one("a"))
+		r.envoy.disconnect()
+		if s := r.State(); s.Connected || s.Serving != "a" {
+			t.Errorf("state: %+v", s)
+		}
+		r.envoy.received()
+		r.envoy.connect()
+		if got := r.envoy.received(); got != "Cluster +0 -0, Listener +0 -0" {
+			t.Errorf("sent %q to an Envoy that has everything", got)
+		}
+		r.expect("a")
+		if s := r.State(); !s.Connected {
+			t.Errorf("state: %+v", s)
+		}
+	})
+}
+
+func TestVersionPublishedWhileAwayIsServedOnReturn(t *testing.T) {
+	inRig(t, Options{}, func(t *testing.T, r *rig) {
+		r.envoy.connect()
+		r.publish(one("a"))
+		r.envoy.disconnect()
+		r.publish(one("b"))
+		r.expect("a")
+		r.envoy.connect()
+		r.expect("b")
+		r.expectNames(resourcev3.ClusterType, "cluster-a", "cluster-b")
+	})
+}
+
+// TestVersionOfWhatEnvoyHasAlready: nothing is sent for routes and clusters, so what the returning Envoy says it
+// has must do.
+func TestVersionOfWhatEnvoyHasAlready(t *testing.T) {
+	inRig(t, Options{}, func(t *testing.T, r *rig) {
+		same := content{clusters: []string{"c"}, routes: []string{"r"}, door: "d"}
+		r.envoy.connect()
+		r.publish(version("a", same))
+		r.envoy.disconnect()
+		r.publish(version("b", same))
+		r.expect("a")
+		r.envoy.connect()
+		r.expect("b")
+	})
+}
+
+func TestNewEnvoyGetsEverything(t *testing.T) {
+	inRig(t, Options{}, func(t *testing.T, r *rig) {
+		r.envoy.connect()
+		r.publish(one("a"))
+		r.publish(one("b"))
+		r.envoy.disconnect()
+		r.envoy.restart()
+		r.envoy.connect()
+		r.expectNames(resourcev3.ClusterType, "cluster-a", "cluster-b")
+		r.expectNames(resourcev3.ListenerType, "door")
+		r.expectNames(resourcev3.EndpointType, "cluster-a", "cluster-b")
+		r.expectNames(resourcev3.RouteType, "route-a", "route-b")
+		r.expect("a", "b")
+	})
+}
+
+// TestNewEnvoyIsAwaitedForWhatTheOldOneHad: clusters do not change between the versions, but the Envoy that is asked
+// now has not got them yet.
+func TestNewEnvoyIsAwaitedForWhatTheOldOneHad(t *testing.T) {
+	inRig(t, Options{}, func(t *testing.T, r *rig) {
+		r.envoy.connect()
+		r.publish(version("a", content{clusters: []string{"c"}, routes: []string{"r"}, door: "d"}))
+		r.expect("a")
+		r.envoy.disconnect()
+		r.envoy.restart()
+		r.envoy.judgeBy(holding(resourcev3.ClusterType))
+		r.envoy.connect()
+		r.publish(version("b", content{clusters: []string{"c"}, routes: []string{"r", "s"}, door: "d"}))
+		r.expect()
+		r.envoy.judgeBy(nil)
+		r.envoy.release("", "")
+		r.expect("b")
+	})
+}
+
+func TestEnvoyLostInTheMiddleOfAVersion(t *testing.T) {
+	inRig(t, Options{}, func(t *testing.T, r *rig) {
+		r.envoy.connect()
+		r.publish(one("a"))
+		r.envoy.judgeBy(holding(resourcev3.RouteType))
+		r.publish(one("b"))
+		r.envoy.disconnect() // it has the clusters and the listener of b
+		r.expect("a")
+		r.envoy.judgeBy(nil)
+		r.envoy.connect()
+		r.expect("b")
+	})
+}
+
+// TestStreamThatOverlapsTheNext: the end of an old stream, told late, is not the end of the new one.
+func TestStreamThatOverlapsTheNext(t *testing.T) {
+	inRig(t, Options{}, func(t *testing.T, r *rig) {
+		r.envoy.connect()
+		r.publish(one("a"))
+		old := *r.envoy.snapshotOfStream()
+		r.envoy.restart()
+		r.envoy.connect()
+		old.hangUp()
+		<-old.finished
+		r.publish(one("b"))
+		r.expect("a", "b")
+		if s := r.State(); !s.Connected {
+			t.Errorf("state: %+v", s)
+		}
+	})
+}
+
+func TestVersionThatIsTakenBackWhileAwayIsNotSent(t *testing.T) {
+	inRig(t, Options{}, func(t *testing.T, r *rig) {
+		r.envoy.connect()
+		r.publish(one("a"))
+		r.envoy.disconnect()
+		r.publish(one("b"))
+		r.publish(one("a"))
+		if s := r.State(); s.Pending != "" {
+			t.Errorf("state: %+v", s)
+		}
+		r.envoy.connect()
+		r.expect("a")
+		r.expectNames(resourcev3.ClusterType, "cluster-a")
+	})
+}

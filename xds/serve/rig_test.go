@@ -1,0 +1,174 @@
+package serve
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/xds/compile"
+)
+
+// rig is a Publisher with a fake Envoy before it, in a bubble of synctest: its clock moves only when everything
+// stands still, so a test waits for nothing.
+type rig struct {
+	t *testing.T
+	*Publisher
+	envoy *fakeEnvoy
+
+	mu        sync.Mutex
+	published map[string]*compile.Version
+	activated []string
+}
+
+// inRig runs test with a Publisher that runs and an Envoy that has not connected.
+func inRig(t *testing.T, opts Options, test func(t *testing.T, r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{t: t, published: map[string]*compile.Version{}}
+		opts.NodeID, opts.Activate, opts.Log = "weir", r.activate, slog.New(slog.DiscardHandler)
+		r.Publisher = NewPublisher(opts)
+
+		lis := bufconn.Listen(1 << 20)
+		server := grpc.NewServer()
+		r.Register(server)
+		go func() { _ = server.Serve(lis) }() // Stop ends it
+		conn, err := grpc.NewClient("passthrough:///weir", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.envoy = &fakeEnvoy{t: t, conn: conn}
+		r.envoy.restart()
+		ctx, cancel := context.WithCancel(context.Background())
+		go r.Run(ctx)
+		defer func() {
+			r.envoy.disconnect()
+			conn.Close()
+			server.Stop()
+			cancel()
+			synctest.Wait()
+		}()
+		test(t, r)
+	})
+}
+
+// activate holds the invariant of the package: when ext_proc begins to decide from a version, Envoy has
+// everything that its decisions can name.
+func (r *rig) activate(t *table.Table) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v := r.published[t.Version]
+	if v == nil {
+		r.t.Errorf("version %q was never published", t.Version)
+		return
+	}
+	if n := len(r.activated); n > 0 && r.activated[n-1] == t.Version {
+		r.t.Errorf("version %q was activated twice in a row", t.Version)
+	}
+	r.activated = append(r.activated, t.Version)
+	r.covers("clusters", r.envoy.names(resourcev3.ClusterType), keys(v.Clusters))
+	r.covers("listeners", r.envoy.names(resourcev3.ListenerType), keys(v.Listeners))
+	r.covers("routes", r.envoy.names(resourcev3.RouteType), keys(v.Routes))
+}
+
+func (r *rig) covers(what string, have, want []string) {
+	for _, name := range want {
+		if !slices.Contains(have, name) {
+			r.t.Errorf("version %q was activated while Envoy had the %s %q: %q is missing", r.activated[len(r.activated)-1], what, have, name)
+		}
+	}
+}
+
+// publish publishes and lets everything happen that can happen without time passing.
+func (r *rig) publish(versions ...*compile.Version) {
+	for _, v := range versions {
+		r.mu.Lock()
+		r.published[v.ID] = v
+		r.mu.Unlock()
+		r.Publish(v)
+	}
+	synctest.Wait()
+}
+
+// expect compares what has been activated since the last call.
+func (r *rig) expect(want ...string) {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Equal(r.activated, want) {
+		r.t.Fatalf("activated %q, want %q", r.activated, want)
+	}
+	r.activated = nil
+}
+
+func (r *rig) expectNames(typeURL string, want ...string) {
+	r.t.Helper()
+	if got := r.envoy.names(typeURL); !slices.Equal(got, want) {
+		r.t.Errorf("Envoy has the %ss %q, want %q", shortType(typeURL), got, want)
+	}
+}
+
+// pass lets time pass, and then everything happen that is due.
+func pass(d time.Duration) {
+	time.Sleep(d) // of the bubble's clock
+	synctest.Wait()
+}
+
+func keys[V any](m map[string]V) []string {
+	var out []string
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// content is what a test Version holds: names of clusters and routes, and a word that the listener "door" is made from.
+type content struct {
+	clusters []string
+	routes   []string
+	door     string
+	retain   time.Duration
+}
+
+func version(id string, c content) *compile.Version {
+	v := &compile.Version{
+		ID: id, Table: &table.Table{Version: id}, Retain: c.retain, MaxBody: 1 << 20,
+		Listeners: map[string]*listenerv3.Listener{"door": {Name: "door", StatPrefix: c.door}},
+		Clusters:  map[string]*clusterv3.Cluster{}, Endpoints: map[string]*endpointv3.ClusterLoadAssignment{},
+		Secrets: map[string]*tlsv3.Secret{}, Routes: map[string]*routev3.Route{},
+	}
+	for _, name := range c.clusters {
+		v.Clusters[name] = &clusterv3.Cluster{
+			Name: name, ConnectTimeout: durationpb.New(time.Second),
+			ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		}
+		v.Endpoints[name] = &endpointv3.ClusterLoadAssignment{ClusterName: name}
+	}
+	for _, key := range c.routes {
+		v.Routes[key] = &routev3.Route{Name: key}
+	}
+	return v
+}
+
+// one is a version in which everything is named after a letter.
+func one(id string) *compile.Version {
+	return version(id, content{clusters: []string{"cluster-" + id}, routes: []string{"route-" + id}, door: id, retain: time.Minute})
+}
