@@ -105,7 +105,9 @@ func (parrot) ParseError(status int, retryAfter string, body []byte) *canon.Erro
 	return e
 }
 
-func (parrot) Credential(key string) (name, value string) { return "x-parrot-key", key }
+func (parrot) Credentials(key string) []canon.Credential {
+	return []canon.Credential{{Name: "x-parrot-key", Value: key}}
+}
 
 func (parrot) SetModel(body []byte, model string) ([]byte, *canon.Error) {
 	out, err := jsonx.SetString(body, "model", model)

@@ -85,11 +85,11 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRe
 	set := append([]*corev3.HeaderValueOption{
 		header(":path", b.BasePath+path), header(":authority", b.Host), header("content-type", contentJSON),
 	}, pairs(extra)...)
-	if b.CredentialHeader != "" {
-		set = append(set, header(b.CredentialHeader, b.CredentialValue))
-	}
 	if !translated {
 		set = append(set, pairs(e.headers)...)
+	}
+	if c, ok := canon.CredentialFor(b.Credentials, setValue(set, b.Dialect.Header)); ok {
+		set = append(set, header(c.Name, c.Value))
 	}
 	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: set, RemoveHeaders: unwanted(headers, set)}
 	if body != nil {
@@ -101,9 +101,7 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRe
 		resp.DynamicMetadata = facts{{wire.KeyContentLength, strconv.Itoa(len(body))}}.metadata(wire.AttemptNamespace)
 	}
 	if translated {
-		e.setAnswer(newAnswer(e, b, dropped, requestID))
-	} else {
-		e.setAnswer(nil)
+		e.setAnswer(b.ID, newAnswer(e, b, dropped, requestID))
 	}
 	return resp
 }
@@ -140,6 +138,16 @@ func attributes(m *extprocv3.ProcessingRequest) (chain, backend string) {
 		}
 	}
 	return chain, backend
+}
+
+// setValue is what a header is set to; "" where it is not.
+func setValue(set []*corev3.HeaderValueOption, name string) string {
+	for _, o := range set {
+		if o.GetHeader().GetKey() == name {
+			return value(o.GetHeader())
+		}
+	}
+	return ""
 }
 
 func pairs(list [][2]string) []*corev3.HeaderValueOption {

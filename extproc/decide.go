@@ -63,7 +63,11 @@ func (d *decision) next(s *Server, m *extprocv3.ProcessingRequest) (*extprocv3.P
 	case *extprocv3.ProcessingRequest_RequestBody:
 		return d.onBody(s, r.RequestBody.GetBody()), nil
 	case *extprocv3.ProcessingRequest_ResponseHeaders:
-		d.answer = d.exchange.latestAnswer()
+		for _, kv := range r.ResponseHeaders.GetHeaders().GetHeaders() {
+			if kv.GetKey() == wire.BackendHeader {
+				d.answer = d.exchange.answerOf(value(kv))
+			}
+		}
 		if d.answer == nil || !viaUpstream(m) {
 			return untouched(), nil
 		}

@@ -26,21 +26,26 @@ type exchange struct {
 	created  time.Time
 	expires  time.Time
 
-	mu     sync.Mutex
-	tried  map[string]int // by backend ID
-	answer *answer        // reads what the latest attempt answers; nil when that needs no translation
+	mu    sync.Mutex
+	tried map[string]int // by backend ID
+	// answers read what a backend answers, by its ID; none where that needs no translation. Attempts are prepared on
+	// streams of their own, so that the one prepared last need not be the one that answers.
+	answers map[string]*answer
 }
 
-func (e *exchange) setAnswer(a *answer) {
-	e.mu.Lock()
-	e.answer = a
-	e.mu.Unlock()
-}
-
-func (e *exchange) latestAnswer() *answer {
+func (e *exchange) setAnswer(backend string, a *answer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.answer
+	if e.answers == nil {
+		e.answers = map[string]*answer{}
+	}
+	e.answers[backend] = a
+}
+
+func (e *exchange) answerOf(backend string) *answer {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.answers[backend]
 }
 
 // nth counts the tries of a backend: 0 for the first.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/extproc/wire"
 )
 
 // answer translates one attempt's answer. Server-sent events are translated as they come; everything else is held
@@ -92,8 +93,9 @@ func (a *answer) onHeaders(h *extprocv3.HttpHeaders) *extprocv3.ProcessingRespon
 	return resp
 }
 
-// kept are headers of a provider's answer that mean the same to every caller.
-var kept = map[string]bool{":status": true, "date": true, "retry-after": true, "retry-after-ms": true, "x-should-retry": true, "content-type": true}
+// kept are headers of a provider's answer that mean the same to every caller, and those that Envoy has added.
+var kept = map[string]bool{":status": true, "date": true, "retry-after": true, "retry-after-ms": true, "x-should-retry": true, "content-type": true,
+	wire.RouteHeader: true, wire.BackendHeader: true}
 
 // foreign lists the headers that belong to the provider's dialect or to the bytes that are replaced.
 func foreign(headers []*corev3.HeaderValue) []string {

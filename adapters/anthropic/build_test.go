@@ -283,8 +283,12 @@ func TestDialect(t *testing.T) {
 	if !reflect.DeepEqual(paths, want) {
 		t.Errorf("got %v, want %v", paths, want)
 	}
-	if h, v := d.Out.Credential("k"); h != "x-api-key" || v != "k" {
-		t.Errorf("credential %s: %s", h, v)
+	for version, want := range map[string]string{
+		"2023-06-01": "x-api-key: k", "2023-01-01": "x-api-key: k", "2026-10-21": "authorization: Bearer k", "": "authorization: Bearer k",
+	} {
+		if c, _ := canon.CredentialFor(d.Out.Credentials("k"), version); c.Name+": "+c.Value != want {
+			t.Errorf("version %q carries %s: %s, want %s", version, c.Name, c.Value, want)
+		}
 	}
 }
 

@@ -46,9 +46,17 @@ type inbound struct{}
 
 type outbound struct{}
 
-// Credential implements canon.Outbound. Version 2023-06-01 takes the key in x-api-key; a Bearer
-// belongs to the later version and to OAuth tokens.
-func (outbound) Credential(key string) (header, value string) { return "x-api-key", key }
+// Credentials implements canon.Outbound. Version 2023-06-01 takes the key in x-api-key; a Bearer belongs to the
+// later version, which the official SDKs send now.
+func (outbound) Credentials(key string) []canon.Credential {
+	return []canon.Credential{
+		{Name: "x-api-key", Value: key, Versions: keyHeaderVersions},
+		{Name: "authorization", Value: "Bearer " + key},
+	}
+}
+
+// keyHeaderVersions are the API versions of before 2026-10-21, which wants a bearer token.
+var keyHeaderVersions = []string{"2023-01-01", "2023-06-01"}
 
 // SetModel implements canon.Outbound.
 func (outbound) SetModel(body []byte, model string) ([]byte, *canon.Error) {

@@ -1,6 +1,9 @@
 package canon
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Operation is what a request path asks for.
 type Operation string
@@ -96,6 +99,25 @@ type CallOptions struct {
 	DefaultMaxTokens int64  // for dialects that require one; 0 means the adapter's own default
 }
 
+// Credential is a header that shows a backend's key to it.
+type Credential struct {
+	Name  string // in lower case: "authorization"
+	Value string // "Bearer " and the key
+	// Versions are the values of Dialect.Header (Anthropic's API version) with which a request carries its key
+	// so; nil: every other value, and none.
+	Versions []string
+}
+
+// CredentialFor picks the one of a dialect's credentials that a request of this version carries.
+func CredentialFor(list []Credential, version string) (Credential, bool) {
+	for _, c := range list {
+		if c.Versions == nil || slices.Contains(c.Versions, version) {
+			return c, true
+		}
+	}
+	return Credential{}, false
+}
+
 // Outbound is the side that talks to a provider. Implementations are stateless and safe for
 // concurrent use.
 type Outbound interface {
@@ -110,8 +132,9 @@ type Outbound interface {
 	ParseError(status int, retryAfter string, body []byte) *Error
 	// NewStreamDecoder makes the decoder of one streamed answer.
 	NewStreamDecoder() StreamDecoder
-	// Credential gives the header that carries key: ("authorization", "Bearer "+key).
-	Credential(key string) (name, value string)
+	// Credentials gives the headers that can carry key; the last one has no Versions, and is the only one in
+	// most dialects.
+	Credentials(key string) []Credential
 	// SetModel replaces the model name in a request body of this dialect and keeps every other
 	// byte as it was. A failure is an ErrInvalidRequest.
 	SetModel(body []byte, model string) ([]byte, *Error)

@@ -399,8 +399,8 @@ func TestSetModelAndCredential(t *testing.T) {
 	if d.Name != "dashscope" || d.In != nil || d.Out == nil {
 		t.Errorf("%+v", d)
 	}
-	if h, v := d.Out.Credential("k"); h != "authorization" || v != "Bearer k" {
-		t.Errorf("credential %s: %s", h, v)
+	if c, _ := canon.CredentialFor(d.Out.Credentials("k"), ""); c.Name != "authorization" || c.Value != "Bearer k" {
+		t.Errorf("credential %s: %s", c.Name, c.Value)
 	}
 }
 

@@ -37,9 +37,9 @@ func Dialect() canon.Dialect {
 
 type outbound struct{}
 
-// Credential implements canon.Outbound.
-func (outbound) Credential(key string) (header, value string) {
-	return "authorization", "Bearer " + key
+// Credentials implements canon.Outbound.
+func (outbound) Credentials(key string) []canon.Credential {
+	return []canon.Credential{{Name: "authorization", Value: "Bearer " + key}}
 }
 
 // SetModel implements canon.Outbound.

@@ -51,9 +51,9 @@ func (outbound) BuildCall(r *canon.Request, o canon.CallOptions) (*canon.Call, *
 	return &canon.Call{Path: "/chat/completions", Body: b.dst, Dropped: b.dropped}, nil
 }
 
-// Credential gives the bearer header.
-func (outbound) Credential(key string) (name, value string) {
-	return "authorization", "Bearer " + key
+// Credentials gives the bearer header.
+func (outbound) Credentials(key string) []canon.Credential {
+	return []canon.Credential{{Name: "authorization", Value: "Bearer " + key}}
 }
 
 // SetModel replaces the model's name, reading the body once without building a tree of it.

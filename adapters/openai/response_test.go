@@ -247,8 +247,8 @@ func TestSetModel(t *testing.T) {
 }
 
 func TestCredential(t *testing.T) {
-	if k, v := (outbound{}).Credential("k"); k != "authorization" || v != "Bearer k" {
-		t.Errorf("got %s: %s", k, v)
+	if c, _ := canon.CredentialFor((outbound{}).Credentials("k"), ""); c.Name != "authorization" || c.Value != "Bearer k" {
+		t.Errorf("got %s: %s", c.Name, c.Value)
 	}
 }
 

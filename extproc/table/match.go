@@ -2,6 +2,7 @@ package table
 
 import (
 	"cmp"
+	"iter"
 	"net/url"
 	"regexp"
 	"slices"
@@ -214,4 +215,15 @@ func pathMatches(want string, exact bool, got string) bool {
 	want = strings.TrimSuffix(want, "/")
 	rest, ok := strings.CutPrefix(got, want)
 	return ok && (rest == "" || rest[0] == '/')
+}
+
+// All gives every match with its rule, the most specific first. A rule comes once for each alternative of its matches.
+func (t *Table) All() iter.Seq2[Match, *Rule] {
+	return func(yield func(Match, *Rule) bool) {
+		for i := range t.entries {
+			if e := &t.entries[i]; !yield(e.Match, e.rule) {
+				return
+			}
+		}
+	}
 }

@@ -97,9 +97,8 @@ type Backend struct {
 	Dialect  *canon.Dialect
 	BasePath string // "/v1", no slash at the end; stands before the dialect's paths
 	Host     string // the authority it is asked by
-	// CredentialHeader and CredentialValue are sent with every request; "" where the backend wants none.
-	CredentialHeader string
-	CredentialValue  string
+	// Credentials carry the backend's key, each for some versions of the dialect; nil where it wants none.
+	Credentials []canon.Credential
 	// Models maps callers' names to the backend's own; nil: any model, by the caller's name.
 	Models           map[string]string
 	DefaultMaxTokens int64

@@ -12,6 +12,14 @@ const (
 	PathHeader = "x-weir-path"
 )
 
+// Response headers that Envoy adds to every answer of a backend, before ext_proc sees it; a backend's own are replaced.
+const (
+	// RouteHeader carries the name of the rule.
+	RouteHeader = "x-weir-route"
+	// BackendHeader carries the ID of the backend that answered.
+	BackendHeader = "x-weir-backend"
+)
+
 // Namespaces of dynamic metadata.
 const (
 	// PeekNamespace holds what the peek filter read in the body.

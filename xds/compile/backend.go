@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
@@ -90,12 +92,12 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 			return
 		}
 	}
-	secretName, ok := c.credential(ref, o, b)
+	injected, ok := c.credentials(ref, o, b)
 	if !ok {
 		return
 	}
 	cl.TypedExtensionProtocolOptions = map[string]*anypb.Any{
-		httpOptionsKey: pack(httpOptions(spec.Protocol, secure, directFilters(secretName, b.CredentialHeader))),
+		httpOptionsKey: pack(httpOptions(spec.Protocol, secure, directFilters(injected, dialect.Header))),
 	}
 
 	byIP := true
@@ -174,29 +176,38 @@ func joinPort(host string, port uint32) string {
 	return fmt.Sprintf("%s:%d", host, port)
 }
 
-// credential resolves the backend's key: into the table for attempts that Weir prepares, and into an
-// SDS secret (whose value no config dump shows) for direct routes.
-func (c *compiler) credential(ref source.ObjectRef, o *v1alpha1.Backend, b *backend) (secretName string, ok bool) {
+// injected is a credential that Envoy adds to a request by itself.
+type injected struct {
+	canon.Credential
+	secret string // name of the SDS secret that holds the value
+}
+
+// credentials resolves the backend's key: into the table for attempts that Weir prepares, and into
+// SDS secrets (whose values no config dump shows) for direct routes.
+func (c *compiler) credentials(ref source.ObjectRef, o *v1alpha1.Backend, b *backend) (out []injected, ok bool) {
 	if o.Spec.Credential == nil {
-		return "", true
+		return nil, true
 	}
 	secret, found := c.objs.Secrets[source.SecretKeyOf(o.Namespace, o.Spec.Credential.SecretRef)]
 	if !found {
 		c.errorf(ref, "spec.credential.secretRef", "the key cannot be read")
-		return "", false
+		return nil, false
 	}
 	key := secret.Reveal()
 	if key == "" || strings.ContainsFunc(key, func(r rune) bool { return r < 0x21 || r > 0x7e }) {
 		c.errorf(ref, "spec.credential.secretRef", "the key is empty, or has spaces or characters that a header cannot carry")
-		return "", false
+		return nil, false
 	}
-	b.CredentialHeader, b.CredentialValue = b.Dialect.Out.Credential(key)
-	secretName = "credential/" + b.ID
-	c.out.Secrets[secretName] = &tlsv3.Secret{
-		Name: secretName,
-		Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{Secret: inline(b.CredentialValue)}},
+	b.Credentials = b.Dialect.Out.Credentials(key)
+	for _, form := range b.Credentials {
+		name := "credential/" + b.ID + "/" + form.Name
+		c.out.Secrets[name] = &tlsv3.Secret{
+			Name: name,
+			Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{Secret: inline(form.Value)}},
+		}
+		out = append(out, injected{form, name})
 	}
-	return secretName, true
+	return out, true
 }
 
 // upstreamTLS verifies the backend against the system's authorities, or the ones that are named.
@@ -222,9 +233,18 @@ func (c *compiler) upstreamTLS(ref source.ObjectRef, o *v1alpha1.Backend, b *bac
 				c.errorf(ref, "spec.tls.caRef", "the certificate authorities cannot be read")
 				return nil, false
 			}
+			if !x509.NewCertPool().AppendCertsFromPEM([]byte(ca.Reveal())) {
+				c.errorf(ref, "spec.tls.caRef", "there is no certificate in it; give the certificate authorities as PEM")
+				return nil, false
+			}
 			validation.TrustedCa = inline(ca.Reveal())
 		} else {
-			validation.SystemRootCerts = &tlsv3.CertificateValidationContext_SystemRootCerts{}
+			if c.opts.SystemCAs == "" {
+				c.errorf(ref, "spec.tls.caRef", "this system's certificate authorities were not found, so there is nothing to verify the backend with; install them (ca-certificates), set SSL_CERT_FILE, or give caRef")
+				return nil, false
+			}
+			// Envoy reads system_root_certs for gRPC alone, and refuses to verify without a file.
+			validation.TrustedCa = &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: c.opts.SystemCAs}}
 		}
 		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: validation}
 	}

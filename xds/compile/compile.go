@@ -51,6 +51,9 @@ type Options struct {
 	Keys identity.KeySource
 	// ExtProcCluster is the bootstrap cluster that serves ext_proc and access logs.
 	ExtProcCluster string
+	// SystemCAs is the path of the system's certificate authorities, PEM, where Envoy runs. They are trusted for backends
+	// that name none of their own; "" where there are none.
+	SystemCAs string
 	// Created is the Unix time that model lists show.
 	Created int64
 	// MaxRequestBytes and MaxHeaderKiB override the limits of every gateway; 0 does not.

@@ -7,6 +7,7 @@ import (
 
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
 	injectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/credential_injector/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
@@ -70,7 +71,7 @@ func httpOptions(p v1alpha1.BackendProtocol, secure bool, filters []*hcmv3.HttpF
 
 // directFilters prepare a request for a backend without asking Weir: off with the caller's credential,
 // on with the backend's.
-func directFilters(secretName, header string) []*hcmv3.HttpFilter {
+func directFilters(credentials []injected, versionHeader string) []*hcmv3.HttpFilter {
 	mutations := make([]*mutationv3.HeaderMutation, 0, len(wire.CallerHeaders)+len(privatePrefixes)+1)
 	for _, h := range append([]string{"accept-encoding"}, wire.CallerHeaders...) {
 		mutations = append(mutations, remove(h))
@@ -79,13 +80,22 @@ func directFilters(secretName, header string) []*hcmv3.HttpFilter {
 	filters := []*hcmv3.HttpFilter{filter("weir.clean", &headermutationv3.HeaderMutation{
 		Mutations: &headermutationv3.Mutations{RequestMutations: mutations},
 	})}
-	if secretName != "" {
-		filters = append(filters, filter("weir.credential", &injectorv3.CredentialInjector{
+	for i, c := range credentials {
+		injector := &injectorv3.CredentialInjector{
 			Overwrite: true,
 			Credential: &corev3.TypedExtensionConfig{Name: "generic", TypedConfig: pack(&genericv3.Generic{
-				Credential: &tlsv3.SdsSecretConfig{Name: secretName, SdsConfig: ads()},
-				Header:     header,
+				Credential: &tlsv3.SdsSecretConfig{Name: c.secret, SdsConfig: ads()},
+				Header:     c.Name,
 			})},
+		}
+		name := "weir.credential." + c.Name
+		if len(credentials) == 1 {
+			filters = append(filters, filter(name, injector))
+			continue
+		}
+		filters = append(filters, filter(name, &matchingv3.ExtensionWithMatcher{
+			ExtensionConfig: &corev3.TypedExtensionConfig{Name: name, TypedConfig: pack(injector)},
+			XdsMatcher:      skipUnlessChosen(credentials, i, versionHeader),
 		}))
 	}
 	return append(filters, filter("weir.codec", &codecv3.UpstreamCodec{}))

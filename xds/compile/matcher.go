@@ -4,6 +4,7 @@ import (
 	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	actionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/matcher/action/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/weir-dev/weir/extproc/wire"
@@ -42,5 +43,54 @@ func ruleMatcher(entries map[string]*routev3.Route) *xdsmatcherv3.Matcher {
 func routeAction(r *routev3.Route) *xdsmatcherv3.Matcher_OnMatch {
 	return &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
 		Action: &xdscorev3.TypedExtensionConfig{Name: "route", TypedConfig: pack(r)},
+	}}
+}
+
+// skipUnlessChosen skips the filter of the i-th credential unless a request's version is one of its own or, for the last
+// one, none of the others'.
+func skipUnlessChosen(credentials []injected, i int, header string) *xdsmatcherv3.Matcher {
+	own := credentials[i].Versions
+	predicate := anyOf(header, own)
+	if own == nil {
+		var others []string
+		for _, c := range credentials {
+			others = append(others, c.Versions...)
+		}
+		predicate = anyOf(header, others)
+	} else {
+		predicate = &xdsmatcherv3.Matcher_MatcherList_Predicate{
+			MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{NotMatcher: predicate},
+		}
+	}
+	skip := &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
+		Action: &xdscorev3.TypedExtensionConfig{Name: "skip", TypedConfig: pack(&actionv3.SkipFilter{})},
+	}}
+	return &xdsmatcherv3.Matcher{MatcherType: &xdsmatcherv3.Matcher_MatcherList_{MatcherList: &xdsmatcherv3.Matcher_MatcherList{
+		Matchers: []*xdsmatcherv3.Matcher_MatcherList_FieldMatcher{{Predicate: predicate, OnMatch: skip}},
+	}}}
+}
+
+// anyOf matches a header with one of the values.
+func anyOf(header string, values []string) *xdsmatcherv3.Matcher_MatcherList_Predicate {
+	var list []*xdsmatcherv3.Matcher_MatcherList_Predicate
+	for _, v := range values {
+		list = append(list, &xdsmatcherv3.Matcher_MatcherList_Predicate{
+			MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+				SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+					Input: &xdscorev3.TypedExtensionConfig{
+						Name: "header", TypedConfig: pack(&matcherv3.HttpRequestHeaderMatchInput{HeaderName: header}),
+					},
+					Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
+						ValueMatch: &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: v}},
+					},
+				},
+			},
+		})
+	}
+	if len(list) == 1 {
+		return list[0]
+	}
+	return &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_OrMatcher{
+		OrMatcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_PredicateList{Predicate: list},
 	}}
 }

@@ -366,8 +366,8 @@ func RouteConfiguration(entries map[string]*routev3.Route, maxBody uint32) *rout
 			Matcher:                ruleMatcher(entries),
 			RequestBodyBufferLimit: wrapperspb.UInt64(uint64(maxBody)),
 			ResponseHeadersToAdd: []*corev3.HeaderValueOption{
-				headerValue("x-weir-route", "%DYNAMIC_METADATA("+wire.DecisionNamespace+":"+wire.KeyRoute+")%"),
-				headerValue("x-weir-backend", "%UPSTREAM_METADATA("+wire.BackendNamespace+":"+wire.KeyBackend+")%"),
+				headerValue(wire.RouteHeader, "%DYNAMIC_METADATA("+wire.DecisionNamespace+":"+wire.KeyRoute+")%"),
+				headerValue(wire.BackendHeader, "%UPSTREAM_METADATA("+wire.BackendNamespace+":"+wire.KeyBackend+")%"),
 			},
 			ResponseHeadersToRemove: providerHeaders,
 		}},
