@@ -3,6 +3,7 @@ package openai
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/adapters/jsonx"
@@ -39,7 +40,7 @@ func (outbound) BuildCall(r *canon.Request, o canon.CallOptions) (*canon.Call, *
 	}
 	b.stop(r.Stop)
 	b.format(r.Format)
-	b.reasoning(r.Reasoning)
+	b.reasoning(r.Reasoning, o.Model)
 	if r.User != "" {
 		b.raw(`,"user":`)
 		b.str(r.User)
@@ -182,12 +183,20 @@ func (b *builder) format(f *canon.Format) {
 	}
 }
 
+// cannotReason are the beginnings of the names of OpenAI's models that refuse reasoning_effort. Agents written for other
+// providers ask every model to think; servers of open models ignore what they do not know.
+var cannotReason = []string{"gpt-3.5", "gpt-4", "chatgpt-"}
+
 // reasoning prints reasoning_effort. A budget becomes the effort that is nearest to it and is
 // reported, since it is no bound any more. Forbidden thinking is reported and not said: callers of
 // other dialects forbid it for models that cannot think at all, and those refuse
 // reasoning_effort:"none".
-func (b *builder) reasoning(r *canon.Reasoning) {
+func (b *builder) reasoning(r *canon.Reasoning, model string) {
 	if r == nil {
+		return
+	}
+	if !r.Disabled && slices.ContainsFunc(cannotReason, func(p string) bool { return strings.HasPrefix(model, p) }) {
+		b.drop("reasoning_effort")
 		return
 	}
 	if r.Disabled {

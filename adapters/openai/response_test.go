@@ -3,6 +3,7 @@ package openai
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -232,6 +233,28 @@ func TestBuildCallForeign(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestModelsThatCannotReasonAreNotAskedTo(t *testing.T) {
+	r := &canon.Request{
+		Messages:  []canon.Message{{Role: canon.RoleUser, Parts: []canon.Part{{Text: "x"}}}},
+		Reasoning: &canon.Reasoning{Effort: "high"},
+	}
+	for model, asked := range map[string]bool{
+		"gpt-4o": false, "gpt-4.1-mini": false, "gpt-3.5-turbo": false, "chatgpt-4o-latest": false,
+		"gpt-5": true, "o4-mini": true, "gpt-oss-120b": true, "qwen3-32b": true,
+	} {
+		call, err := outbound{}.BuildCall(r, canon.CallOptions{Model: model})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(string(call.Body), "reasoning_effort"); got != asked {
+			t.Errorf("%s: asked is %v, want %v: %s", model, got, asked, call.Body)
+		}
+		if dropped := slices.Contains(call.Dropped, "reasoning_effort"); dropped == asked {
+			t.Errorf("%s: dropped is %v (%v)", model, dropped, call.Dropped)
+		}
 	}
 }
 
