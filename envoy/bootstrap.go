@@ -42,11 +42,11 @@ const (
 	// grpcMaxStreams is how many streams Envoy opens on one connection before it makes a second one.
 	// Every request in flight may hold an ext_proc stream, and each worker has its own connection.
 	grpcMaxStreams = 100_000
-	// grpcStreamWindow and grpcConnectionWindow are how many bytes Weir may send to Envoy before Envoy
-	// acknowledges some: one translated prompt with an image per round trip, and sixteen of them on one
-	// connection. Envoy's own defaults are for networks with latency, which a unix socket has not.
-	grpcStreamWindow     = 1 << 20
-	grpcConnectionWindow = 16 << 20
+	// grpcBuffer is how many bytes may wait on a stream or a connection to Weir before Envoy calls that too much.
+	// When it does, Envoy 1.40 segfaults if one of the streams belongs to an ext_proc upstream filter: a few large
+	// bodies that wait for a busy Weir are enough. So it never must. What bounds those bytes are the limits on
+	// bodies and connections; this is a limit, not an allocation.
+	grpcBuffer = 1 << 30
 	// grpcMaxRequests lifts the circuit breaker, 1,024 by default, that would refuse ext_proc streams
 	// under load. What limits load is the connection limit and Weir's own policies.
 	grpcMaxRequests = 1_000_000
@@ -202,8 +202,8 @@ func grpcCluster(name, socket string) (*clusterv3.Cluster, error) {
 				ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
 					Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
 						MaxConcurrentStreams:        wrapperspb.UInt32(grpcMaxStreams),
-						InitialStreamWindowSize:     wrapperspb.UInt32(grpcStreamWindow),
-						InitialConnectionWindowSize: wrapperspb.UInt32(grpcConnectionWindow),
+						InitialStreamWindowSize:     wrapperspb.UInt32(grpcBuffer),
+						InitialConnectionWindowSize: wrapperspb.UInt32(grpcBuffer),
 					},
 				},
 			},
@@ -225,7 +225,8 @@ func grpcCluster(name, socket string) (*clusterv3.Cluster, error) {
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		// To a unix socket a connection succeeds or fails at once, unless the listener's backlog is full.
-		ConnectTimeout: durationpb.New(time.Second),
+		ConnectTimeout:                durationpb.New(time.Second),
+		PerConnectionBufferLimitBytes: wrapperspb.UInt32(grpcBuffer),
 		LoadAssignment: &endpointv3.ClusterLoadAssignment{
 			ClusterName: name,
 			Endpoints: []*endpointv3.LocalityLbEndpoints{{

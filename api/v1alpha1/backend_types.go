@@ -150,7 +150,7 @@ type ConnectionLimits struct {
 	// +kubebuilder:default=4096
 	// +kubebuilder:validation:Minimum=1
 	MaxConnections int32 `json:"maxConnections,omitempty"`
-	// MaxRequests in flight; more are refused with 503 or go to the next backend.
+	// MaxRequests in flight; more are refused with 503.
 	// +optional
 	// +kubebuilder:default=16384
 	// +kubebuilder:validation:Minimum=1

@@ -80,7 +80,7 @@ type GatewayLimits struct {
 	// MaxRequestBytes is the largest request body; more gets 413.
 	// +optional
 	// +kubebuilder:default="32Mi"
-	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Ki')) >= 0 && quantity(string(self)).compareTo(quantity('1Gi')) <= 0",message="maxRequestBytes must be a quantity between 1Ki and 1Gi"
+	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Ki')) >= 0 && quantity(string(self)).compareTo(quantity('256Mi')) <= 0",message="maxRequestBytes must be a quantity between 1Ki and 256Mi"
 	MaxRequestBytes resource.Quantity `json:"maxRequestBytes,omitempty"`
 	// MaxHeaderKiB is the largest request header block in KiB; more gets 431.
 	// +optional

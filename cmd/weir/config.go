@@ -17,7 +17,9 @@ import (
 
 // compileOptions are what run and validate share.
 func compileOptions(dialects *adapters.Set, keys identity.KeySource) compile.Options {
-	return compile.Options{Dialects: dialects, Keys: keys, ExtProcCluster: envoy.ExtProcCluster}
+	return compile.Options{
+		Dialects: dialects, Keys: keys, ExtProcCluster: envoy.ExtProcCluster, SystemCAs: systemCAs(os.Getenv, fileExists),
+	}
 }
 
 // compileAll compiles what a source gave, unless that has errors already.

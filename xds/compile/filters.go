@@ -34,7 +34,7 @@ const httpOptionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 var peekSource string
 
 // Decisions answer in well under a millisecond; a body of tens of MB takes Weir longer to read. Envoy
-// answers 503 when the time is over.
+// answers 504 when the time is over.
 const decisionTimeout = 5 * time.Second
 
 // Connections to backends are kept this long without a request: longer than most pauses between

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"crypto/rsa"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -37,6 +38,8 @@ const (
 
 	headersTimeout = 10 * time.Second // a client that sends a header a minute is no client
 	drainTimeout   = 5 * time.Second  // between the two GOAWAYs of HTTP/2
+
+	minRSABits = 2048 // of a certificate, as Envoy wants it
 
 	// An HTTP/2 client may send this much of a body before Envoy has passed it on. Large enough for
 	// a prompt in one round trip; the body limit bounds what a request may hold altogether.
@@ -229,8 +232,12 @@ func (c *compiler) downstreamTLS(ref source.ObjectRef, field, listener, namespac
 
 // checkKeyPair says in a sentence what TLS stacks say in codes, and never quotes the key.
 func checkKeyPair(certificate, key string) error {
-	if _, err := tls.X509KeyPair([]byte(certificate), []byte(key)); err != nil {
+	pair, err := tls.X509KeyPair([]byte(certificate), []byte(key))
+	if err != nil {
 		return fmt.Errorf("certificate and private key do not work together: %w", err)
+	}
+	if k, ok := pair.PrivateKey.(*rsa.PrivateKey); ok && k.N.BitLen() < minRSABits {
+		return fmt.Errorf("the RSA key has %d bits; Envoy takes no less than %d", k.N.BitLen(), minRSABits)
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func replies(maxBody, headerKiB uint32) []localReply {
 		{status: 501, kind: canon.ErrInvalidRequest, message: "This transfer-encoding is not served here; use chunked, or a content-length (" + details + ")."},
 		{status: 502, kind: canon.ErrBadGateway, message: "The backend's answer was not valid HTTP (" + details + ")."},
 		{status: 503, kind: canon.ErrOverloaded, retryAfter: "1", message: "No backend could take this request (" + details + "). Try again shortly."},
-		{status: 504, kind: canon.ErrTimeout, message: "The backend did not answer in time (" + details + ")."},
+		{status: 504, kind: canon.ErrTimeout, message: "No answer came in time (" + details + ")."},
 		{status: 500, kind: canon.ErrInternal, message: "The gateway failed to handle this request (" + details + ")."},
 	}
 }

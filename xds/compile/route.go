@@ -12,6 +12,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/composite/v3"
+	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -22,6 +23,9 @@ import (
 	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/xds/source"
 )
+
+// hostReselections is how often another endpoint is picked instead of one that has failed already.
+const hostReselections = 5
 
 // RouteConfigName names the one route configuration.
 const RouteConfigName = "weir"
@@ -301,6 +305,14 @@ func (c *compiler) route(rule *table.Rule, spec *v1alpha1.RouteRule, attempts in
 		Timeout:          durationpb.New(rule.Timeout),
 		RetryPolicy:      retryPolicy(spec, attempts),
 	}
+	if direct && attempts > 1 {
+		// In a pool, not the endpoint that has just failed. A chain names the backend of each attempt.
+		action.RetryPolicy.RetryHostPredicate = []*routev3.RetryPolicy_RetryHostPredicate{{
+			Name:       "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: pack(&previoushostsv3.PreviousHostsPredicate{})},
+		}}
+		action.RetryPolicy.HostSelectionRetryMaxAttempts = hostReselections
+	}
 	if direct {
 		action.PathRewrite = "%CLUSTER_METADATA(" + wire.BackendNamespace + ":" + wire.KeyBase + ")%%REQ(" + wire.PathHeader + ")%"
 	}
@@ -337,7 +349,11 @@ func retryPolicy(spec *v1alpha1.RouteRule, attempts int) *routev3.RetryPolicy {
 	for _, cond := range spec.Retry.Conditions {
 		switch cond {
 		case v1alpha1.RetryConnectFailure:
-			on = append(on, "connect-failure", "refused-stream", "reset")
+			reset := "reset"
+			if p.PerTryTimeout != nil && !slices.Contains(spec.Retry.Conditions, v1alpha1.RetryTimeout) {
+				reset = "reset-before-request" // to Envoy, the end of an attempt's time is a reset too
+			}
+			on = append(on, "connect-failure", "refused-stream", reset)
 		case v1alpha1.RetryServerError:
 			for status := uint32(500); status < 600; status++ {
 				p.RetriableStatusCodes = append(p.RetriableStatusCodes, status)
