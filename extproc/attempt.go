@@ -185,9 +185,16 @@ func ofDialect(name string) bool {
 // dialectHeaders are the caller's own headers of its dialect, for the attempts that speak it.
 func dialectHeaders(r *request) (out [][2]string) {
 	for _, kv := range r.headers {
-		if name := kv.GetKey(); ofDialect(name) && !slices.Contains(wire.CallerHeaders, name) {
-			out = append(out, [2]string{name, value(kv)})
+		name := kv.GetKey()
+		if !ofDialect(name) || slices.Contains(wire.CallerHeaders, name) {
+			continue
 		}
+		// Of several lines an attempt can set one, which means the same (RFC 9110 section 5.3).
+		if i := slices.IndexFunc(out, func(h [2]string) bool { return h[0] == name }); i >= 0 {
+			out[i][1] += "," + value(kv)
+			continue
+		}
+		out = append(out, [2]string{name, value(kv)})
 	}
 	return out
 }

@@ -4,7 +4,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 // Route says what goes where. Of all rules of all Routes that match a request, the most specific
 // serves it, in the Gateway API's order: exact path, longest path prefix, method, most headers, most
-// query parameters; then Weir's own: exact model, model pattern, most consumer labels; then the oldest
+// query parameters; then Weir's own: exact model, longest model pattern, most consumer labels; then the oldest
 // Route, then namespace/name, then the order inside the Route.
 //
 // +kubebuilder:object:root=true

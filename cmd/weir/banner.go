@@ -12,8 +12,7 @@ import (
 const demoKeyAnnotation = "weir.dev/demo-key"
 
 // banner says where the gateway is and what to paste.
-func (g *gateway) banner(objs *source.Objects, listeners []string) {
-	base := "http://" + strings.Replace(listeners[0], "0.0.0.0", "127.0.0.1", 1)
+func (g *gateway) banner(objs *source.Objects, base string) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nWeir %s is ready.\n\n", buildVersion())
 	fmt.Fprintf(&b, "  gateway   %s   (OpenAI SDKs: %s/v1, Anthropic SDKs: %s)\n", base, base, base)

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -229,7 +232,7 @@ func (g *gateway) serve(ctx context.Context, bin envoy.Binary, first *compile.Ve
 		}
 		return err
 	}
-	g.banner(objs, listeners)
+	g.banner(objs, baseURL(first, objs))
 
 	select {
 	case <-ctx.Done():
@@ -442,9 +445,24 @@ func (g *gateway) sweep(ctx context.Context) {
 // addresses are the "host:port" that Envoy will listen on.
 func addresses(v *compile.Version) []string {
 	var out []string
-	for _, l := range v.Listeners {
-		a := l.GetAddress().GetSocketAddress()
-		out = append(out, net.JoinHostPort(a.GetAddress(), fmt.Sprint(a.GetPortValue())))
+	for _, name := range slices.Sorted(maps.Keys(v.Listeners)) {
+		out = append(out, address(v, name))
 	}
 	return out
+}
+
+func address(v *compile.Version, listener string) string {
+	a := v.Listeners[listener].GetAddress().GetSocketAddress()
+	return net.JoinHostPort(a.GetAddress(), fmt.Sprint(a.GetPortValue()))
+}
+
+// baseURL is where clients reach the first listener of the first gateway.
+func baseURL(v *compile.Version, objs *source.Objects) string {
+	g := objs.Gateways[0]
+	l := g.Spec.Listeners[0]
+	scheme := "http://"
+	if l.TLS != nil {
+		scheme = "https://"
+	}
+	return scheme + strings.Replace(address(v, compile.ListenerName(g, &l)), "0.0.0.0", "127.0.0.1", 1)
 }

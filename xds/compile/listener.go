@@ -79,7 +79,7 @@ func (c *compiler) gateways() {
 				continue
 			}
 			taken[at] = ref
-			name := fmt.Sprintf("gateway/%s/%s/%s", g.Namespace, g.Name, l.Name)
+			name := ListenerName(g, l)
 			if out, ok := c.listener(ref, field, name, g, l, maxBody); ok {
 				out.Address = &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 					Address: address, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
@@ -89,6 +89,11 @@ func (c *compiler) gateways() {
 		}
 	}
 	c.out.Table.MaxRequestBytes = int64(c.out.MaxBody)
+}
+
+// ListenerName is what Envoy knows a listener by.
+func ListenerName(g *v1alpha1.LLMGateway, l *v1alpha1.Listener) string {
+	return fmt.Sprintf("gateway/%s/%s/%s", g.Namespace, g.Name, l.Name)
 }
 
 func splitListen(s string) (string, uint32, error) {

@@ -1,0 +1,121 @@
+package extproc
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/weir-dev/weir/extproc/wire"
+)
+
+// script is a stream whose messages are all there: what is measured is Weir's own work, without gRPC.
+type script struct {
+	in  []*extprocv3.ProcessingRequest
+	out []*extprocv3.ProcessingResponse
+}
+
+func (s *script) Recv() (*extprocv3.ProcessingRequest, error) {
+	if len(s.in) == 0 {
+		return nil, io.EOF
+	}
+	m := s.in[0]
+	s.in = s.in[1:]
+	return m, nil
+}
+
+func (s *script) Send(m *extprocv3.ProcessingResponse) error { s.out = append(s.out, m); return nil }
+
+func (s *script) SetHeader(metadata.MD) error  { return nil }
+func (s *script) SendHeader(metadata.MD) error { return nil }
+func (s *script) SetTrailer(metadata.MD)       {}
+func (s *script) Context() context.Context     { return context.Background() }
+func (s *script) SendMsg(any) error            { return nil }
+func (s *script) RecvMsg(any) error            { return io.EOF }
+
+func benchServer(b *testing.B) *Server {
+	s := New(Options{Dialects: dialects(b), Log: slog.New(slog.DiscardHandler)})
+	r := newRules(b)
+	r.add("all", models("gpt-all"), choice{"openai", "renamed"}, choice{"anthropic", "claude"}, choice{"vllm", ""}, choice{"dashscope", "qwen-plus"})
+	r.add("direct", models("gpt-4o"), choice{"openai", ""})
+	r.add("pool", models("gpt-pool"), choice{"vllm", ""}, choice{"vllm", ""})
+	s.Use(r.build())
+	return s
+}
+
+// benchHeaders have a key without expiry, since the benchmarks run on the real clock.
+func benchHeaders() headerMap { return chatHeaders().with("authorization", "Bearer "+narrowKey) }
+
+func benchProcess(b *testing.B, s *Server, release bool, in ...*extprocv3.ProcessingRequest) {
+	b.ReportAllocs()
+	for b.Loop() {
+		sc := script{in: in, out: make([]*extprocv3.ProcessingResponse, 0, 4)}
+		if err := s.Process(&sc); err != nil {
+			b.Fatal(err)
+		}
+		if sc.out[0].GetRequestHeaders() == nil {
+			b.Fatalf("refused: %v", sc.out[0])
+		}
+		if release {
+			s.Release(said(sc.out[0], wire.KeyExchange))
+		}
+	}
+}
+
+// BenchmarkDecideDirect is the common case: one message, nothing kept.
+func BenchmarkDecideDirect(b *testing.B) {
+	benchProcess(b, benchServer(b), false, requestHeaders(benchHeaders(), asks("gpt-4o", true)))
+}
+
+// BenchmarkDecideChain keeps an exchange for attempts of one dialect.
+func BenchmarkDecideChain(b *testing.B) {
+	benchProcess(b, benchServer(b), true, requestHeaders(benchHeaders(), asks("gpt-pool", true)))
+}
+
+// BenchmarkDecideTranslated reads the body as well.
+func BenchmarkDecideTranslated(b *testing.B) {
+	body := &extprocv3.ProcessingRequest{Request: &extprocv3.ProcessingRequest_RequestBody{RequestBody: piece(chatBody, true)}}
+	benchProcess(b, benchServer(b), true, requestHeaders(benchHeaders(), asks("gpt-all", false)), body)
+}
+
+// BenchmarkAttempt prepares an attempt: in the caller's dialect under another name, and translated.
+func BenchmarkAttempt(b *testing.B) {
+	for _, backend := range []string{"openai", "vllm", "anthropic", "dashscope"} {
+		b.Run(backend, func(b *testing.B) {
+			s := benchServer(b)
+			door := script{in: []*extprocv3.ProcessingRequest{requestHeaders(benchHeaders(), asks("gpt-all", false)),
+				{Request: &extprocv3.ProcessingRequest_RequestBody{RequestBody: piece(chatBody, true)}}}}
+			if err := s.Process(&door); err != nil {
+				b.Fatal(err)
+			}
+			m := requestHeaders(benchHeaders(), &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{
+				wire.DecisionNamespace: door.out[0].GetDynamicMetadata().GetFields()[wire.DecisionNamespace].GetStructValue(),
+			}})
+			m.Attributes = attributesOf(attemptAttributes("chain/all", "default/"+backend))
+			benchProcess(b, s, false, m)
+		})
+	}
+}
+
+// BenchmarkChunk translates one delta of a stream.
+func BenchmarkChunk(b *testing.B) {
+	for backend, chunk := range map[string]string{
+		"anthropic": "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\" world\"}}\n\n",
+		"dashscope": "id:2\nevent:result\n:HTTP_STATUS/200\ndata:{\"output\":{\"choices\":[{\"message\":{\"content\":\" world\",\"role\":\"assistant\"},\"finish_reason\":\"null\"}]},\"usage\":{\"input_tokens\":5,\"output_tokens\":2,\"total_tokens\":7},\"request_id\":\"r-1\"}\n\n",
+	} {
+		b.Run(backend, func(b *testing.B) {
+			a := answerOn(b, backend, true)
+			m := piece(chunk, false)
+			b.SetBytes(int64(len(chunk)))
+			b.ReportAllocs()
+			for b.Loop() {
+				a.onBody(m)
+			}
+		})
+	}
+}

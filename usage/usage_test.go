@@ -1,0 +1,177 @@
+package usage
+
+import (
+	"context"
+	"net"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/weir-dev/weir/extproc/wire"
+)
+
+var t0 = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// decided is metadata as ext_proc leaves it.
+func decided(t testing.TB, pairs ...string) *corev3.Metadata {
+	t.Helper()
+	fields := map[string]any{}
+	for i := 0; i < len(pairs); i += 2 {
+		fields[pairs[i]] = pairs[i+1]
+	}
+	s, err := structpb.NewStruct(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{wire.DecisionNamespace: s}}
+}
+
+// finished is the entry of a request that went well.
+func finished(t testing.TB) *accesslogv3.HTTPAccessLogEntry {
+	return &accesslogv3.HTTPAccessLogEntry{
+		CommonProperties: &accesslogv3.AccessLogCommon{
+			StartTime: timestamppb.New(t0), TimeToLastDownstreamTxByte: durationpb.New(3 * time.Second),
+			TimeToFirstDownstreamTxByte: durationpb.New(500 * time.Millisecond), Duration: durationpb.New(4 * time.Second),
+			CustomTags: map[string]string{wire.BackendTag: "default/openai"},
+			Metadata: decided(t, wire.KeyRoute, "default/all", wire.KeyDialect, "anthropic", wire.KeyModel, "gpt-4o", wire.KeyOperation, "chat",
+				wire.KeyConsumer, "demo", wire.KeyTenant, "acme", wire.KeyCredential, "key:demo", wire.KeyVersion, "v1",
+				wire.KeyExchange, "x-1", wire.KeyStream, "true"),
+		},
+		Request:  &accesslogv3.HTTPRequestProperties{RequestId: "req-1", RequestBodyBytes: 11},
+		Response: &accesslogv3.HTTPResponseProperties{ResponseCode: wrapperspb.UInt32(200), ResponseCodeDetails: "via_upstream", ResponseBodyBytes: 22},
+	}
+}
+
+func TestRecord(t *testing.T) {
+	want := Record{
+		RequestID: "req-1", Start: t0, Duration: 3 * time.Second, FirstByte: 500 * time.Millisecond, Status: 200, Details: "via_upstream",
+		Stream: true, Dialect: "anthropic", Operation: "chat", Model: "gpt-4o", Route: "default/all", Backend: "default/openai",
+		Consumer: "demo", Tenant: "acme", Credential: "key:demo", Version: "v1", Exchange: "x-1", BytesIn: 11, BytesOut: 22,
+	}
+	if got := record(finished(t)); !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	// A field that is added must be filled from an entry, and tested here.
+	v := reflect.ValueOf(want)
+	for i := range v.NumField() {
+		switch name := v.Type().Field(i).Name; name {
+		case "Aborted", "Immediate": // TestRecordsOfOtherEnds
+		default:
+			if v.Field(i).IsZero() {
+				t.Errorf("the test says nothing of %s", name)
+			}
+		}
+	}
+}
+
+func TestRecordsOfOtherEnds(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		entry func(*accesslogv3.HTTPAccessLogEntry)
+		check func(*Record) bool
+	}{
+		{"nothing in it", func(e *accesslogv3.HTTPAccessLogEntry) { e.Reset() }, func(r *Record) bool {
+			return r.Status == 0 && r.Duration == 0 && r.FirstByte == 0 && r.Route == "" && r.Backend == "" && !r.Aborted && !r.Immediate
+		}},
+		{"Weir answered itself", func(e *accesslogv3.HTTPAccessLogEntry) {
+			e.CommonProperties.Metadata = decided(t, wire.KeyImmediate, "true", wire.KeyDialect, "openai")
+			e.CommonProperties.CustomTags = nil
+			e.Response.ResponseCode = wrapperspb.UInt32(401)
+		}, func(r *Record) bool {
+			return r.Immediate && r.Status == 401 && r.Backend == "" && r.Dialect == "openai"
+		}},
+		{"the caller hung up", func(e *accesslogv3.HTTPAccessLogEntry) {
+			e.CommonProperties.ResponseFlags = &accesslogv3.ResponseFlags{DownstreamConnectionTermination: true}
+			e.CommonProperties.TimeToLastDownstreamTxByte = nil
+			e.CommonProperties.TimeToFirstDownstreamTxByte = nil
+			e.Response.ResponseCode = nil
+		}, func(r *Record) bool {
+			return r.Aborted && r.Duration == 4*time.Second && r.FirstByte == 0 && r.Status == 0
+		}},
+		{"the caller reset the stream", func(e *accesslogv3.HTTPAccessLogEntry) {
+			e.Response.ResponseCodeDetails = "downstream_remote_disconnect"
+		}, func(r *Record) bool { return r.Aborted }},
+		{"other namespaces", func(e *accesslogv3.HTTPAccessLogEntry) {
+			e.CommonProperties.Metadata.FilterMetadata = map[string]*structpb.Struct{"other": e.CommonProperties.Metadata.FilterMetadata[wire.DecisionNamespace]}
+		}, func(r *Record) bool { return r.Route == "" && r.Exchange == "" }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := finished(t)
+			c.entry(e)
+			if r := record(e); !c.check(&r) {
+				t.Errorf("got %+v", r)
+			}
+		})
+	}
+}
+
+// TestReceiver streams entries as Envoy's workers do: the first message of a stream names the log, later ones do not.
+func TestReceiver(t *testing.T) {
+	var mu sync.Mutex
+	var order []string
+	sink := func(name string) Sink {
+		return func(r *Record) {
+			mu.Lock()
+			defer mu.Unlock()
+			order = append(order, name+" "+r.RequestID)
+		}
+	}
+	lis := bufconn.Listen(1 << 16)
+	g := grpc.NewServer()
+	NewReceiver(sink("first"), sink("second")).Register(g)
+	served := make(chan struct{})
+	go func() { defer close(served); _ = g.Serve(lis) }() // Stop ends it
+	conn, err := grpc.NewClient("passthrough:///als", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	var wg sync.WaitGroup
+	for range 4 { // workers
+		wg.Go(func() {
+			stream, err := alsv3.NewAccessLogServiceClient(conn).StreamAccessLogs(context.Background())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for i := range 50 {
+				m := &alsv3.StreamAccessLogsMessage{}
+				if i == 0 {
+					m.Identifier = &alsv3.StreamAccessLogsMessage_Identifier{LogName: "weir"}
+				}
+				if i%10 != 9 { // an empty message is nothing to fall over
+					m.LogEntries = &alsv3.StreamAccessLogsMessage_HttpLogs{HttpLogs: &alsv3.StreamAccessLogsMessage_HTTPAccessLogEntries{
+						LogEntry: []*accesslogv3.HTTPAccessLogEntry{finished(t), finished(t)},
+					}}
+				}
+				if err := stream.Send(m); err != nil {
+					t.Error(err)
+				}
+			}
+			_, _ = stream.CloseAndRecv() // the server has nothing to say; this waits until it has read all
+		})
+	}
+	wg.Wait()
+	g.Stop()
+	<-served
+	if want := 4 * 45 * 2 * 2; len(order) != want {
+		t.Errorf("the sinks were called %d times, want %d", len(order), want)
+	}
+	if got := strings.Join(order[:1], ""); got != "first req-1" {
+		t.Errorf("the first call was %q", got)
+	}
+}

@@ -1,0 +1,370 @@
+package compile
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/composite/v3"
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/xds/source"
+)
+
+// checkVersion holds what must be true of every Version.
+func checkVersion(t *testing.T, v *Version) {
+	t.Helper()
+	checkMessages(t, v)
+	checkSecrets(t, v)
+	checkChains(t, v)
+	if v.Table.Version != v.ID {
+		t.Errorf("the table is of version %q, Envoy's part of %q", v.Table.Version, v.ID)
+	}
+	for key, r := range v.Routes {
+		for _, w := range r.GetRoute().GetWeightedClusters().GetClusters() {
+			if v.Clusters[w.GetName()] == nil {
+				t.Errorf("route %s names the cluster %s, which is not there", key, w.GetName())
+			}
+			if w.GetWeight().GetValue() == 0 {
+				t.Errorf("route %s never asks %s", key, w.GetName())
+			}
+		}
+	}
+	for name, c := range v.Clusters {
+		if c.GetName() != name {
+			t.Errorf("cluster %s calls itself %s", name, c.GetName())
+		}
+		if s := c.GetEdsClusterConfig(); s != nil && v.Endpoints[s.GetServiceName()] == nil {
+			t.Errorf("cluster %s has no endpoints", name)
+		}
+	}
+	used := map[string]bool{}
+	for _, r := range v.Table.All() {
+		checkRule(t, v, r, used)
+	}
+	for key := range v.Routes {
+		if !used[key] {
+			t.Errorf("no decision leads to the route %s", key)
+		}
+	}
+}
+
+// checkRule: whatever Capable can answer, there is a variant, with routes that exist and the right candidates.
+func checkRule(t *testing.T, v *Version, r *table.Rule, used map[string]bool) {
+	t.Helper()
+	for _, mask := range r.Masks([]string{"openai", "anthropic"}) {
+		variant := r.Variant(mask)
+		if variant == nil {
+			t.Errorf("rule %s: nothing serves the candidates %b", r.Name, mask)
+			continue
+		}
+		var have table.Mask
+		for _, c := range variant.Candidates {
+			have |= c.Bit
+		}
+		if have != mask {
+			t.Errorf("rule %s: the variant of %b has the candidates %b", r.Name, mask, have)
+		}
+		if v.Routes[variant.ChainKey] == nil {
+			t.Errorf("rule %s: the chain route %q of %b is not there", r.Name, variant.ChainKey, mask)
+		}
+		if variant.DirectKey != "" && v.Routes[variant.DirectKey] == nil {
+			t.Errorf("rule %s: the direct route %q of %b is not there", r.Name, variant.DirectKey, mask)
+		}
+		used[variant.ChainKey], used[variant.DirectKey] = true, true
+	}
+}
+
+// checkChains: Envoy and ext_proc agree on who is tried when.
+func checkChains(t *testing.T, v *Version) {
+	t.Helper()
+	backendOf := map[string]string{} // by cluster
+	for name, c := range v.Clusters {
+		backendOf[name] = c.GetMetadata().GetFilterMetadata()["weir"].GetFields()["backend"].GetStringValue()
+	}
+	seen := 0
+	for name, c := range v.Clusters {
+		config := &compositev3.ClusterConfig{}
+		if !c.GetClusterType().GetTypedConfig().MessageIs(config) {
+			continue
+		}
+		seen++
+		if err := c.GetClusterType().GetTypedConfig().UnmarshalTo(config); err != nil {
+			t.Fatal(err)
+		}
+		chain := v.Table.Chains[name]
+		if chain == nil {
+			t.Errorf("Envoy has the chain %s, the table has not", name)
+			continue
+		}
+		if len(chain.Candidates) != len(config.GetClusters()) {
+			t.Errorf("chain %s: Envoy tries %d, the table knows %d", name, len(config.GetClusters()), len(chain.Candidates))
+			continue
+		}
+		tries := map[string]int{}
+		for i, e := range config.GetClusters() {
+			want := chain.Candidates[i]
+			if got := backendOf[e.GetName()]; got != want.Backend.ID {
+				t.Errorf("chain %s, attempt %d: Envoy asks %s, the table says %s", name, i, got, want.Backend.ID)
+			}
+			if got := chain.Nth(want.Backend.ID, tries[want.Backend.ID]); got != want {
+				t.Errorf("chain %s, attempt %d: Nth finds %+v, want %+v", name, i, got, want)
+			}
+			tries[want.Backend.ID]++
+		}
+	}
+	if seen != len(v.Table.Chains) {
+		t.Errorf("Envoy has %d chains, the table has %d", seen, len(v.Table.Chains))
+	}
+}
+
+// checkSecrets: a secret is in Secrets and in the table, and in nothing that a config dump shows.
+func checkSecrets(t *testing.T, v *Version) {
+	t.Helper()
+	look := func(kind, name string, m proto.Message) {
+		if raw := deterministic(m); strings.Contains(string(raw), marker) || strings.Contains(string(raw), "PRIVATE KEY") {
+			t.Errorf("a secret is in the %s %s", kind, name)
+		}
+	}
+	for n, m := range v.Listeners {
+		look("listener", n, m)
+	}
+	for n, m := range v.Clusters {
+		look("cluster", n, m)
+	}
+	for n, m := range v.Endpoints {
+		look("endpoints", n, m)
+	}
+	for n, m := range v.Routes {
+		look("route", n, m)
+	}
+	look("route configuration", "", RouteConfiguration(v.Routes, v.MaxBody))
+}
+
+type validated interface {
+	proto.Message
+	ValidateAll() error
+}
+
+// checkMessages: Envoy's own field rules hold, in packed messages as well.
+func checkMessages(t *testing.T, v *Version) {
+	t.Helper()
+	for n, m := range v.Listeners {
+		checkMessage(t, "listener "+n, m)
+	}
+	for n, m := range v.Clusters {
+		checkMessage(t, "cluster "+n, m)
+	}
+	for n, m := range v.Endpoints {
+		checkMessage(t, "endpoints "+n, m)
+	}
+	for n, m := range v.Secrets {
+		checkMessage(t, "secret "+n, m)
+	}
+	for n, m := range v.Routes {
+		checkMessage(t, "route "+n, m)
+	}
+	checkMessage(t, "route configuration", RouteConfiguration(v.Routes, v.MaxBody))
+}
+
+func checkMessage(t *testing.T, what string, m proto.Message) {
+	t.Helper()
+	v, ok := m.(validated)
+	if !ok {
+		return // of a type without rules, such as google.protobuf.Struct
+	}
+	if err := v.ValidateAll(); err != nil {
+		t.Errorf("%s: %v", what, err)
+	}
+	for _, inner := range packedIn(t, m) {
+		checkMessage(t, what+" > "+string(inner.ProtoReflect().Descriptor().Name()), inner)
+	}
+}
+
+func TestGoldensHoldTheInvariants(t *testing.T) {
+	for name, in := range goldens(t) {
+		t.Run(name, func(t *testing.T) { checkVersion(t, compileText(t, in)) })
+	}
+}
+
+// TestRandomConfigurations compiles small random configurations twice each.
+func TestRandomConfigurations(t *testing.T) {
+	opts := options(t)
+	good := 0
+	for seed := range uint64(150) {
+		v, problems := Compile(randomObjects(rand.New(rand.NewPCG(seed, 1))), opts)
+		again, _ := Compile(randomObjects(rand.New(rand.NewPCG(seed, 1))), opts)
+		if v == nil {
+			if again != nil {
+				t.Fatalf("seed %d: refused once", seed)
+			}
+			if len(problems) == 0 {
+				t.Fatalf("seed %d: refused without a reason", seed)
+			}
+			continue
+		}
+		good++
+		if v.ID != again.ID {
+			t.Errorf("seed %d: the same objects make the versions %s and %s", seed, v.ID, again.ID)
+		}
+		checkVersion(t, v)
+		if t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+	if good < 75 {
+		t.Errorf("only %d of 150 random configurations compile; the generator tests little", good)
+	}
+}
+
+// TestKeysOfRoutes: a request that was decided just before a change of weights finds its route still; after a change
+// of what the route does, both routes are there.
+func TestKeysOfRoutes(t *testing.T) {
+	opts := options(t)
+	for seed := range uint64(60) {
+		objs := randomObjects(rand.New(rand.NewPCG(seed, 1)))
+		v, _ := Compile(objs, opts)
+		if v == nil {
+			continue
+		}
+		for _, r := range objs.Routes {
+			for i := range r.Spec.Rules {
+				for j := range r.Spec.Rules[i].Backends {
+					if w := r.Spec.Rules[i].Backends[j].Weight; *w > 0 {
+						*w += 7
+					}
+				}
+			}
+		}
+		reweighted, _ := Compile(objs, opts)
+		if got, want := keysOf(reweighted.Routes), keysOf(v.Routes); !slices.Equal(got, want) {
+			t.Fatalf("seed %d: new weights change the keys from %q to %q", seed, want, got)
+		}
+		if reweighted.ID == v.ID {
+			t.Errorf("seed %d: new weights make no new version", seed)
+		}
+		objs.Routes[0].Spec.Rules[0].Timeouts.Request = &metav1.Duration{Duration: 77 * time.Second}
+		retimed, _ := Compile(objs, opts)
+		for key, r := range retimed.Routes {
+			if old := v.Routes[key]; old != nil && !proto.Equal(withoutWeights(old), withoutWeights(r)) {
+				t.Fatalf("seed %d: the key %s stands for two different routes", seed, key)
+			}
+		}
+		if slices.Equal(keysOf(retimed.Routes), keysOf(v.Routes)) {
+			t.Errorf("seed %d: another timeout keeps all keys", seed)
+		}
+	}
+}
+
+func keysOf[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
+
+// TestNamesOfClusters: what changes a cluster changes its name, so that both can be served at once; a new key or price
+// list does not.
+func TestNamesOfClusters(t *testing.T) {
+	base := docGateway + docCaller + docRoute
+	of := func(rest string) string {
+		v := compileText(t, base+backendDoc("a", rest))
+		for name := range v.Clusters {
+			if strings.HasPrefix(name, "backend/") {
+				return name
+			}
+		}
+		return ""
+	}
+	plain := of("")
+	for rest, same := range map[string]bool{
+		", models: [{name: gpt-4o}]":                   true,
+		", defaultMaxTokens: 5":                        true,
+		", protocol: HTTP2":                            false,
+		", connections: {maxConnections: 3}":           false,
+		", credential: {secretRef: {env: OPENAI_KEY}}": false, // a filter more
+	} {
+		if got := of(rest); (got == plain) != same {
+			t.Errorf("with %q the cluster is %s, without it %s", rest, got, plain)
+		}
+	}
+	if a, b := of(", credential: {secretRef: {env: OPENAI_KEY}}"), of(", credential: {secretRef: {env: ANTHROPIC_KEY}}"); a != b {
+		t.Errorf("another key makes another cluster: %s, %s", a, b)
+	}
+}
+
+// randomObjects makes a small configuration with everything filled in that a schema would fill in.
+func randomObjects(rng *rand.Rand) *source.Objects {
+	objs := source.NewObjects()
+	meta := func(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Namespace: "n", Name: name} }
+	d := func(s time.Duration) *metav1.Duration { return &metav1.Duration{Duration: s} }
+	models := []v1alpha1.ModelName{"m1", "m2", "m3", "m4"}
+	some := func() (out []v1alpha1.ModelName) {
+		for _, m := range models {
+			if rng.IntN(2) == 0 {
+				out = append(out, m)
+			}
+		}
+		return out
+	}
+	objs.Gateways = []*v1alpha1.LLMGateway{{ObjectMeta: meta("g"), Spec: v1alpha1.LLMGatewaySpec{
+		Listeners: []v1alpha1.Listener{{Name: "l", Address: "127.0.0.1", Port: 8080}},
+		Limits:    v1alpha1.GatewayLimits{MaxRequestBytes: resource.MustParse("1Mi"), MaxHeaderKiB: 60},
+		Timeouts:  v1alpha1.GatewayTimeouts{Idle: d(time.Hour), StreamIdle: d(time.Minute), Request: d(time.Minute)},
+	}}}
+	ref := v1alpha1.SecretRef{Env: "KEY"}
+	objs.Secrets[source.SecretKeyOf("n", ref)] = source.NewSecret(marker)
+	for i := range 1 + rng.IntN(4) {
+		b := &v1alpha1.Backend{ObjectMeta: meta(fmt.Sprintf("b%d", i)), Spec: v1alpha1.BackendSpec{
+			Dialect: []string{"openai", "anthropic", "dashscope"}[rng.IntN(3)],
+			URL:     []string{"http://127.0.0.1:8000/v1", "https://api.example/v1", "http://pool.local"}[rng.IntN(3)],
+			Connections: v1alpha1.ConnectionLimits{
+				MaxConnections: 10, MaxRequests: 10, MaxPendingRequests: 10, ConnectTimeout: d(time.Second),
+			},
+		}}
+		for _, m := range some() {
+			b.Spec.Models = append(b.Spec.Models, v1alpha1.BackendModel{Name: m})
+		}
+		if rng.IntN(2) == 0 {
+			b.Spec.Credential = &v1alpha1.BackendCredential{SecretRef: ref}
+		}
+		objs.Backends = append(objs.Backends, b)
+	}
+	for i := range 1 + rng.IntN(3) {
+		r := &v1alpha1.Route{ObjectMeta: meta(fmt.Sprintf("r%d", i))}
+		for range 1 + rng.IntN(3) {
+			r.Spec.Rules = append(r.Spec.Rules, randomRule(rng, objs, d))
+		}
+		objs.Routes = append(objs.Routes, r)
+	}
+	return objs
+}
+
+func randomRule(rng *rand.Rand, objs *source.Objects, d func(time.Duration) *metav1.Duration) v1alpha1.RouteRule {
+	rule := v1alpha1.RouteRule{
+		Retry: v1alpha1.RouteRetry{
+			Attempts:   int32(rng.IntN(5)),
+			Conditions: []v1alpha1.RetryCondition{v1alpha1.RetryConnectFailure, v1alpha1.RetryServerError, v1alpha1.RetryRateLimited, v1alpha1.RetryTimeout}[rng.IntN(4):],
+		},
+		Timeouts: v1alpha1.RouteTimeouts{Request: d(time.Duration(1+rng.IntN(3)) * time.Minute)},
+	}
+	for range 1 + rng.IntN(5) {
+		b := objs.Backends[rng.IntN(len(objs.Backends))]
+		weight := int32(rng.IntN(4))
+		rb := v1alpha1.RouteBackend{Name: v1alpha1.ObjectName(b.Name), Weight: &weight, Priority: int32(rng.IntN(3))}
+		if n := len(b.Spec.Models); n > 0 && rng.IntN(3) == 0 {
+			rb.Model = b.Spec.Models[rng.IntN(n)].Name
+		}
+		rule.Backends = append(rule.Backends, rb)
+	}
+	switch rng.IntN(4) {
+	case 0:
+		rule.Matches = []v1alpha1.RouteMatch{{Models: []v1alpha1.ModelName{"m*"}}, {Method: "POST"}}
+	case 1:
+		rule.Matches = []v1alpha1.RouteMatch{{Path: &v1alpha1.PathMatch{Type: v1alpha1.PathPrefix, Value: "/v1"}}}
+	}
+	return rule
+}
