@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/adaptertest"
 	"github.com/weir-dev/weir/adapters/jsonx"
 	"github.com/weir-dev/weir/adapters/sse"
 )
@@ -126,6 +127,9 @@ type parrotDecoder struct {
 }
 
 func (d *parrotDecoder) Feed(chunk []byte, emit func(*canon.Event)) {
+	if d.ended {
+		return
+	}
 	d.lines.Feed(chunk, func(ev sse.Event) {
 		if ev.Data == nil || d.ended { // a comment: nothing was said
 			return
@@ -154,6 +158,8 @@ func (d *parrotDecoder) Feed(chunk []byte, emit func(*canon.Event)) {
 		d.fail(err.Error(), emit)
 	}
 }
+
+func (d *parrotDecoder) Ended() bool { return d.ended }
 
 func (d *parrotDecoder) End(emit func(*canon.Event)) {
 	d.fail("the provider's stream ended before the answer was complete", emit)
@@ -194,13 +200,16 @@ func TestExample(t *testing.T) {
 	want := `text "Hi yourself", reasoning "", tools [], finish length usage {Input:3 CacheRead:0 CacheWrite:0 Output:5 Reasoning:0}`
 	for _, in := range []canon.Dialect{openai, anthropic} {
 		for size := range len(stream) {
-			if got := summary(in, transcribe(out, in, stream, size+1)); got != want {
+			if got := summary(in, transcribe(out, in, stream, size+1), ""); got != want {
 				t.Fatalf("chunks of %d: a caller of %s reads %s\nwant %s", size+1, in.Name, got, want)
 			}
 		}
-		if got := summary(in, transcribe(out, in, stream[:30], 30)); !strings.HasSuffix(got, " error") {
+		if got := summary(in, transcribe(out, in, stream[:30], 30), ""); !strings.HasSuffix(got, " error") {
 			t.Errorf("a caller of %s takes a stream that was cut for whole: %s", in.Name, got)
 		}
+	}
+	if got := adaptertest.Ending(t, out.Out.NewStreamDecoder, stream); got != "(ended by line 5 of 5)\n" {
+		t.Error(got)
 	}
 	answer, e := out.Out.ParseResponse([]byte(`{"says":"Hi","end":"done","count":[3,5]}`))
 	if e != nil {

@@ -3,7 +3,6 @@ package adapters
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,30 +10,12 @@ import (
 	"testing"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/adaptertest"
 	"github.com/weir-dev/weir/adapters/sse"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files")
-
 // These tests translate between every inbound and every outbound dialect of the catalog: a file
 // NAME.DIALECT.json is what one side sends, NAME.DIALECT-OTHER.txt is what the other side gets.
-
-func golden(t *testing.T, file string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("%s differs (go test -update rewrites it):\n%s", file, got)
-	}
-}
 
 // each runs a test for every file of a folder with the dialect named in it.
 func each(t *testing.T, folder, ext string, run func(t *testing.T, d canon.Dialect, base string, content []byte)) {
@@ -62,15 +43,6 @@ func each(t *testing.T, folder, ext string, run func(t *testing.T, d canon.Diale
 	}
 }
 
-func pretty(t *testing.T, body []byte) string {
-	t.Helper()
-	var out bytes.Buffer
-	if err := json.Indent(&out, body, "", "  "); err != nil {
-		t.Fatalf("%v in %s", err, body)
-	}
-	return out.String() + "\n"
-}
-
 func TestPairsRequests(t *testing.T) {
 	each(t, "requests", ".json", func(t *testing.T, in canon.Dialect, base string, body []byte) {
 		r, err := in.In.ParseRequest(body)
@@ -88,9 +60,9 @@ func TestPairsRequests(t *testing.T) {
 				for _, h := range call.Headers {
 					text += h[0] + ": " + h[1] + "\n"
 				}
-				text += "\n" + pretty(t, call.Body) + "\ndropped: " + strings.Join(call.Dropped, ", ") + "\n"
+				text += "\n" + adaptertest.Indent(t, call.Body) + "\ndropped: " + strings.Join(call.Dropped, ", ") + "\n"
 			}
-			golden(t, base+"-"+out.Name+".txt", []byte(text))
+			adaptertest.File(t, base+"-"+out.Name+".txt", []byte(text))
 			if after, _ := json.Marshal(r); !bytes.Equal(before, after) {
 				t.Fatalf("%s changed the request", out.Name)
 			}
@@ -109,7 +81,7 @@ func TestPairsAnswers(t *testing.T) {
 				continue
 			}
 			answer := in.In.AppendResponse(nil, r, reply)
-			golden(t, base+"-"+in.Name+".txt", []byte(pretty(t, answer)))
+			adaptertest.File(t, base+"-"+in.Name+".txt", []byte(adaptertest.Indent(t, answer)))
 		}
 	})
 }
@@ -132,6 +104,13 @@ func transcribe(out canon.Dialect, in canon.Dialect, stream []byte, size int) []
 
 func TestPairsStreams(t *testing.T) {
 	each(t, "streams", ".sse", func(t *testing.T, out canon.Dialect, base string, stream []byte) {
+		want := fmt.Sprintf("(ended by line %d of %[1]d)\n", 1+bytes.Count(bytes.TrimRight(stream, "\n"), []byte("\n")))
+		if strings.HasPrefix(filepath.Base(base), "cut.") {
+			want = "(ended by no line)\n"
+		}
+		if got := adaptertest.Ending(t, out.Out.NewStreamDecoder, stream); got != want {
+			t.Errorf("%swant %s", got, want)
+		}
 		for _, in := range Catalog() {
 			if in.In == nil {
 				continue
@@ -142,7 +121,7 @@ func TestPairsStreams(t *testing.T) {
 					t.Fatalf("chunks of %d give another stream for %s:\n%s", size, in.Name, got)
 				}
 			}
-			golden(t, base+"-"+in.Name+".txt", whole)
+			adaptertest.File(t, base+"-"+in.Name+".txt", whole)
 			var lines sse.Reader
 			lines.Feed(whole, func(ev sse.Event) {
 				if len(ev.Data) > 0 && string(ev.Data) != "[DONE]" && !json.Valid(ev.Data) {
@@ -152,9 +131,14 @@ func TestPairsStreams(t *testing.T) {
 			if lines.Partial() {
 				t.Errorf("for %s the last event has no end", in.Name)
 			}
-			// Whatever the dialect, the caller's stream decodes to what the provider's did.
+			// Whatever the dialect, the caller's stream decodes to what the provider's did. Only
+			// reasoning that Anthropic did not sign is kept from its callers.
 			if in.Out != nil {
-				want, got := summary(out, stream), summary(in, whole)
+				origin := ""
+				if in.Name == "anthropic" {
+					origin = in.Name
+				}
+				want, got := summary(out, stream, origin), summary(in, whole, "")
 				if got != want {
 					t.Errorf("a %s caller reads\n%s\nthe provider said\n%s", in.Name, got, want)
 				}
@@ -163,8 +147,9 @@ func TestPairsStreams(t *testing.T) {
 	})
 }
 
-// summary is what a stream says when all of it has come.
-func summary(d canon.Dialect, stream []byte) string {
+// summary is what a stream says when all of it has come. An origin other than "" leaves out the
+// reasoning of any other.
+func summary(d canon.Dialect, stream []byte, origin string) string {
 	var text, reasoning, end string
 	var tools []string
 	dec := d.Out.NewStreamDecoder()
@@ -173,7 +158,9 @@ func summary(d canon.Dialect, stream []byte) string {
 		case canon.EventText:
 			text += ev.Text
 		case canon.EventReasoning:
-			reasoning += ev.Text
+			if origin == "" || ev.Origin == origin {
+				reasoning += ev.Text
+			}
 		case canon.EventToolStart:
 			tools = append(tools, ev.CallID+" "+ev.Name+" ")
 		case canon.EventToolDelta:

@@ -159,19 +159,22 @@ func sumActive(stats map[string]uint64) int {
 	return int(sum)
 }
 
-// WarmingClusters returns the number of clusters that Envoy knows but does not use yet, because
-// their endpoints or secrets have not arrived.
-func (a *Admin) WarmingClusters(ctx context.Context) (int, error) {
-	const name = "cluster_manager.warming_clusters"
-	stats, err := a.Stats(ctx, `^cluster_manager\.warming_clusters$`)
+// Warming returns the number of clusters and listeners that Envoy knows but does not use yet, because
+// their endpoints, routes or secrets have not arrived.
+func (a *Admin) Warming(ctx context.Context) (int, error) {
+	stats, err := a.Stats(ctx, `^(cluster_manager\.warming_clusters|listener_manager\.total_listeners_warming)$`)
 	if err != nil {
 		return 0, err
 	}
-	n, ok := stats[name]
-	if !ok {
-		return 0, fmt.Errorf("Envoy's /stats has no %s", name)
+	sum := uint64(0)
+	for _, name := range []string{"cluster_manager.warming_clusters", "listener_manager.total_listeners_warming"} {
+		n, ok := stats[name]
+		if !ok {
+			return 0, fmt.Errorf("Envoy's /stats has no %s", name)
+		}
+		sum += n
 	}
-	return int(n), nil
+	return int(sum), nil
 }
 
 // ConfigDump returns the configuration that Envoy runs, as JSON, with its endpoints if asked for.

@@ -90,8 +90,8 @@ func TestAdminErrors(t *testing.T) {
 	if _, err := admin.ConfigDump(t.Context(), false); !errors.As(err, &answer) || answer.Status != 400 || answer.Body != "bad request" {
 		t.Errorf("ConfigDump: %v", err)
 	}
-	if _, err := admin.WarmingClusters(t.Context()); err == nil || !strings.Contains(err.Error(), "not the JSON expected") {
-		t.Errorf("WarmingClusters: %v", err)
+	if _, err := admin.Warming(t.Context()); err == nil || !strings.Contains(err.Error(), "not the JSON expected") {
+		t.Errorf("Warming: %v", err)
 	}
 	if _, err := admin.Version(t.Context()); err == nil || !strings.Contains(err.Error(), `"odd"`) {
 		t.Errorf("Version: %v", err)
@@ -100,7 +100,7 @@ func TestAdminErrors(t *testing.T) {
 		status int
 		body   string
 	}{200, `{"stats":[]}`}
-	if _, err := admin.WarmingClusters(t.Context()); err == nil || !strings.Contains(err.Error(), "has no cluster_manager.warming_clusters") {
-		t.Errorf("WarmingClusters: %v", err)
+	if _, err := admin.Warming(t.Context()); err == nil || !strings.Contains(err.Error(), "has no cluster_manager.warming_clusters") {
+		t.Errorf("Warming: %v", err)
 	}
 }

@@ -38,8 +38,8 @@ func TestSupervisedEnvoyServes(t *testing.T) {
 	if v, err := f.admin.Version(ctx); err != nil || !v.AtLeast(minVersion) {
 		t.Errorf("Version() = %v, %v", v, err)
 	}
-	if n, err := f.admin.WarmingClusters(ctx); err != nil || n != 0 {
-		t.Errorf("WarmingClusters() = %d, %v", n, err)
+	if n, err := f.admin.Warming(ctx); err != nil || n != 0 {
+		t.Errorf("Warming() = %d, %v", n, err)
 	}
 	if n, err := f.admin.ActiveRequests(ctx); err != nil || n != 0 {
 		t.Errorf("ActiveRequests() = %d, %v", n, err)

@@ -1,83 +1,176 @@
 package extproc
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weir-dev/weir/adapters/canon"
-	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
 )
 
-const contentJSON = "application/json"
+// answer translates one attempt's answer. Server-sent events are translated as they come; everything else is held
+// until it is whole, because a provider may report a failure under status 200, and the caller's status
+// is only known then.
+//
+// It keeps nothing of the request: an answer may take minutes, and a prompt tens of MB.
+type answer struct {
+	in        canon.Inbound
+	out       canon.Outbound
+	reply     canon.Reply
+	stream    bool // the caller asked for one
+	dropped   []string
+	requestID string
 
-// refusal is the answer to a request that goes no further, in the caller's dialect.
-func refusal(d *canon.Dialect, e *canon.Error, requestID string, facts facts) *extprocv3.ProcessingResponse {
-	headers := []*corev3.HeaderValueOption{header("content-type", contentJSON)}
-	if c := identity.Challenge(e); c != "" {
-		headers = append(headers, header("www-authenticate", c))
-	}
-	if e.RetryAfter > 0 {
-		headers = append(headers, header("retry-after", seconds(e.RetryAfter)))
-	}
-	return immediate(e.HTTPStatus(), headers, d.In.AppendError(nil, e, requestID), "weir_"+string(e.Kind), d, facts)
+	status     int
+	retryAfter string
+	decoder    canon.StreamDecoder // nil unless the answer is a stream
+	encoder    canon.StreamEncoder
+	ended      bool // the stream has been told its end
+	buf        []byte
 }
 
-// immediate is an answer that Weir gives itself.
-func immediate(status int, headers []*corev3.HeaderValueOption, body []byte, details string, d *canon.Dialect, facts facts) *extprocv3.ProcessingResponse {
-	facts = append(facts, fact{wire.KeyImmediate, "true"}, fact{wire.KeyDialect, d.Name})
-	return &extprocv3.ProcessingResponse{
-		DynamicMetadata: facts.metadata(wire.DecisionNamespace),
-		Response: &extprocv3.ProcessingResponse_ImmediateResponse{ImmediateResponse: &extprocv3.ImmediateResponse{
-			Status:  &typev3.HttpStatus{Code: typev3.StatusCode(status)},
-			Headers: &extprocv3.HeaderMutation{SetHeaders: headers},
-			Body:    body,
-			Details: details,
-		}},
+func newAnswer(e *exchange, b *table.Backend, dropped []string, requestID string) *answer {
+	return &answer{
+		in: e.dialect.In, out: b.Dialect.Out, stream: e.stream, dropped: dropped, requestID: requestID,
+		reply: canon.Reply{Model: e.model, ID: e.id, Created: e.created.Unix(), IncludeUsage: e.request.IncludeUsage},
 	}
 }
 
-// facts become dynamic metadata. They never hold a secret: they end up in access logs.
-type facts []fact
+func (a *answer) onBody(b *extprocv3.HttpBody) *extprocv3.ProcessingResponse {
+	if a.decoder != nil {
+		return a.onChunk(b)
+	}
+	return a.onWhole(b.GetBody())
+}
 
-type fact struct{ key, value string }
-
-func (f facts) metadata(namespace string) *structpb.Struct {
-	fields := make(map[string]*structpb.Value, len(f))
-	for _, x := range f {
-		if x.value != "" {
-			fields[x.key] = structpb.NewStringValue(x.value)
+func (a *answer) onHeaders(h *extprocv3.HttpHeaders) *extprocv3.ProcessingResponse {
+	contentType := ""
+	headers := h.GetHeaders().GetHeaders()
+	for _, kv := range headers {
+		switch kv.GetKey() {
+		case ":status":
+			a.status, _ = strconv.Atoi(value(kv))
+		case "content-type":
+			contentType = value(kv)
+		case "retry-after":
+			a.retryAfter = value(kv)
 		}
 	}
-	return &structpb.Struct{Fields: map[string]*structpb.Value{
-		namespace: structpb.NewStructValue(&structpb.Struct{Fields: fields}),
+	common := &extprocv3.CommonResponse{}
+	resp := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_ResponseHeaders{
+		ResponseHeaders: &extprocv3.HeadersResponse{Response: common},
 	}}
-}
-
-func header(name, value string) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{
-		Header:       &corev3.HeaderValue{Key: name, RawValue: []byte(value)},
-		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	common.HeaderMutation = &extprocv3.HeaderMutation{RemoveHeaders: foreign(headers)}
+	if len(a.dropped) > 0 {
+		common.HeaderMutation.SetHeaders = append(common.HeaderMutation.SetHeaders, header("x-weir-dropped", join(a.dropped)))
 	}
-}
-
-// seconds rounds up: a client that comes back early is refused again.
-func seconds(d time.Duration) string {
-	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
-}
-
-// join is strings.Join that keeps what a header may carry.
-func join(list []string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 || r > 0x7e {
-			return '?'
+	set := func(h ...*corev3.HeaderValueOption) {
+		common.HeaderMutation.SetHeaders = append(common.HeaderMutation.SetHeaders, h...)
+	}
+	switch {
+	case h.GetEndOfStream():
+		// No body follows, so what the caller reads is made here.
+		status, body, _ := a.whole(nil)
+		set(header(":status", strconv.Itoa(status)), header("content-type", contentJSON), header("content-length", strconv.Itoa(len(body))))
+		common.Status = extprocv3.CommonResponse_CONTINUE_AND_REPLACE
+		common.BodyMutation = &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: body}}
+	case a.stream && a.status/100 == 2 && strings.HasPrefix(contentType, "text/event-stream"):
+		a.decoder = a.out.NewStreamDecoder()
+		a.encoder = a.in.NewStreamEncoder(a.reply)
+		set(header("content-type", "text/event-stream; charset=utf-8"), header("cache-control", "no-cache"))
+	default:
+		resp.ModeOverride = &filterv3.ProcessingMode{
+			ResponseHeaderMode: filterv3.ProcessingMode_SEND, ResponseBodyMode: filterv3.ProcessingMode_BUFFERED,
 		}
-		return r
-	}, strings.Join(list, ", "))
+	}
+	return resp
+}
+
+// kept are headers of a provider's answer that mean the same to every caller, and those that Envoy has added.
+var kept = map[string]bool{":status": true, "date": true, "retry-after": true, "retry-after-ms": true, "x-should-retry": true, "content-type": true,
+	wire.RouteHeader: true, wire.BackendHeader: true}
+
+// foreign lists the headers that belong to the provider's dialect or to the bytes that are replaced.
+func foreign(headers []*corev3.HeaderValue) []string {
+	out := make([]string, 0, len(headers))
+	for _, kv := range headers {
+		if name := kv.GetKey(); !kept[name] {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// onChunk translates what has come of a stream.
+func (a *answer) onChunk(b *extprocv3.HttpBody) *extprocv3.ProcessingResponse {
+	a.buf = a.buf[:0]
+	emit := func(ev *canon.Event) { a.buf = a.encoder.Append(a.buf, ev) }
+	if len(b.GetBody()) > 0 && !a.ended {
+		a.decoder.Feed(b.GetBody(), emit)
+	}
+	// A provider may say its last event and keep the connection open, or end with trailers.
+	if !a.ended && (b.GetEndOfStream() || a.decoder.Ended()) {
+		a.ended = true
+		a.decoder.End(emit)
+		a.buf = a.encoder.End(a.buf)
+	}
+	return bodyResponse(&extprocv3.CommonResponse{
+		BodyMutation: &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: a.buf}},
+	})
+}
+
+// onWhole translates an answer that is not a stream.
+func (a *answer) onWhole(provider []byte) *extprocv3.ProcessingResponse {
+	status, body, contentType := a.whole(provider)
+	return bodyResponse(&extprocv3.CommonResponse{
+		HeaderMutation: &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{
+			header(":status", strconv.Itoa(status)), header("content-type", contentType), header("content-length", strconv.Itoa(len(body))),
+		}},
+		BodyMutation: &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: body}},
+	})
+}
+
+// whole gives the caller's status, body and content type for a provider's.
+func (a *answer) whole(provider []byte) (status int, body []byte, contentType string) {
+	fail := func(err *canon.Error) (int, []byte, string) {
+		if err.Kind == canon.ErrAuthentication {
+			// The provider means the gateway's key, and may quote a part of it.
+			err.Message = "The backend refused the gateway's own credential; this is not about yours."
+		}
+		return err.HTTPStatus(), a.in.AppendError(nil, err, a.requestID), contentJSON
+	}
+	if a.status/100 != 2 {
+		return fail(a.out.ParseError(a.status, a.retryAfter, provider))
+	}
+	if isEventStream(provider) {
+		return fail(&canon.Error{Kind: canon.ErrBadGateway, Message: "The backend sent a stream that was not asked for."})
+	}
+	r, err := a.out.ParseResponse(provider)
+	if err != nil {
+		return fail(err)
+	}
+	if !a.stream {
+		return 200, a.in.AppendResponse(nil, r, a.reply), contentJSON
+	}
+	// The caller asked for a stream and the provider gave a whole answer: a stream of one step.
+	enc := a.in.NewStreamEncoder(a.reply)
+	r.Events(func(ev *canon.Event) { body = enc.Append(body, ev) })
+	return 200, enc.End(body), "text/event-stream; charset=utf-8"
+}
+
+func isEventStream(body []byte) bool {
+	body = bytes.TrimLeft(body, " \r\n\t")
+	return bytes.HasPrefix(body, []byte("data:")) || bytes.HasPrefix(body, []byte("event:"))
+}
+
+func bodyResponse(common *extprocv3.CommonResponse) *extprocv3.ProcessingResponse {
+	return &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_ResponseBody{
+		ResponseBody: &extprocv3.BodyResponse{Response: common},
+	}}
 }

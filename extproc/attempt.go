@@ -40,11 +40,10 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRe
 		}
 	}
 	decided := m.GetMetadataContext().GetFilterMetadata()[wire.DecisionNamespace].GetFields()
-	dialect := s.callerDialect(decided[wire.KeyDialect].GetStringValue())
 	e := s.exchanges.get(decided[wire.KeyExchange].GetStringValue())
 	if e == nil {
 		// Weir was restarted between the decision and this attempt, and what it kept is gone.
-		return refusal(dialect, &canon.Error{Kind: canon.ErrOverloaded, RetryAfter: time.Second,
+		return refusal(s.callerDialect(decided[wire.KeyDialect].GetStringValue()), &canon.Error{Kind: canon.ErrOverloaded, RetryAfter: time.Second,
 			Message: "The gateway was restarted while it handled this request; send it again."}, requestID, nil)
 	}
 	chain, backend := attributes(m)

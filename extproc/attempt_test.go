@@ -57,13 +57,13 @@ func contentLength(resp *extprocv3.ProcessingResponse) string {
 // attempt before has set and removed, the next must send what its own backend wants and nothing else.
 func TestAttemptsThroughEveryDialect(t *testing.T) {
 	r := newRig(t, allTable(t))
-	h := chatHeaders("openai-organization", "org-1", "x-stainless-lang", "go", "accept-encoding", "gzip", "cookie", "a=b",
+	h := chatHeaders("openai-beta", "b-1", "openai-organization", "org-1", "x-dashscope-workspace", "w", "via", "1.1 x", "x-stainless-lang", "go", "accept-encoding", "gzip", "cookie", "a=b",
 		"proxy-authorization", "Basic x", "user-agent", "test").with(":path", "/v1/chat/completions?trace=1")
 	d := decided(t, r, h, false, chatBody)
 	h = h.apply(d.first.GetRequestHeaders().GetResponse().GetHeaderMutation())
 
 	always := []string{":method=POST", "content-type=application/json", "x-request-id=req-1", "user-agent=test", "x-weir-rule=chain-of-all"}
-	openai := append([]string{"openai-organization=org-1", "x-stainless-lang=go"}, always...)
+	openai := append([]string{"openai-beta=b-1", "x-stainless-lang=go"}, always...)
 	steps := []struct {
 		backend, model string
 		headers        []string

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"mime"
 	"strings"
 	"time"
 	"unicode"
@@ -44,7 +45,7 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 		if err != nil {
 			return nil // Envoy closes or resets a stream that it needs no more
 		}
-		if d == nil || d.exchange == nil {
+		if d == nil || !d.more {
 			return fmt.Errorf("nothing more was asked for, got %T", m.GetRequest())
 		}
 		resp, err := d.next(s, m)
@@ -68,6 +69,8 @@ func (d *decision) next(s *Server, m *extprocv3.ProcessingRequest) (*extprocv3.P
 				d.answer = d.exchange.answerOf(value(kv))
 			}
 		}
+		s.exchanges.drop(d.exchange.id) // there will be no further attempt
+		d.exchange = nil
 		if d.answer == nil || !viaUpstream(m) {
 			return untouched(), nil
 		}
@@ -75,9 +78,6 @@ func (d *decision) next(s *Server, m *extprocv3.ProcessingRequest) (*extprocv3.P
 	case *extprocv3.ProcessingRequest_ResponseBody:
 		if d.answer == nil {
 			return nil, errors.New("an answer's body came that was not asked for")
-		}
-		if r.ResponseBody.GetEndOfStream() {
-			s.exchanges.drop(d.exchange.id) // there will be no further attempt
 		}
 		return d.answer.onBody(r.ResponseBody), nil
 	}
@@ -110,7 +110,8 @@ func untouched() *extprocv3.ProcessingResponse {
 type decision struct {
 	request  *request
 	dialect  *canon.Dialect
-	exchange *exchange // nil when no attempt will ask
+	exchange *exchange // nil when no attempt will ask, or none any more
+	more     bool      // bodies or an answer were asked for
 	parse    bool      // the body must be understood, not only kept
 	answer   *answer   // reads the answer; nil until it has come, and where it needs no translation
 	// untranslated says that some candidate speaks the caller's dialect.
@@ -161,7 +162,12 @@ func (s *Server) onHeaders(m *extprocv3.ProcessingRequest, now time.Time) (*extp
 		return refuse(&canon.Error{Kind: canon.ErrPermission, Param: "model",
 			Message: fmt.Sprintf("This credential may not use the model %q.", model)})
 	}
-	rule := t.Find(&table.Request{Method: r.method, Path: r.path, Query: r.query, Model: model, Labels: id.Labels, Header: r.header})
+	// The path as Classify has judged it: a trailing slash must not lead past a rule.
+	path := r.path
+	if len(path) > 1 {
+		path = strings.TrimSuffix(path, "/")
+	}
+	rule := t.Find(&table.Request{Method: r.method, Path: path, Query: r.query, Model: model, Labels: id.Labels, Header: r.header})
 	if rule == nil {
 		return refuse(&canon.Error{Kind: canon.ErrModelNotFound, Param: "model",
 			Message: fmt.Sprintf("No route serves the model %q on %s.", model, r.path)})
@@ -211,6 +217,9 @@ var peekErrors = map[string]canon.Error{
 	"duplicate_model":  {Param: "model", Message: `The request body has "model" more than once; which one counts cannot be told.`},
 	"duplicate_stream": {Param: "stream", Message: `The request body has "stream" more than once; which one counts cannot be told.`},
 	"escaped_key":      {Message: "The request body spells a top-level key with escapes; write it plainly."},
+	"too_deep":         {Message: "The request body nests deeper than 10000 levels."},
+	"key_not_ascii":    {Message: "The request body has a top-level key with characters outside ASCII."},
+	"unreadable":       {Kind: canon.ErrInternal, Message: "The gateway could not read the request body; send it again."},
 	"key_case":         {Message: `The request body has "model" or "stream" in another case; write it in lower case.`},
 	"long_model":       {Param: "model", Message: fmt.Sprintf("The model name is longer than %d bytes.", maxModelBytes)},
 	"long_stream":      {Param: "stream", Message: "stream must be true or false."},
@@ -229,8 +238,19 @@ func checkBody(r *request) (model string, streaming bool, _ *canon.Error) {
 		return "", false, &canon.Error{Kind: canon.ErrInvalidRequest, Status: 415,
 			Message: fmt.Sprintf("A request body of content-type %q is not read here; send application/json.", shorten(r.contentType))}
 	}
-	if e, ok := peekErrors[r.peek.err]; ok {
-		return invalid(e.Param, e.Message)
+	if c := charset(r.contentType); c != "" && !strings.EqualFold(c, "utf-8") && !strings.EqualFold(c, "us-ascii") {
+		return "", false, &canon.Error{Kind: canon.ErrInvalidRequest, Status: 415,
+			Message: fmt.Sprintf("A request body in the character set %q is not read here; send UTF-8.", shorten(c))}
+	}
+	if r.peek.err != "" {
+		e, ok := peekErrors[r.peek.err]
+		if !ok {
+			e.Message = "The request body cannot be read."
+		}
+		if e.Kind == "" {
+			e.Kind = canon.ErrInvalidRequest
+		}
+		return "", false, &e
 	}
 	if !r.peek.read {
 		return invalid("", "The request has no body; send a JSON object.")
@@ -261,6 +281,18 @@ func isJSON(contentType string) bool {
 	kind, _, _ := strings.Cut(contentType, ";")
 	kind = strings.ToLower(strings.TrimSpace(kind))
 	return kind == contentJSON || strings.HasSuffix(kind, "+json")
+}
+
+// charset is the parameter of a content type; "" where there is none.
+func charset(contentType string) string {
+	if !strings.Contains(contentType, ";") {
+		return ""
+	}
+	_, params, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return ""
+	}
+	return params["charset"]
 }
 
 func shorten(s string) string {
@@ -309,6 +341,7 @@ func (s *Server) proceed(t *table.Table, rule *table.Rule, v *table.Variant, mat
 		s.exchanges.put(d.exchange)
 		return resp, d
 	}
+	d.more = true
 	resp.ModeOverride = &filterv3.ProcessingMode{RequestBodyMode: filterv3.ProcessingMode_BUFFERED}
 	if translate {
 		resp.ModeOverride.ResponseHeaderMode = filterv3.ProcessingMode_SEND

@@ -20,7 +20,6 @@ type request struct {
 	contentType string
 	hosts       bool // more than one, which RFC 9112 section 3.2 forbids
 	upgrade     bool
-	endOfStream bool // there is no body
 	credentials identity.Headers
 	headers     []*corev3.HeaderValue
 
@@ -37,7 +36,7 @@ type peek struct {
 
 func readRequest(m *extprocv3.ProcessingRequest) *request {
 	h := m.GetRequestHeaders()
-	r := &request{endOfStream: h.GetEndOfStream(), headers: h.GetHeaders().GetHeaders()}
+	r := &request{headers: h.GetHeaders().GetHeaders()}
 	for _, kv := range r.headers {
 		switch kv.GetKey() {
 		case ":method":

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/extproc/table"
@@ -82,7 +85,16 @@ func (s *Server) InFlight() (requests int, bytes int64) { return s.exchanges.siz
 func (s *Server) Register(g *grpc.Server) { extprocv3.RegisterExternalProcessorServer(g, s) }
 
 // Process handles one ext_proc stream. Only the calls of attempts carry attributes.
-func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) error {
+// A panic ends the one request that made it: Envoy answers that one 503.
+func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.opts.Log.Error("a request made Weir panic", "panic", p, "stack", string(debug.Stack()))
+			err = status.Error(codes.Internal, "internal error")
+		} else if err != nil && stream.Context().Err() == nil {
+			s.opts.Log.Error("an exchange with Envoy went wrong", "error", err)
+		}
+	}()
 	first, err := stream.Recv()
 	if err != nil {
 		return nil // Envoy went away; nothing was asked

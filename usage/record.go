@@ -49,7 +49,7 @@ func record(e *accesslogv3.HTTPAccessLogEntry) Record {
 		FirstByte: length(c.GetTimeToFirstDownstreamTxByte(), nil),
 		Status:    int(e.GetResponse().GetResponseCode().GetValue()),
 		Details:   e.GetResponse().GetResponseCodeDetails(),
-		Aborted:   flags.GetDownstreamConnectionTermination() || strings.HasPrefix(e.GetResponse().GetResponseCodeDetails(), "downstream_remote_disconnect"),
+		Aborted:   flags.GetDownstreamConnectionTermination() || flags.GetDownstreamRemoteReset() || strings.HasPrefix(e.GetResponse().GetResponseCodeDetails(), "downstream_remote_disconnect"),
 		Immediate: fact(wire.KeyImmediate) == "true",
 		Stream:    fact(wire.KeyStream) == "true",
 		Dialect:   fact(wire.KeyDialect),

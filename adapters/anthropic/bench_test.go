@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/adaptertest"
 )
 
 // longRequest is about the size of what Claude Code sends: 60 turns, 20 tools, some 100 KB.
@@ -91,11 +92,11 @@ func BenchmarkParseResponse(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	body, _, _ := strings.Cut(string(text), ruler)
+	body, _ := adaptertest.Cut(text)
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := (outbound{}).ParseResponse([]byte(body)); err != nil {
+		if _, err := (outbound{}).ParseResponse(body); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -35,11 +35,10 @@ type builder struct {
 	disableThinking bool
 	effort          string
 
-	asUser     int         // the system message that is said as the user's, or -1
-	skipMarks  int         // cache boundaries to leave out, so that maxCacheMarks remain
-	trim       *canon.Part // the text that ends a final assistant turn
-	emptyCalls int         // calls without an id so far; results without one pair up in order
-	emptyDone  int
+	asUser    int         // the system message that is said as the user's, or -1
+	skipMarks int         // cache boundaries to leave out, so that maxCacheMarks remain
+	trim      *canon.Part // the text that ends a final assistant turn
+	ids       callIDs
 }
 
 // BuildCall implements canon.Outbound.

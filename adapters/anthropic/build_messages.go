@@ -1,10 +1,7 @@
 package anthropic
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/weir-dev/weir/adapters/canon"
@@ -262,7 +259,7 @@ func (b *builder) call(i int, assistant bool, call *canon.ToolCall) {
 		return
 	}
 	b.raw(`{"type":"tool_use","id":"`)
-	b.callID(call.ID, &b.emptyCalls)
+	b.raw(b.ids.call(call.ID))
 	b.raw(`","name":`)
 	b.str(historyName(call.Name))
 	b.raw(`,"input":`)
@@ -289,7 +286,7 @@ func (b *builder) result(i int, result *canon.ToolResult) {
 		return
 	}
 	b.raw(`{"type":"tool_result","tool_use_id":"`)
-	b.callID(result.ID, &b.emptyDone)
+	b.raw(b.ids.result(result.ID))
 	b.raw(`"`)
 	sep := `,"content":[`
 	for j := range result.Parts {
@@ -313,24 +310,6 @@ func (b *builder) result(i int, result *canon.ToolResult) {
 	}
 	if result.IsError {
 		b.raw(`,"is_error":true`)
-	}
-}
-
-// callID prints the id of a call or of its result. Anthropic takes ^[a-zA-Z0-9_-]+$; another id is
-// replaced by a digest of itself, so that call and result still match, in this request and the
-// next. Calls without an id match their results by order.
-func (b *builder) callID(id string, empty *int) {
-	switch {
-	case validName(id, 0):
-		b.raw(id)
-	case id == "":
-		b.raw("toolu_none_")
-		b.dst = strconv.AppendInt(b.dst, int64(*empty), 10)
-		*empty++
-	default:
-		sum := sha256.Sum256([]byte(id))
-		b.raw("toolu_")
-		b.dst = hex.AppendEncode(b.dst, sum[:12])
 	}
 }
 

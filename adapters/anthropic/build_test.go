@@ -258,6 +258,82 @@ func TestToolIDs(t *testing.T) {
 	}
 }
 
+// Calls are numbered anew in each answer by some servers, and Anthropic takes an id once.
+func TestToolIDsRepeat(t *testing.T) {
+	calls := func(ids ...string) (m canon.Message) {
+		m.Role = canon.RoleAssistant
+		for _, id := range ids {
+			m.Parts = append(m.Parts, canon.Part{Kind: canon.PartToolCall, Call: &canon.ToolCall{ID: id, Name: "f"}})
+		}
+		return m
+	}
+	result := func(id string) canon.Message {
+		return canon.Message{Role: canon.RoleTool, Parts: []canon.Part{{Kind: canon.PartToolResult, Result: &canon.ToolResult{ID: id}}}}
+	}
+	// Each turn's results, in the order of the calls they answer.
+	tests := []struct {
+		label string
+		msgs  []canon.Message
+		want  []int // for each result the number of its call
+	}{
+		{"each turn from 0", []canon.Message{calls("call_0", "call_1"), result("call_1"), result("call_0"), calls("call_0"), result("call_0"), calls("call_0"), result("call_0")}, []int{1, 0, 2, 3}},
+		{"twice in one turn", []canon.Message{calls("a", "a", "b"), result("a"), result("b"), result("a")}, []int{0, 2, 1}},
+		{"none at all", []canon.Message{calls("", ""), result(""), result(""), calls(""), result("")}, []int{0, 1, 2}},
+		{"refused ids", []canon.Message{calls("a.b"), result("a.b"), calls("a.b"), result("a.b")}, []int{0, 1}},
+		{"answered late", []canon.Message{calls("a"), result("a"), calls("a", "b"), result("b"), calls("c"), result("c"), result("a")}, []int{0, 2, 3, 1}},
+		{"what was made for another", []canon.Message{calls("a"), result("a"), calls("a"), result("a"), calls(digest("a#2")), result(digest("a#2"))}, []int{0, 1, 2}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.label, func(t *testing.T) {
+			var before []string // the ids of the shorter conversation
+			for n := 1; n <= len(tt.msgs); n++ {
+				call, err := outbound{}.BuildCall(&canon.Request{Messages: append(ask("q"), tt.msgs[:n]...)}, canon.CallOptions{Model: "m"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var body struct {
+					Messages []struct {
+						Content []struct {
+							ID        string `json:"id"`
+							ToolUseID string `json:"tool_use_id"`
+						}
+					}
+				}
+				if err := json.Unmarshal(call.Body, &body); err != nil {
+					t.Fatal(err)
+				}
+				var ids, used []string
+				var answered []int
+				for _, m := range body.Messages {
+					for _, c := range m.Content {
+						if c.ID != "" {
+							if slices.Contains(used, c.ID) || !validName(c.ID, 0) {
+								t.Errorf("the id %q, twice or refused, behind %q", c.ID, used)
+							}
+							used = append(used, c.ID)
+						}
+						if c.ToolUseID != "" {
+							answered = append(answered, slices.Index(used, c.ToolUseID))
+						}
+						ids = append(ids, c.ID+c.ToolUseID)
+					}
+				}
+				if !slices.Equal(answered, tt.want[:len(answered)]) {
+					t.Errorf("the results answer the calls %v, want %v", answered, tt.want)
+				}
+				if n == len(tt.msgs) && len(answered) != len(tt.want) {
+					t.Errorf("%d results, want %d", len(answered), len(tt.want))
+				}
+				// A longer conversation repeats the shorter one: prompts are cached by their beginning.
+				if !slices.Equal(ids[:len(before)], before) {
+					t.Errorf("%q became %q", before, ids)
+				}
+				before = ids
+			}
+		})
+	}
+}
+
 func TestSetModel(t *testing.T) {
 	got, err := outbound{}.SetModel([]byte(`{ "a" : {"model":"x"}, "model" : "y" ,"b":1.0}`), `n"w`)
 	if want := `{ "a" : {"model":"x"}, "model" : "n\"w" ,"b":1.0}`; err != nil || string(got) != want {
@@ -295,7 +371,10 @@ func TestDialect(t *testing.T) {
 func TestAppendResponseOddities(t *testing.T) {
 	r := &canon.Response{Finish: canon.FinishStop, Parts: []canon.Part{
 		{Text: ""},
+		// Anthropic would refuse to have these two back.
 		{Kind: canon.PartReasoning, Text: "hm", Signature: "foreign", Origin: "other"},
+		{Kind: canon.PartReasoning, Text: "unsigned", Origin: name},
+		{Kind: canon.PartReasoning, Text: "own", Signature: "s", Origin: name},
 		{Kind: canon.PartRefusal, Text: "no"},
 		{Kind: canon.PartToolCall, Call: &canon.ToolCall{Name: "f", Arguments: `{"a":1`}},
 		{Kind: canon.PartToolCall, Call: &canon.ToolCall{Name: "g", Arguments: ``}},
@@ -303,7 +382,7 @@ func TestAppendResponseOddities(t *testing.T) {
 	}}
 	got := string(inbound{}.AppendResponse(nil, r, testReply))
 	want := `{"id":"msg_reply1","type":"message","role":"assistant","model":"asked-for","content":[` +
-		`{"type":"thinking","thinking":"hm","signature":""},{"type":"text","text":"no"},` +
+		`{"type":"thinking","thinking":"own","signature":"s"},{"type":"text","text":"no"},` +
 		`{"type":"tool_use","id":"toolu_reply1_0","name":"f","input":{"_raw":"{\"a\":1"}},` +
 		`{"type":"tool_use","id":"toolu_reply1_1","name":"g","input":{}},` +
 		`{"type":"tool_use","id":"x:1","name":"h","input":{"b":2}}],` +

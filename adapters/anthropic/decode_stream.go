@@ -47,6 +47,9 @@ func (d *decoder) Feed(chunk []byte, emit func(*canon.Event)) {
 	}
 }
 
+// Ended implements canon.StreamDecoder.
+func (d *decoder) Ended() bool { return d.ended }
+
 // End implements canon.StreamDecoder.
 func (d *decoder) End(emit func(*canon.Event)) {
 	if !d.ended {
@@ -150,11 +153,7 @@ func (d *decoder) reasoning(emit func(*canon.Event), text, signature string) {
 	if text == "" && signature == "" {
 		return
 	}
-	ev := canon.Event{Kind: canon.EventReasoning, Text: text, Signature: signature}
-	if signature != "" {
-		ev.Origin = name
-	}
-	d.send(emit, ev)
+	d.send(emit, canon.Event{Kind: canon.EventReasoning, Text: text, Signature: signature, Origin: name})
 }
 
 func (d *decoder) blockDelta(data jsonx.Value, emit func(*canon.Event)) {

@@ -50,14 +50,15 @@ func appendMessageHead(dst []byte, id string, o canon.Reply) []byte {
 	return append(dst, ',')
 }
 
-// showable reports whether a part of an answer becomes a block. Empty text would be refused when
-// the caller sends it back.
+// showable reports whether a part of an answer becomes a block. Callers send every block back, and
+// Anthropic refuses a conversation with empty text in it, or with a thinking block that it did not
+// sign: another provider's reasoning stays out.
 func showable(part *canon.Part) bool {
 	switch part.Kind {
 	case canon.PartText, canon.PartRefusal:
 		return part.Text != ""
 	case canon.PartReasoning:
-		return part.Text != "" || ownSignature(part.Signature, part.Origin) != ""
+		return ownSignature(part.Signature, part.Origin) != ""
 	case canon.PartToolCall:
 		return part.Call != nil
 	}

@@ -79,8 +79,9 @@ func (e *encoder) Append(dst []byte, ev *canon.Event) []byte {
 			dst = e.write(dst, blockText, ev)
 		}
 	case canon.EventReasoning:
-		signature := ownSignature(ev.Signature, ev.Origin)
-		if ev.Text != "" || signature != "" {
+		// Only what Anthropic signs, as in showable. The signature comes last, so that the origin
+		// tells.
+		if ev.Origin == name && (ev.Text != "" || ev.Signature != "") {
 			dst = e.write(dst, blockThinking, ev)
 		}
 	case canon.EventToolStart:
@@ -147,7 +148,7 @@ func (e *encoder) busy() bool {
 func (e *encoder) write(dst []byte, kind blockKind, ev *canon.Event) []byte {
 	signature := ""
 	if kind == blockThinking {
-		signature = ownSignature(ev.Signature, ev.Origin)
+		signature = ev.Signature
 	}
 	if !e.busy() {
 		return e.writeBlock(dst, kind, ev.Text, signature)

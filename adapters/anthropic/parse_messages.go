@@ -213,8 +213,9 @@ func (p *parser) readToolResult(v jsonx.Value) (result *canon.ToolResult, mark b
 	return result, mark, nil
 }
 
-// readThinkingBlock reads a thinking block. One without a signature was not made by Anthropic: Weir
-// writes such blocks for other providers' reasoning. It has no Origin, so that it returns to none.
+// readThinkingBlock reads a thinking block. One without a signature was not made by Anthropic:
+// other gateways write such blocks for other providers' reasoning. It has no Origin, so that it
+// returns to none.
 func readThinkingBlock(v jsonx.Value, part *canon.Part) *canon.Error {
 	thinking, signature := v.Get("thinking"), v.Get("signature")
 	if thinking.Kind() != jsonx.String {

@@ -145,7 +145,7 @@ func (outbound) ParseError(status int, retryAfter string, body []byte) *canon.Er
 	}
 	if e == nil {
 		// A proxy's page or nothing at all: what it says is not for callers.
-		e = &canon.Error{Kind: statusKind(status),
+		e = &canon.Error{Kind: canon.KindOfAnswer(status),
 			Message: fmt.Sprintf("the provider answered with status %d and a body that is no Anthropic error", status)}
 	}
 	// The client keeps a status of its own where it says more than the kind does (422 is one).
@@ -163,7 +163,7 @@ func readError(status int, root jsonx.Value) *canon.Error {
 	e := &canon.Error{Code: inner.Get("type").Str(), Message: inner.Get("message").Str()}
 	var known bool
 	if e.Kind, known = errorKind(e.Code); !known {
-		e.Kind = statusKind(status)
+		e.Kind = canon.KindOfAnswer(status)
 	}
 	if e.Kind == canon.ErrNotFound && strings.HasPrefix(e.Message, "model:") {
 		e.Kind = canon.ErrModelNotFound
@@ -203,16 +203,4 @@ func errorKind(word string) (canon.ErrorKind, bool) {
 		return canon.ErrOverloaded, true
 	}
 	return "", false
-}
-
-// statusKind is canon.KindOf, for answers that a provider should never give as well: redirects and
-// 5xx without an Anthropic error come from something in between.
-func statusKind(status int) canon.ErrorKind {
-	if status == 0 || status == 500 {
-		return canon.ErrInternal
-	}
-	if kind := canon.KindOf(status); kind != canon.ErrInternal {
-		return kind
-	}
-	return canon.ErrBadGateway
 }

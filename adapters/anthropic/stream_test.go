@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/adaptertest"
 	"github.com/weir-dev/weir/adapters/sse"
 )
 
@@ -130,7 +131,11 @@ func events(seed []byte) (evs []*canon.Event, text, thinking string, args []stri
 			evs = append(evs, &canon.Event{Kind: canon.EventText, Text: word})
 			text += word
 		case 2:
-			evs = append(evs, &canon.Event{Kind: canon.EventReasoning, Text: word})
+			if n%3 == 0 {
+				evs = append(evs, &canon.Event{Kind: canon.EventReasoning, Text: word}) // another provider's
+				continue
+			}
+			evs = append(evs, &canon.Event{Kind: canon.EventReasoning, Text: word, Origin: name})
 			thinking += word
 		case 3:
 			evs = append(evs, &canon.Event{Kind: canon.EventReasoning, Signature: "s" + word, Origin: name})
@@ -185,7 +190,7 @@ func FuzzStreamEncoder(f *testing.F) {
 		if len(calls) != len(args) {
 			t.Fatalf("%d calls, want %d", len(calls), len(args))
 		}
-		checkOrder(t, decode(encode(evs, true)))
+		adaptertest.CheckOrder(t, decode(t, encode(evs, true)))
 		for k := range args {
 			// White space behind a complete object may be lost with its closed block.
 			if strings.TrimSpace(calls[k].text) != strings.TrimSpace(args[k]) {
@@ -201,51 +206,16 @@ func FuzzStreamDecoder(f *testing.F) {
 	f.Add([]byte("event: error\ndata: {}\n\n"), 1, 2)
 	f.Add([]byte(": c\r\rdata\n\ndata: [1,2]\n\n"), 4, 5)
 	f.Fuzz(func(t *testing.T, stream []byte, a, b int) {
-		whole := decode(stream)
+		whole := decode(t, stream)
 		a, b = clamp(a, len(stream)), clamp(b, len(stream))
 		if a > b {
 			a, b = b, a
 		}
-		if got := decode(stream[:a], stream[a:b], stream[b:]); got != whole {
+		if got := decode(t, stream[:a], stream[a:b], stream[b:]); got != whole {
 			t.Fatalf("cut at %d and %d gives\n%s\nuncut\n%s", a, b, got, whole)
 		}
-		checkOrder(t, whole)
+		adaptertest.CheckOrder(t, whole)
 	})
-}
-
-// checkOrder verifies the order that canon.EventKind promises to encoders.
-func checkOrder(t *testing.T, lines string) {
-	t.Helper()
-	words := strings.Split(strings.TrimSpace(lines), "\n")
-	state := 0 // 0 before start, 1 deltas, 2 after finish, 3 after usage, 4 ended
-	tools := 0
-	for _, l := range words {
-		word, rest, _ := strings.Cut(l, " ")
-		switch {
-		case state == 4:
-			t.Fatalf("%q after an error", l)
-		case word == "error":
-			state = 4
-		case word == "ping":
-		case word == "start" && state == 0:
-			state = 1
-		case word == "finish" && state == 1:
-			state = 2
-		case word == "usage" && state == 2:
-			state = 3
-		case state == 1 && word == "tool":
-			if !strings.HasPrefix(rest, string(rune('0'+tools%10))) && tools < 10 {
-				t.Fatalf("%q is not call number %d", l, tools)
-			}
-			tools++
-		case state == 1 && (word == "text" || word == "reasoning" || word == "args"):
-		default:
-			t.Fatalf("%q in state %d of\n%s", l, state, lines)
-		}
-	}
-	if state < 2 {
-		t.Fatalf("neither finish nor error:\n%s", lines)
-	}
 }
 
 func clamp(n, limit int) int { return max(0, min(n, limit)) }
@@ -282,8 +252,8 @@ func FuzzParseRequest(f *testing.F) {
 func TestDecoderReportsTooLargeEvents(t *testing.T) {
 	dec := &decoder{reader: sse.Reader{Max: 64}}
 	var got []string
-	dec.Feed([]byte("data: "+strings.Repeat("x", 100)), func(ev *canon.Event) { got = append(got, line(ev)) })
-	dec.End(func(ev *canon.Event) { got = append(got, line(ev)) })
+	dec.Feed([]byte("data: "+strings.Repeat("x", 100)), func(ev *canon.Event) { got = append(got, adaptertest.Line(ev)) })
+	dec.End(func(ev *canon.Event) { got = append(got, adaptertest.Line(ev)) })
 	if len(got) != 1 || !strings.HasPrefix(got[0], `error "bad_gateway"`) {
 		t.Errorf("got %q, want one bad_gateway", got)
 	}
@@ -291,7 +261,7 @@ func TestDecoderReportsTooLargeEvents(t *testing.T) {
 
 // What goes through decoder and encoder says the same to the next decoder.
 func TestStreamRoundTrip(t *testing.T) {
-	golden(t, "decode", func(t *testing.T, in []byte) string {
+	adaptertest.Folder(t, "decode", func(t *testing.T, in []byte) string {
 		var out []byte
 		enc := inbound{}.NewStreamEncoder(testReply)
 		emit := func(ev *canon.Event) { out = enc.Append(out, ev) }
@@ -300,7 +270,7 @@ func TestStreamRoundTrip(t *testing.T) {
 		dec.End(emit)
 		out = enc.End(out)
 		checkStream(t, out)
-		first, second := decode(append(in, "\n\n"...)), decode(out)
+		first, second := decode(t, append(in, "\n\n"...)), decode(t, out)
 		strip := func(s string) (lines []string) {
 			for _, l := range strings.Split(s, "\n") {
 				// The encoder answers for its own caller: model, ids and the kinds that share a type.
@@ -313,7 +283,7 @@ func TestStreamRoundTrip(t *testing.T) {
 		if got, want := strip(second), strip(first); !slices.Equal(got, want) {
 			t.Errorf("after a round trip\n%q\nbefore\n%q", got, want)
 		}
-		return first
+		return first + adaptertest.Ending(t, outbound{}.NewStreamDecoder, append(in, "\n\n"...))
 	})
 }
 

@@ -145,8 +145,14 @@ type StreamDecoder interface {
 	// Feed reads a chunk, cut anywhere (inside a rune, inside a line), and calls emit for each
 	// event in it. The event and its strings are valid only during the call.
 	Feed(chunk []byte, emit func(*Event))
-	// End is called once when the provider closed the stream; it emits an EventError
-	// (ErrBadGateway) if the stream had not come to its proper end.
+	// Ended is true once the provider has said its last event, or after an EventError: what may still
+	// come changes nothing, and Feed ignores it. The caller then calls End, without waiting for the
+	// connection: an HTTP/2 answer may end with trailers, or be held open. A decoder that cannot tell
+	// (its provider left out the last event, which some do) stays false, and End decides.
+	Ended() bool
+	// End is called once, when the provider closed the stream or Ended has become true. It emits what
+	// is still due, or an EventError (ErrBadGateway) if the stream had not come to its proper end.
+	// After an EventError it emits nothing.
 	End(emit func(*Event))
 }
 

@@ -93,3 +93,16 @@ func KindOf(status int) ErrorKind {
 	}
 	return ErrInternal
 }
+
+// KindOfAnswer is KindOf, for answers that a provider should never give as well: redirects and 5xx
+// without an error of its own come from something in between. Status 0 means that there is none, as
+// in a stream.
+func KindOfAnswer(status int) ErrorKind {
+	if status == 0 || status == 500 {
+		return ErrInternal
+	}
+	if kind := KindOf(status); kind != ErrInternal {
+		return kind
+	}
+	return ErrBadGateway
+}

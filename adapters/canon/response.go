@@ -63,7 +63,7 @@ type Event struct {
 	Name   string
 
 	Signature string
-	Origin    string // the dialect Signature belongs to
+	Origin    string // the dialect that signs the reasoning, "" where none does
 
 	Finish       FinishReason
 	StopSequence string

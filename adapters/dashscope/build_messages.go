@@ -2,10 +2,18 @@ package dashscope
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/adapters/jsonx"
+)
+
+// DashScope refuses a user's or a tool's message without text, which other providers take. Leaving
+// it out would leave a call unanswered, or an answer as the last turn, so these stand in for it.
+const (
+	noOutput = "(no output)" // of a tool
+	noText   = "(no text)"   // of the user
 )
 
 func isSystem(r canon.Role) bool { return r == canon.RoleSystem || r == canon.RoleDeveloper }
@@ -26,7 +34,9 @@ func (b *builder) messages() {
 			b.drop("messages.name")
 		}
 		if !isSystem(msgs[i].Role) {
-			turns++
+			if speaks(&msgs[i]) {
+				turns++
+			}
 			continue
 		}
 		for _, p := range msgs[i].Parts {
@@ -55,7 +65,7 @@ func (b *builder) messages() {
 	var images []canon.Part // of tool results, which can hold text only
 	for i := range msgs {
 		m := &msgs[i]
-		if isSystem(m.Role) {
+		if isSystem(m.Role) || !speaks(m) {
 			continue
 		}
 		if m.Role != canon.RoleTool && len(images) > 0 {
@@ -77,7 +87,11 @@ func (b *builder) messages() {
 		default:
 			next()
 			b.raw(`{"role":"user","content":`)
-			b.content(i, m.Parts)
+			parts := m.Parts
+			if !hasText(parts) && !hasImage(parts) {
+				parts = []canon.Part{{Text: noText}}
+			}
+			b.content(i, parts)
 			b.raw(`}`)
 		}
 	}
@@ -85,6 +99,15 @@ func (b *builder) messages() {
 		next()
 		b.toolImages(len(msgs)-1, images)
 	}
+}
+
+// speaks reports whether a message is said at all: a turn of the assistant's that holds neither text
+// nor calls (an answer that was all reasoning, say) is not. Two turns of the user's in a row are
+// taken.
+func speaks(m *canon.Message) bool {
+	return m.Role != canon.RoleAssistant || hasText(m.Parts) || slices.ContainsFunc(m.Parts, func(p canon.Part) bool {
+		return p.Kind == canon.PartImage || p.Kind == canon.PartToolCall && p.Call != nil
+	})
 }
 
 // toolImages hands the images of tool results on in a user message of their own.
@@ -126,7 +149,7 @@ func (b *builder) content(i int, parts []canon.Part) {
 		sep = `,`
 	}
 	if sep == `[` {
-		b.raw(sep)
+		b.raw(`[{"text":""}`) // beside calls; an array must not be empty
 	}
 	b.raw(`]`)
 }
@@ -157,6 +180,10 @@ func joined(parts []canon.Part) string {
 
 func isText(p *canon.Part) bool {
 	return (p.Kind == canon.PartText || p.Kind == canon.PartRefusal) && p.Text != ""
+}
+
+func hasText(parts []canon.Part) bool {
+	return slices.ContainsFunc(parts, func(p canon.Part) bool { return isText(&p) })
 }
 
 func (b *builder) image(i int, img *canon.Image) {
@@ -221,6 +248,13 @@ func (b *builder) arguments(text string) {
 // result prints a tool message and collects the images of it.
 func (b *builder) result(r *canon.ToolResult, images []canon.Part) []canon.Part {
 	text := joined(r.Parts)
+	switch {
+	case text != "":
+	case hasImage(r.Parts):
+		text = "(an image, in a message below)"
+	default:
+		text = noOutput
+	}
 	if r.IsError {
 		text = "Error: " + text // there is no field for it
 	}
@@ -228,9 +262,6 @@ func (b *builder) result(r *canon.ToolResult, images []canon.Part) []canon.Part 
 		if r.Parts[i].Kind == canon.PartImage {
 			images = append(images, r.Parts[i])
 		}
-	}
-	if text == "" && hasImage(r.Parts) {
-		text = "(an image, in a message below)"
 	}
 	b.raw(`{"role":"tool","tool_call_id":`)
 	b.str(r.ID)

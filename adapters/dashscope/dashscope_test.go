@@ -9,8 +9,15 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/adaptertest"
 	"github.com/weir-dev/weir/adapters/sse"
 )
+
+// decode feeds the stream in the given pieces and prints the events.
+func decode(t testing.TB, pieces ...[]byte) string {
+	t.Helper()
+	return adaptertest.Decode(t, outbound{}.NewStreamDecoder(), adaptertest.Line, pieces...)
+}
 
 func ptr[T any](v T) *T { return &v }
 
@@ -20,7 +27,7 @@ func ask(text string) []canon.Message {
 
 // The input is the model on a line of its own, then a canon.Request as JSON.
 func TestBuildCallGolden(t *testing.T) {
-	golden(t, "call", func(t *testing.T, in []byte) string {
+	adaptertest.Folder(t, "call", func(t *testing.T, in []byte) string {
 		model, body, _ := strings.Cut(string(in), "\n")
 		req := &canon.Request{}
 		if err := json.Unmarshal([]byte(body), req); err != nil {
@@ -34,26 +41,26 @@ func TestBuildCallGolden(t *testing.T) {
 		if err != nil {
 			return fmt.Sprintf("error %s param=%s\n%s", err.Kind, err.Param, err.Message)
 		}
-		return fmt.Sprintf("POST %s\nheaders %v\ndropped %v\n%s", call.Path, call.Headers, call.Dropped, indent(t, call.Body))
+		return fmt.Sprintf("POST %s\nheaders %v\ndropped %v\n%s", call.Path, call.Headers, call.Dropped, adaptertest.Indent(t, call.Body))
 	})
 }
 
 func TestStreamDecoderGolden(t *testing.T) {
-	golden(t, "decode", func(t *testing.T, in []byte) string {
+	adaptertest.Folder(t, "decode", func(t *testing.T, in []byte) string {
 		stream := append(in, "\n\n"...)
-		whole := decode(stream)
+		whole := decode(t, stream)
 		for cut := range stream {
-			if got := decode(stream[:cut], stream[cut:]); got != whole {
+			if got := decode(t, stream[:cut], stream[cut:]); got != whole {
 				t.Fatalf("cut at %d gives\n%s\nuncut\n%s", cut, got, whole)
 			}
 		}
-		checkOrder(t, whole)
-		return whole
+		adaptertest.CheckOrder(t, whole)
+		return whole + adaptertest.Ending(t, outbound{}.NewStreamDecoder, stream)
 	})
 }
 
 func TestParseResponseGolden(t *testing.T) {
-	golden(t, "response", func(t *testing.T, in []byte) string {
+	adaptertest.Folder(t, "response", func(t *testing.T, in []byte) string {
 		r, err := outbound{}.ParseResponse(in)
 		if err != nil {
 			return fmt.Sprintf("error %s code=%s\n%s", err.Kind, err.Code, err.Message)
@@ -195,6 +202,7 @@ func TestBuildCallRefuses(t *testing.T) {
 	}{
 		{canon.Request{}, "at least one message"},
 		{canon.Request{Messages: []canon.Message{{Role: canon.RoleSystem}}}, "at least one message"},
+		{canon.Request{Messages: []canon.Message{{Role: canon.RoleAssistant, Parts: []canon.Part{{Text: ""}}}}}, "at least one message"},
 		{canon.Request{Messages: []canon.Message{image(canon.RoleSystem, &canon.Image{URL: "https://x/y"})}}, "text only"},
 		{canon.Request{Messages: []canon.Message{image(canon.RoleAssistant, &canon.Image{URL: "https://x/y"})}}, "no image"},
 		{canon.Request{Messages: []canon.Message{image(canon.RoleUser, nil)}}, "image without content"},
@@ -283,7 +291,7 @@ func TestCallsWithoutIndex(t *testing.T) {
 	frame := func(calls, finish string) []byte {
 		return []byte(`data:{"output":{"choices":[{"message":{"content":"","tool_calls":[` + calls + `]},"finish_reason":"` + finish + `"}]}}` + "\n\n")
 	}
-	got := decode(
+	got := decode(t,
 		frame(`{"id":"a","function":{"name":"f","arguments":"{"}}`, "null"),
 		frame(`{"function":{"arguments":"}"}},{"id":"b","function":{"name":"g","arguments":"{\"x\":"}}`, "null"),
 		frame(`{"id":"b","function":{"arguments":"1}"}}`, "stop"),
@@ -304,7 +312,7 @@ func TestPlainAnswers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		body := []byte(tt.body)
-		for _, got := range []string{decode(body), decode(body[:len(body)/2], body[len(body)/2:])} {
+		for _, got := range []string{decode(t, body), decode(t, body[:len(body)/2], body[len(body)/2:])} {
 			if !strings.HasPrefix(got, tt.want) || strings.Count(got, "\n") != 1 {
 				t.Errorf("%.60q: got %q, want %q", tt.body, got, tt.want)
 			}
@@ -315,43 +323,10 @@ func TestPlainAnswers(t *testing.T) {
 func TestDecoderReportsTooLargeEvents(t *testing.T) {
 	dec := &decoder{reader: sse.Reader{Max: 64}}
 	var got []string
-	dec.Feed([]byte("data: "+strings.Repeat("x", 100)), func(ev *canon.Event) { got = append(got, line(ev)) })
-	dec.End(func(ev *canon.Event) { got = append(got, line(ev)) })
+	dec.Feed([]byte("data: "+strings.Repeat("x", 100)), func(ev *canon.Event) { got = append(got, adaptertest.Line(ev)) })
+	dec.End(func(ev *canon.Event) { got = append(got, adaptertest.Line(ev)) })
 	if len(got) != 1 || !strings.HasPrefix(got[0], `error "bad_gateway"`) {
 		t.Errorf("got %q, want one bad_gateway", got)
-	}
-}
-
-// checkOrder verifies the order that canon.EventKind promises to encoders, and that the arguments
-// of every call are told before the finish.
-func checkOrder(t *testing.T, lines string) {
-	t.Helper()
-	state, tools := 0, 0 // 0 before start, 1 deltas, 2 after finish, 3 after usage, 4 ended
-	for _, l := range strings.Split(strings.TrimSpace(lines), "\n") {
-		word, rest, _ := strings.Cut(l, " ")
-		switch {
-		case state == 4:
-			t.Fatalf("%q after an error", l)
-		case word == "error":
-			state = 4
-		case word == "start" && state == 0:
-			state = 1
-		case word == "finish" && state == 1:
-			state = 2
-		case word == "usage" && state == 2:
-			state = 3
-		case state == 1 && word == "tool":
-			if !strings.HasPrefix(rest, fmt.Sprintf("%d ", tools)) {
-				t.Fatalf("%q is not call number %d", l, tools)
-			}
-			tools++
-		case state == 1 && (word == "text" || word == "reasoning" || word == "args"):
-		default:
-			t.Fatalf("%q in state %d of\n%s", l, state, lines)
-		}
-	}
-	if state < 2 {
-		t.Fatalf("neither finish nor error:\n%s", lines)
 	}
 }
 
@@ -361,15 +336,15 @@ func FuzzStreamDecoder(f *testing.F) {
 	f.Add([]byte(" \n{\"code\":\"Throttling\"}"), 1, 2)
 	f.Add([]byte("data:{\"output\":{\"text\":\"\\u00e9\",\"finish_reason\":\"null\"},\"usage\":{\"input_tokens\":1}}\r\n\r\n"), 30, 31)
 	f.Fuzz(func(t *testing.T, stream []byte, a, b int) {
-		whole := decode(stream)
+		whole := decode(t, stream)
 		a, b = max(0, min(a, len(stream))), max(0, min(b, len(stream)))
 		if a > b {
 			a, b = b, a
 		}
-		if got := decode(stream[:a], stream[a:b], stream[b:]); got != whole {
+		if got := decode(t, stream[:a], stream[a:b], stream[b:]); got != whole {
 			t.Fatalf("cut at %d and %d gives\n%s\nuncut\n%s", a, b, got, whole)
 		}
-		checkOrder(t, whole)
+		adaptertest.CheckOrder(t, whole)
 	})
 }
 

@@ -24,7 +24,7 @@ type decoder struct {
 
 	started  bool
 	finished bool // a real finish reason came
-	ended    bool // an error or the end was told
+	ended    bool // an error, or all there is, was told
 	usage    *canon.Usage
 	calls    []call
 }
@@ -72,15 +72,24 @@ func (d *decoder) Feed(chunk []byte, emit func(*canon.Event)) {
 	}
 }
 
+// Ended implements canon.StreamDecoder. The protocol has no last event: a stream is over when both the
+// finish reason and, in its frame or a later one, a usage have come. Usage is cumulative and the
+// finish comes with the last token, so that this usage is the whole one; an earlier frame's is not.
+func (d *decoder) Ended() bool { return d.ended }
+
 // End implements canon.StreamDecoder.
 func (d *decoder) End(emit func(*canon.Event)) {
-	if d.ended {
-		return
-	}
-	if d.plain != nil {
+	switch {
+	case d.ended:
+	case d.plain != nil:
 		d.fail(emit, plainError(d.plain))
-		return
+	default:
+		d.end(emit)
 	}
+}
+
+// end closes the stream: after the last frame, at a [DONE], or at its last byte.
+func (d *decoder) end(emit func(*canon.Event)) {
 	if !d.finished {
 		d.fail(emit, badGateway("the provider's stream ended before the answer was complete (no finish_reason)"))
 		return
@@ -112,7 +121,8 @@ func (d *decoder) fail(emit func(*canon.Event), err *canon.Error) {
 }
 
 func (d *decoder) frame(ev sse.Event, emit func(*canon.Event)) {
-	if string(ev.Data) == "[DONE]" {
+	if string(ev.Data) == "[DONE]" { // not DashScope's own, but proxies add it
+		d.end(emit)
 		return
 	}
 	status := statusComment(ev.Comment)
@@ -130,12 +140,20 @@ func (d *decoder) frame(ev sse.Event, emit func(*canon.Event)) {
 		d.fail(emit, readError(status, root))
 		return
 	}
-	if usage := readUsage(root.Get("usage")); usage != nil {
+	usage := readUsage(root.Get("usage"))
+	if usage != nil {
 		d.usage = usage // cumulative: the last one counts
 	}
-	if d.finished {
-		return
+	if !d.finished {
+		d.output(root, emit)
 	}
+	if d.finished && usage != nil {
+		d.end(emit)
+	}
+}
+
+// output tells what is new in a frame.
+func (d *decoder) output(root jsonx.Value, emit func(*canon.Event)) {
 	if !d.started {
 		d.started = true
 		d.send(emit, canon.Event{Kind: canon.EventStart, ID: root.Get("request_id").Str(), Usage: inputOnly(d.usage)})

@@ -19,7 +19,7 @@ func (outbound) ParseError(status int, retryAfter string, body []byte) *canon.Er
 	}
 	if e == nil {
 		// A proxy's page or nothing at all: what it says is not for callers.
-		e = &canon.Error{Kind: statusKind(status),
+		e = &canon.Error{Kind: canon.KindOfAnswer(status),
 			Message: fmt.Sprintf("the provider answered with status %d and a body that is no DashScope error", status)}
 	}
 	// The client keeps a status of its own where it says more than the kind does (422 is one).
@@ -58,7 +58,7 @@ func readError(status int, root jsonx.Value) *canon.Error {
 	e := &canon.Error{Code: codeOf(root.Get("code")), Message: root.Get("message").Str()}
 	var known bool
 	if e.Kind, known = codeKind(e.Code); !known {
-		e.Kind = statusKind(status)
+		e.Kind = canon.KindOfAnswer(status)
 	}
 	switch {
 	case e.Message == "" && e.Code == "":
@@ -111,16 +111,4 @@ func codeKind(code string) (canon.ErrorKind, bool) {
 		return canon.ErrInternal, true
 	}
 	return "", false
-}
-
-// statusKind is canon.KindOf, for answers that a provider should never give as well: redirects and
-// 5xx without an error of its own come from something in between.
-func statusKind(status int) canon.ErrorKind {
-	if status == 0 || status == 500 {
-		return canon.ErrInternal
-	}
-	if kind := canon.KindOf(status); kind != canon.ErrInternal {
-		return kind
-	}
-	return canon.ErrBadGateway
 }

@@ -3,44 +3,14 @@ package openai
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/adaptertest"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-// golden compares got with a file, or writes it with -update.
-func golden(t *testing.T, file string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("%s differs (go test -update rewrites it):\n%s", file, got)
-	}
-}
-
-func indent(t *testing.T, body []byte) []byte {
-	t.Helper()
-	var out bytes.Buffer
-	if err := json.Indent(&out, body, "", "  "); err != nil {
-		t.Fatalf("%v in %s", err, body)
-	}
-	out.WriteByte('\n')
-	return out.Bytes()
-}
 
 // sparse leaves the unset fields out of a printed canon value.
 func sparse(text []byte) []byte {
@@ -74,14 +44,13 @@ func TestRequests(t *testing.T) {
 				t.Fatal(e)
 			}
 			before, _ := json.MarshalIndent(r, "", "  ")
-			golden(t, base+".canon.txt", sparse(before))
+			adaptertest.File(t, base+".canon.txt", sparse(before))
 			call, e := outbound{}.BuildCall(r, canon.CallOptions{Model: "provider-model"})
 			if e != nil {
 				t.Fatal(e)
 			}
-			out := indent(t, call.Body)
-			out = append(out, "path: "+call.Path+"\ndropped: "+strings.Join(call.Dropped, ", ")+"\n"...)
-			golden(t, base+".call.txt", out)
+			out := adaptertest.Indent(t, call.Body) + "path: " + call.Path + "\ndropped: " + strings.Join(call.Dropped, ", ") + "\n"
+			adaptertest.File(t, base+".call.txt", []byte(out))
 			if after, _ := json.MarshalIndent(r, "", "  "); !bytes.Equal(before, after) {
 				t.Error("BuildCall changed the request")
 			}
@@ -195,10 +164,17 @@ func TestParseRequestRefuses(t *testing.T) {
 
 // TestNotTranslatable tells what OpenAI itself would serve from what nobody would.
 func TestNotTranslatable(t *testing.T) {
+	called := func(arguments string) string {
+		return `{"model":"m","messages":[{"role":"assistant","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":` +
+			arguments + `}}]},{"role":"tool","tool_call_id":"1","content":"x"}]}`
+	}
 	for body, code := range map[string]string{
-		`{"model":"m","messages":[{"role":"user","content":"x"}],"n":2}`:                                         canon.CodeNotTranslatable,
-		`{"model":"m","messages":[{"role":"user","content":"x"}],"n":"2"}`:                                       "",
-		`{"model":"m","messages":[{"role":"user","content":[{"type":"file","file":{}}]}]}`:                       canon.CodeNotTranslatable,
+		`{"model":"m","messages":[{"role":"user","content":"x"}],"n":2}`:                   canon.CodeNotTranslatable,
+		`{"model":"m","messages":[{"role":"user","content":"x"}],"n":"2"}`:                 "",
+		`{"model":"m","messages":[{"role":"user","content":[{"type":"file","file":{}}]}]}`: canon.CodeNotTranslatable,
+		called(`"{\"a"`): canon.CodeNotTranslatable,
+		called(`"7"`):    canon.CodeNotTranslatable,
+		called(`{}`):     "",
 		`{"model":"m","messages":[{"role":"user","content":[{"type":"odd"}]}]}`:                                  "",
 		`{"model":"m","messages":[{"role":"user","content":"x"}],"tools":[{"type":"custom","custom":{}}]}`:       canon.CodeNotTranslatable,
 		`{"model":"m","messages":[{"role":"user","content":"x"}],"tools":[{"type":"function","function":null}]}`: "",

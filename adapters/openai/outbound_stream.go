@@ -14,7 +14,8 @@ func (outbound) NewStreamDecoder() canon.StreamDecoder {
 }
 
 // decoder turns chunks into events. A stream is whole when a finish_reason has come; [DONE] is
-// neither needed nor enough, since proxies add it to streams that broke off.
+// neither needed nor enough, since proxies add it to streams that broke off. But only [DONE] ends
+// it: the usage comes after the finish_reason.
 type decoder struct {
 	lines   sse.Reader
 	onEvent func(sse.Event) // the method value, made once
@@ -43,6 +44,9 @@ type tool struct {
 
 // Feed reads a chunk, cut anywhere.
 func (d *decoder) Feed(chunk []byte, emit func(*canon.Event)) {
+	if d.ended {
+		return
+	}
 	d.emit = emit
 	d.lines.Feed(chunk, d.onEvent)
 	if err := d.lines.Err(); err != nil {
@@ -50,6 +54,9 @@ func (d *decoder) Feed(chunk []byte, emit func(*canon.Event)) {
 	}
 	d.emit = nil
 }
+
+// Ended is true after [DONE] or an error.
+func (d *decoder) Ended() bool { return d.ended }
 
 // End tells that the provider closed the stream.
 func (d *decoder) End(emit func(*canon.Event)) {

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/adaptertest"
 )
 
 var kindNames = [...]string{"start", "text", "reasoning", "refusal", "tool-start", "tool-delta", "finish", "usage", "error", "ping"}
@@ -36,17 +38,9 @@ func show(ev *canon.Event) string {
 }
 
 // decode feeds a stream in chunks of size bytes and prints its events.
-func decode(stream []byte, size int) string {
-	var sb strings.Builder
-	emit := func(ev *canon.Event) { sb.WriteString(show(ev) + "\n") }
-	d := outbound{}.NewStreamDecoder()
-	for len(stream) > 0 {
-		n := min(size, len(stream))
-		d.Feed(bytes.Clone(stream[:n]), emit)
-		stream = stream[n:]
-	}
-	d.End(emit)
-	return sb.String()
+func decode(t testing.TB, stream []byte, size int) string {
+	t.Helper()
+	return adaptertest.Decode(t, outbound{}.NewStreamDecoder(), show, slices.Collect(slices.Chunk(stream, size))...)
 }
 
 // TestStreams decodes each stream of testdata/streams, cut in every way that a fixed size gives,
@@ -63,9 +57,9 @@ func TestStreams(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			whole := decode(stream, len(stream)+1)
+			whole := decode(t, stream, len(stream)+1)
 			for _, size := range []int{1, 2, 3, 5, 7, 16, 100} {
-				if got := decode(stream, size); got != whole {
+				if got := decode(t, stream, size); got != whole {
 					t.Fatalf("chunks of %d give\n%swhole:\n%s", size, got, whole)
 				}
 			}
@@ -76,10 +70,10 @@ func TestStreams(t *testing.T) {
 			d.Feed(stream, emit)
 			d.End(emit)
 			out = e.End(out)
-			golden(t, base+".events.txt", []byte(whole+"\n--- for the caller ---\n"+string(out)))
+			adaptertest.File(t, base+".events.txt", []byte(whole+adaptertest.Ending(t, outbound{}.NewStreamDecoder, stream)+"\n--- for the caller ---\n"+string(out)))
 			// What was printed is a stream of this dialect with the same events. The chunk with the
 			// role comes on its own, and the names are the caller's.
-			again := decode(out, len(out)+1)
+			again := decode(t, out, len(out)+1)
 			if a, b := lastLine(again), lastLine(whole); a != b {
 				t.Errorf("printed and read again it ends with %q, want %q", a, b)
 			}
@@ -167,8 +161,8 @@ func FuzzDecoder(f *testing.F) {
 		f.Add(stream, uint8(3))
 	}
 	f.Fuzz(func(t *testing.T, stream []byte, size uint8) {
-		whole := decode(stream, len(stream)+1)
-		if got := decode(stream, int(size)+1); got != whole {
+		whole := decode(t, stream, len(stream)+1)
+		if got := decode(t, stream, int(size)+1); got != whole {
 			t.Fatalf("chunks of %d give\n%swhole:\n%s", int(size)+1, got, whole)
 		}
 		checkOrder(t, whole)

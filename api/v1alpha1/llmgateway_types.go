@@ -102,17 +102,24 @@ type GatewayTimeouts struct {
 	// +kubebuilder:default="1h"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	Idle *Duration `json:"idle,omitempty"`
-	// StreamIdle ends a request on which no byte has moved in either direction.
+	// StreamIdle ends a request on which no byte has moved in either direction. Shorter than a Route's timeouts.request, it
+	// cuts an answer that a model takes long to think about.
 	// +optional
-	// +kubebuilder:default="5m"
+	// +kubebuilder:default="10m"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	StreamIdle *Duration `json:"streamIdle,omitempty"`
 	// Request is the time a client has to send a whole request.
 	// +optional
 	// +kubebuilder:default="60s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	Request *Duration `json:"request,omitempty"`
 }

@@ -182,9 +182,9 @@ type RouteRetry struct {
 	// an answer has reached the caller.
 	// +optional
 	// +listType=set
-	// +kubebuilder:default={"ConnectFailure","ServerError","RateLimited","Timeout"}
-	// +kubebuilder:validation:items:Enum=ConnectFailure;ServerError;RateLimited;Timeout
-	// +kubebuilder:validation:MaxItems=4
+	// +kubebuilder:default={"ConnectFailure","ServerError","RateLimited","Timeout","Unauthorized"}
+	// +kubebuilder:validation:items:Enum=ConnectFailure;ServerError;RateLimited;Timeout;Unauthorized
+	// +kubebuilder:validation:MaxItems=5
 	Conditions []RetryCondition `json:"conditions,omitempty"`
 	// Attempts in all, the first one included. 0: one for each backend.
 	// +optional
@@ -198,12 +198,15 @@ type RouteRetry struct {
 type RetryCondition string
 
 // The retry conditions. ConnectFailure: no connection, or reset before the answer began. ServerError: status
-// 5xx. RateLimited: status 429. Timeout: no first byte within timeouts.firstByte.
+// 5xx. RateLimited: status 429. Timeout: no first byte within timeouts.firstByte; it includes ConnectFailure, which Envoy
+// does not tell from it. Unauthorized: status 401, 402 or 403, which from a backend means that the gateway's own key or account
+// is refused.
 const (
 	RetryConnectFailure RetryCondition = "ConnectFailure"
 	RetryServerError    RetryCondition = "ServerError"
 	RetryRateLimited    RetryCondition = "RateLimited"
 	RetryTimeout        RetryCondition = "Timeout"
+	RetryUnauthorized   RetryCondition = "Unauthorized"
 )
 
 // RouteTimeouts of the upstream side.
@@ -213,10 +216,14 @@ type RouteTimeouts struct {
 	// +kubebuilder:default="10m"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	Request *Duration `json:"request,omitempty"`
 	// FirstByte is the time one attempt has to begin its answer. Unset: as long as the request.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	FirstByte *Duration `json:"firstByte,omitempty"`
 }

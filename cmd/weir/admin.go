@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +37,9 @@ func (g *gateway) adminServer() (*http.Server, error) {
 	return s, nil
 }
 
+// readyTimeout is how long Envoy has to say that it is ready; a probe must not hang with it.
+const readyTimeout = 2 * time.Second
+
 // ready is 200 while requests are served, and 503 with the reason otherwise.
 func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 	reason := ""
@@ -48,7 +52,9 @@ func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
 	case sup == nil:
 		reason = "Envoy has not been started"
 	default:
-		if err := sup.Admin().Ready(r.Context()); err != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+		defer cancel()
+		if err := sup.Admin().Ready(ctx); err != nil {
 			reason = err.Error()
 		}
 	}

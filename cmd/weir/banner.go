@@ -63,8 +63,8 @@ func tryLines(base, key string, backends []*v1alpha1.Backend) []string {
 	model := func(i int) string { return models[i%len(models)] }
 	const json = `-H 'content-type: application/json'`
 	return []string{
-		fmt.Sprintf(`curl -s %s/v1/chat/completions -H 'authorization: Bearer %s' %s -d '{"model":"%s","messages":[{"role":"user","content":"Hello"}]}'`, base, key, json, model(0)),
-		fmt.Sprintf(`curl -sN %s/v1/chat/completions -H 'authorization: Bearer %s' %s -d '{"model":"%s","stream":true,"messages":[{"role":"user","content":"Hello"}]}'`, base, key, json, model(1)),
-		fmt.Sprintf(`curl -sN %s/v1/messages -H 'x-api-key: %s' -H 'anthropic-version: 2023-06-01' %s -d '{"model":"%s","max_tokens":100,"stream":true,"messages":[{"role":"user","content":"Hello"}]}'`, base, key, json, model(2)),
+		fmt.Sprintf(`curl -s %s/v1/chat/completions -H "authorization: Bearer %s" %s -d '{"model":"%s","messages":[{"role":"user","content":"Hello"}]}'`, base, key, json, model(0)),
+		fmt.Sprintf(`curl -sN %s/v1/chat/completions -H "authorization: Bearer %s" %s -d '{"model":"%s","stream":true,"messages":[{"role":"user","content":"Hello"}]}'`, base, key, json, model(1)),
+		fmt.Sprintf(`curl -sN %s/v1/messages -H "x-api-key: %s" -H 'anthropic-version: 2023-06-01' %s -d '{"model":"%s","max_tokens":100,"stream":true,"messages":[{"role":"user","content":"Hello"}]}'`, base, key, json, model(2)),
 	}
 }

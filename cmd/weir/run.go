@@ -159,6 +159,10 @@ func (g *gateway) compile(objs *source.Objects, problems []source.Problem) (*com
 	opts := compileOptions(g.dialects, g.jwks)
 	opts.Created, opts.Listen = g.started.Unix(), g.opts.listen
 	opts.MaxRequestBytes, opts.MaxHeaderKiB = g.opts.maxBody, g.opts.maxHeader
+	// Compiling asks for key sets, and what has been asked for must be noted before another version going live
+	// lets go of what nobody needs.
+	g.keys.mu.Lock()
+	defer g.keys.mu.Unlock()
 	v, problems := compileAll(objs, problems, opts)
 	if v != nil {
 		g.keys.compiled(v.ID, v.Table.Auth.URLs())
@@ -200,7 +204,7 @@ func (g *gateway) serve(ctx context.Context, bin envoy.Binary, first *compile.Ve
 	defer admin.Close()
 
 	for _, s := range sims {
-		_, stdin, err := s.start(g.log)
+		stdin, err := s.start(g.log)
 		if err != nil {
 			return err
 		}
@@ -252,6 +256,7 @@ func (g *gateway) grpcServer(socket string, records *usage.Receiver) (*grpc.Serv
 		// Envoy has bounded the body by LLMGateway.spec.limits already.
 		grpc.MaxRecvMsgSize(math.MaxInt32), grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(math.MaxUint32),
+		grpc.ForceServerCodecV2(usage.Codec()),
 		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(16<<20),
 	)
 	g.ext.Register(s)
@@ -320,40 +325,6 @@ func (g *gateway) awaitReady(ctx context.Context, sup *envoy.Supervisor) error {
 	}
 }
 
-// keyURLs remembers which key sets versions need that are compiled and may yet go live. It is safe for concurrent use.
-type keyURLs struct {
-	mu       sync.Mutex
-	versions []versionKeys // oldest first
-}
-
-type versionKeys struct {
-	version string
-	urls    []string
-}
-
-func (k *keyURLs) compiled(version string, urls []string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.versions = append(k.versions, versionKeys{version, urls})
-}
-
-// live forgets what is older than the version that has gone live, and returns the URLs of the rest.
-func (k *keyURLs) live(version string) []string {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for i := len(k.versions) - 1; i > 0; i-- {
-		if k.versions[i].version == version {
-			k.versions = k.versions[i:]
-			break
-		}
-	}
-	var urls []string
-	for _, v := range k.versions {
-		urls = append(urls, v.urls...)
-	}
-	return urls
-}
-
 // stop drains. A signal that comes meanwhile cuts what is left.
 func (g *gateway) stop(sup *envoy.Supervisor) {
 	g.stopping.Store(true)
@@ -379,7 +350,9 @@ func (g *gateway) stop(sup *envoy.Supervisor) {
 // activate makes ext_proc decide from a table that Envoy has acknowledged.
 func (g *gateway) activate(t *table.Table) {
 	g.ext.Use(t)
+	g.keys.mu.Lock()
 	g.jwks.Retain(g.keys.live(t.Version))
+	g.keys.mu.Unlock()
 	g.log.Info("configuration is live", "version", t.Version)
 }
 
@@ -388,7 +361,7 @@ func (g *gateway) warming(ctx context.Context) (int, error) {
 	if sup == nil {
 		return 0, errors.New("Envoy has not been started")
 	}
-	return sup.Admin().WarmingClusters(ctx)
+	return sup.Admin().Warming(ctx)
 }
 
 // reload takes a folder that has changed.

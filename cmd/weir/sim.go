@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -19,7 +20,7 @@ import (
 	"github.com/weir-dev/weir/test/sim"
 )
 
-// SimulatorAnnotation on a Backend makes `weir run` start a simulated provider of its dialect, at the address of its URL.
+// simulatorAnnotation on a Backend makes `weir run` start a simulated provider of its dialect, at the address of its URL.
 const simulatorAnnotation = "weir.dev/simulator"
 
 func simCommand() *cobra.Command {
@@ -111,24 +112,24 @@ func simulators(backends []*v1alpha1.Backend) ([]simulator, error) {
 
 // start runs the simulator as a process of its own, so that it can be killed like a provider that fails. It ends
 // when the pipe does, however this process ends.
-func (s simulator) start(log *slog.Logger) (*exec.Cmd, io.Closer, error) {
+func (s simulator) start(log *slog.Logger) (io.Closer, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot find the weir binary to start a simulator: %w", err)
+		return nil, fmt.Errorf("cannot find the weir binary to start a simulator: %w", err)
 	}
 	_, port, _ := net.SplitHostPort(s.listen)
 	// A seed of its own: two simulators of one dialect must not make up the same ids.
 	cmd := exec.Command(self, "sim", s.dialect, "--listen", s.listen, "--until-eof", "--seed", port)
-	cmd.Env = append(os.Environ(), "WEIR_LISTEN="+s.listen)
+	cmd.Env = simulatorEnv(os.Environ())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for weir, which stops it last
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		return nil, nil, fmt.Errorf("cannot start a simulator: %w", err)
+		return nil, fmt.Errorf("cannot start a simulator: %w", err)
 	}
 	out := &strings.Builder{}
 	cmd.Stderr = out
 	if err := cmd.Start(); err != nil {
-		return nil, nil, fmt.Errorf("cannot start a simulator: %w", err)
+		return nil, fmt.Errorf("cannot start a simulator: %w", err)
 	}
 	go func() {
 		err := cmd.Wait()
@@ -137,5 +138,14 @@ func (s simulator) start(log *slog.Logger) (*exec.Cmd, io.Closer, error) {
 				"again", fmt.Sprintf("weir sim %s --listen %s", s.dialect, s.listen))
 		}
 	}()
-	return cmd, stdin, nil
+	return stdin, nil
+}
+
+// simulatorEnv leaves out what is meant for the gateway: its own settings, which simulators read under the same
+// names, and the real providers' keys.
+func simulatorEnv(env []string) []string {
+	return slices.DeleteFunc(env, func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return strings.HasPrefix(name, "WEIR_") || strings.HasSuffix(name, "_API_KEY")
+	})
 }

@@ -61,14 +61,14 @@ type JWKSOptions struct {
 
 // SourceState is what is known about one JWKS URL, for status pages.
 type SourceState struct {
-	URL       string
-	Keys      int       // usable keys now held
-	Skipped   []string  // keys of the document that are not used, and why
-	Fetched   time.Time // last success; zero: never
-	Attempted time.Time // last try; zero: the first is under way
-	Next      time.Time // next try
-	UsableTo  time.Time // when the keys stop being used unless a fetch succeeds; zero: none are held
-	Err       string    // of the last try; "" after a success
+	URL       string    `json:"url"`
+	Keys      int       `json:"keys"`               // usable keys now held
+	Skipped   []string  `json:"skipped,omitempty"`  // keys of the document that are not used, and why
+	Fetched   time.Time `json:"fetched,omitzero"`   // last success; zero: never
+	Attempted time.Time `json:"attempted,omitzero"` // last try; zero: the first is under way
+	Next      time.Time `json:"next,omitzero"`      // next try
+	UsableTo  time.Time `json:"usableTo,omitzero"`  // when the keys stop being used unless a fetch succeeds; zero: none are held
+	Err       string    `json:"error,omitempty"`    // of the last try; "" after a success
 }
 
 // JWKS keeps the keys of issuers, one background goroutine per URL. It outlives the Authenticators that

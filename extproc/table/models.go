@@ -2,6 +2,7 @@ package table
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/identity"
@@ -41,12 +42,7 @@ func (t *Table) ModelsFor(id *identity.Identity) []canon.Model {
 	for m, owner := range owners {
 		out = append(out, canon.Model{ID: m, Owner: owner, Created: t.Created})
 	}
-	slices.SortFunc(out, func(a, b canon.Model) int {
-		if a.ID < b.ID {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(out, func(a, b canon.Model) int { return strings.Compare(a.ID, b.ID) })
 	return out
 }
 

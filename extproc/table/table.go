@@ -15,8 +15,6 @@ type Table struct {
 	Version string
 	// Auth says who calls.
 	Auth *identity.Authenticator
-	// MaxRequestBytes is the largest body; Envoy enforces it, the table is for messages.
-	MaxRequestBytes int64
 	// Created is the Unix time that model lists show.
 	Created int64
 

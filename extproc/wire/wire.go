@@ -79,6 +79,11 @@ const (
 // BackendTag is the custom tag of the access log that holds the ID of the backend that gave the answer.
 const BackendTag = "backend"
 
-// CallerHeaders must never reach a provider: the caller's own credentials and cookies. Attempts share one header
-// map in Envoy, so every attempt removes the one before's credential as well.
-var CallerHeaders = []string{"authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "proxy-authorization"}
+// CallerHeaders must never reach a provider: the caller's own credentials and cookies, what tells where the caller
+// is, and what names an account there (the account is the gateway's). Attempts share one header map in Envoy, so every
+// attempt removes the one before's credential as well.
+var CallerHeaders = []string{
+	"authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "proxy-authorization",
+	"forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip", "origin", "referer",
+	"openai-organization", "openai-project", "x-dashscope-workspace", "anthropic-workspace-id", "x-goog-user-project",
+}

@@ -120,7 +120,13 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 		}}
 		cl.LoadAssignment = assignment("", b.ID, addresses)
 	}
-	b.cluster = fmt.Sprintf("backend/%s/%s", b.ID, short(deterministic(cl)))
+	content := [][]byte{deterministic(cl)}
+	if byIP && spec.URL != "" {
+		// A URL that moves may have another owner, with another key: what is decided for the old one, a late retry included,
+		// must not reach the new one. A pool's endpoints have one owner, so they are replaced in place, over EDS.
+		content = append(content, []byte(joinPort(addresses[0].host, addresses[0].port)))
+	}
+	b.cluster = fmt.Sprintf("backend/%s/%s", b.ID, short(content...))
 	cl.Name = b.cluster
 	cl.AltStatName = "backend." + strings.ReplaceAll(b.ID, "/", ".")
 	if byIP {
@@ -200,7 +206,9 @@ func (c *compiler) credentials(ref source.ObjectRef, o *v1alpha1.Backend, b *bac
 	}
 	b.Credentials = b.Dialect.Out.Credentials(key)
 	for _, form := range b.Credentials {
-		name := "credential/" + b.ID + "/" + form.Name
+		// The value is a part of the name, and through it of the cluster's: clusters of two versions share no secret, so a new
+		// key reaches no old host, nor an old key a new one.
+		name := "credential/" + b.ID + "/" + form.Name + "/" + short([]byte(form.Value))
 		c.out.Secrets[name] = &tlsv3.Secret{
 			Name: name,
 			Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{Secret: inline(form.Value)}},

@@ -145,14 +145,15 @@ func deterministic(m proto.Message) []byte {
 	return b
 }
 
-// short names content: 8 hexadecimal digits of its SHA-256.
+// short names content: 16 hexadecimal digits of its SHA-256. With half of them, two of some ten thousand chains would soon
+// have one name.
 func short(parts ...[]byte) string {
 	h := sha256.New()
 	for _, p := range parts {
 		fmt.Fprintf(h, "%d:", len(p))
 		h.Write(p)
 	}
-	return hex.EncodeToString(h.Sum(nil))[:8]
+	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
 // pack wraps a message that this package built; it can only fail on invalid UTF-8.

@@ -78,7 +78,7 @@ func directFilters(credentials []injected, versionHeader string) []*hcmv3.HttpFi
 	}
 	mutations = append(mutations, removePrefixes()...)
 	filters := []*hcmv3.HttpFilter{filter("weir.clean", &headermutationv3.HeaderMutation{
-		Mutations: &headermutationv3.Mutations{RequestMutations: mutations},
+		Mutations: &headermutationv3.Mutations{RequestMutations: mutations, ResponseMutations: ownNames()},
 	})}
 	for i, c := range credentials {
 		injector := &injectorv3.CredentialInjector{
@@ -132,6 +132,7 @@ func chainFilters(extProcCluster string) []*hcmv3.HttpFilter {
 			RequestMutations: append([]*mutationv3.HeaderMutation{
 				set("content-length", "%DYNAMIC_METADATA("+wire.AttemptNamespace+":"+wire.KeyContentLength+")%"),
 			}, removePrefixes()...),
+			ResponseMutations: ownNames(),
 		}}),
 		filter("weir.codec", &codecv3.UpstreamCodec{}),
 	}
@@ -185,6 +186,11 @@ func removePrefix(prefix string) *mutationv3.HeaderMutation {
 			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}, IgnoreCase: true,
 		}},
 	}}
+}
+
+// ownNames removes from a backend's answer what only Weir says.
+func ownNames() []*mutationv3.HeaderMutation {
+	return []*mutationv3.HeaderMutation{removePrefix("x-weir-")}
 }
 
 func removePrefixes() []*mutationv3.HeaderMutation {

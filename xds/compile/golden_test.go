@@ -115,6 +115,11 @@ func speakingNames(v *Version) *strings.Replacer {
 			pairs = append(pairs, name, name[:strings.LastIndexByte(name, '/')])
 		}
 	}
+	for name := range v.Secrets {
+		if strings.HasPrefix(name, "credential/") {
+			pairs = append(pairs, name, name[:strings.LastIndexByte(name, '/')])
+		}
+	}
 	for name, c := range v.Table.Chains {
 		pairs = append(pairs, name, "chain/["+strings.Join(candidateLines(c.Candidates, false), ", ")+"]")
 	}
@@ -250,7 +255,7 @@ func dumpTable(t *table.Table) map[string]any {
 		callers[key] = fmt.Sprintf("consumer %s, tenant %s, labels %v, scopes %v, %d allow-lists, credential %s",
 			id.Consumer, id.Tenant, id.Labels, id.Scopes, len(id.Models), id.Credential)
 	}
-	return map[string]any{"matches": matches, "rules": rules, "chains": chains, "maxRequestBytes": t.MaxRequestBytes, "callers": callers}
+	return map[string]any{"matches": matches, "rules": rules, "chains": chains, "callers": callers}
 }
 
 func matchLine(m table.Match) string {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/composite/v3"
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -266,8 +267,8 @@ func TestKeysOfRoutes(t *testing.T) {
 
 func keysOf[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// TestNamesOfClusters: what changes a cluster changes its name, so that both can be served at once; a new key or price
-// list does not.
+// TestNamesOfClusters: what changes a cluster changes its name, so that both can be served at once. Where its requests go
+// and with which key is a part of that; a list of models is not.
 func TestNamesOfClusters(t *testing.T) {
 	base := docGateway + docCaller + docRoute
 	of := func(rest string) string {
@@ -291,8 +292,79 @@ func TestNamesOfClusters(t *testing.T) {
 			t.Errorf("with %q the cluster is %s, without it %s", rest, got, plain)
 		}
 	}
-	if a, b := of(", credential: {secretRef: {env: OPENAI_KEY}}"), of(", credential: {secretRef: {env: ANTHROPIC_KEY}}"); a != b {
-		t.Errorf("another key makes another cluster: %s, %s", a, b)
+	if a, b := of(", credential: {secretRef: {env: OPENAI_KEY}}"), of(", credential: {secretRef: {env: ANTHROPIC_KEY}}"); a == b {
+		t.Errorf("with two keys the cluster is %s", a)
+	}
+}
+
+// TestVersionsShareNoKeyAndNoHost: two versions are served at once for a while, and Envoy has one resource of a name. Of
+// what both name the same, none may be a key or the host of a URL that is not the same in both.
+func TestVersionsShareNoKeyAndNoHost(t *testing.T) {
+	backend := func(where, key string) *Version {
+		return compileText(t, docGateway+docCaller+docRoute+
+			doc("Backend", "a", "{dialect: openai, "+where+", credential: {secretRef: {env: "+key+"}}}"))
+	}
+	const (
+		here, there   = "url: 'http://127.0.0.1:8000'", "url: 'http://127.0.0.2:8000'"
+		named, moved  = "url: 'http://here.example'", "url: 'http://there.example'"
+		pool, larger  = "endpoints: [{address: 10.0.0.1, port: 80}]", "endpoints: [{address: 10.0.0.1, port: 80}, {address: 10.0.0.2, port: 80}]"
+		oldKey, other = "OPENAI_KEY", "ANTHROPIC_KEY"
+	)
+	for _, c := range []struct {
+		name         string
+		before       *Version
+		after        *Version
+		sameClusters bool
+	}{
+		{"key", backend(here, oldKey), backend(here, other), false},
+		{"address", backend(here, oldKey), backend(there, oldKey), false},
+		{"address and key", backend(here, oldKey), backend(there, other), false},
+		{"name", backend(named, oldKey), backend(moved, oldKey), false},
+		{"key of a pool", backend(pool, oldKey), backend(pool, other), false},
+		{"endpoints of a pool", backend(pool, oldKey), backend(larger, oldKey), true},
+		{"nothing", backend(here, oldKey), backend(here, oldKey), true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if same := slices.Equal(keysOf(c.before.Clusters), keysOf(c.after.Clusters)); same != c.sameClusters {
+				t.Errorf("clusters before: %q, after: %q", keysOf(c.before.Clusters), keysOf(c.after.Clusters))
+			}
+			for name, before := range c.before.Secrets {
+				if after := c.after.Secrets[name]; after != nil && !proto.Equal(before, after) {
+					t.Errorf("two keys have the name %s", name)
+				}
+			}
+			for name, before := range c.before.Endpoints {
+				if after := c.after.Endpoints[name]; after != nil && !c.sameClusters {
+					t.Errorf("%s is at %v and %v", name, before, after)
+				}
+			}
+		})
+	}
+}
+
+// TestChainsOfOneName: a name that is taken by other backends is an error, and none of the two is served.
+func TestChainsOfOneName(t *testing.T) {
+	c := &compiler{objs: &source.Objects{}, out: &Version{
+		Table: &table.Table{Chains: map[string]*table.Chain{}}, Clusters: map[string]*clusterv3.Cluster{},
+	}}
+	of := func(backend, model string) []member {
+		return []member{{&table.Candidate{Backend: &table.Backend{ID: backend}, Model: model}, "backend/" + backend}}
+	}
+	name := c.chain(of("n/a", "m"))
+	if again := c.chain(of("n/a", "m")); again != name || len(c.problems) != 0 {
+		t.Fatalf("the same chain again is %s, not %s: %v", again, name, c.problems)
+	}
+	for _, other := range [][]member{of("n/b", "m"), of("n/a", "other"), append(of("n/a", "m"), of("n/a", "m")...)} {
+		c.problems = nil
+		chain := &table.Chain{Name: name}
+		for _, m := range other {
+			chain.Candidates = append(chain.Candidates, m.Candidate)
+		}
+		c.out.Table.Chains[name] = chain // as if the hashes were equal
+		c.chain(of("n/a", "m"))
+		if !source.HasErrors(c.problems) || !strings.Contains(c.problems[0].String(), name) {
+			t.Errorf("problems: %v", c.problems)
+		}
 	}
 }
 

@@ -1,6 +1,9 @@
 package compile
 
 import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/tls"
 	"fmt"
@@ -88,7 +91,6 @@ func (c *compiler) gateways() {
 			}
 		}
 	}
-	c.out.Table.MaxRequestBytes = int64(c.out.MaxBody)
 }
 
 // ListenerName is what Envoy knows a listener by.
@@ -241,8 +243,19 @@ func checkKeyPair(certificate, key string) error {
 	if err != nil {
 		return fmt.Errorf("certificate and private key do not work together: %w", err)
 	}
-	if k, ok := pair.PrivateKey.(*rsa.PrivateKey); ok && k.N.BitLen() < minRSABits {
-		return fmt.Errorf("the RSA key has %d bits; Envoy takes no less than %d", k.N.BitLen(), minRSABits)
+	const use = "use ECDSA with P-256, P-384 or P-521, Ed25519, or RSA of 2048 bits or more"
+	switch k := pair.PrivateKey.(type) {
+	case *rsa.PrivateKey:
+		if k.N.BitLen() < minRSABits {
+			return fmt.Errorf("the RSA key has %d bits, and Envoy takes no less than %d; %s", k.N.BitLen(), minRSABits, use)
+		}
+	case *ecdsa.PrivateKey:
+		if c := k.Curve; c != elliptic.P256() && c != elliptic.P384() && c != elliptic.P521() {
+			return fmt.Errorf("the ECDSA key is on the curve %s, which Envoy does not take; %s", c.Params().Name, use)
+		}
+	case ed25519.PrivateKey:
+	default:
+		return fmt.Errorf("Envoy does not take keys of this kind; %s", use)
 	}
 	return nil
 }

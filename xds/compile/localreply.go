@@ -47,7 +47,7 @@ func replies(maxBody, headerKiB uint32) []localReply {
 		{status: 431, kind: canon.ErrTooLarge, message: fmt.Sprintf("The request headers are larger than the %d KiB, or more than the 100, that this gateway accepts.", headerKiB)},
 		{status: 426, kind: canon.ErrUpgrade, message: "This version of HTTP is not served here; use HTTP/1.1 or HTTP/2 (" + details + ")."},
 		{status: 501, kind: canon.ErrInvalidRequest, message: "This transfer-encoding is not served here; use chunked, or a content-length (" + details + ")."},
-		{status: 502, kind: canon.ErrBadGateway, message: "The backend's answer was not valid HTTP (" + details + ")."},
+		{status: 502, kind: canon.ErrBadGateway, message: "The backend's answer broke off or was not valid HTTP (" + details + ")."},
 		{status: 503, kind: canon.ErrOverloaded, retryAfter: "1", message: "No backend could take this request (" + details + "). Try again shortly."},
 		{status: 504, kind: canon.ErrTimeout, message: "No answer came in time (" + details + ")."},
 		{status: 500, kind: canon.ErrInternal, message: "The gateway failed to handle this request (" + details + ")."},

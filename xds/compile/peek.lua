@@ -1,18 +1,42 @@
 -- Reads the model and the stream flag of a JSON request body, so that Weir can decide without seeing
--- the body. It builds no tree: it walks the top level, and hops over strings with a plain search for
--- the quote, so a long prompt costs little. What it finds goes into dynamic metadata as raw JSON; Weir
--- judges it. It refuses nothing itself: a refusal is an answer in the caller's dialect, which Weir gives.
+-- the body. What it finds goes into dynamic metadata as raw JSON; Weir judges it. It refuses nothing
+-- itself: it reports an error word, and the refusal is an answer in the caller's dialect, which Weir gives.
 --
--- Top-level keys that two parsers could read differently (repeated, spelled with escapes or in another
--- case) are reported as errors: what the policy saw must be what the provider will see.
+-- It passes all JSON (RFC 8259) that nests no deeper than MAX_DEPTH, but for top-level keys that two
+-- parsers could read differently: model or stream repeated or in another case, any key with an escape or
+-- with bytes above 127 (some parsers fold those onto ASCII letters).
+--
+-- It is not a whole JSON parser: it builds no tree, and checks no more than keeps a parser that is lenient
+-- about comments, quotes, bare keys or escapes from seeing other strings, and so another model, than it
+-- did. The top level is strict, as are escapes and the kinds of brackets everywhere. Inside nested values
+-- the bytes between strings are checked one by one, not as a grammar: [1 2,,tt] passes. In strings that are
+-- values, control characters and bytes that are not UTF-8 pass (but not in the model and the stream flag).
 
-local byte, find, sub, gsub, lower = string.byte, string.find, string.sub, string.gsub, string.lower
+local byte, find, sub, gsub = string.byte, string.find, string.sub, string.gsub
 
 local NAMESPACE = "weir.peek"
 local MAX_VALUE = 1024 -- bytes of raw JSON reported for a value; longer is an error
+local MAX_DEPTH = 10000 -- objects and arrays in each other, the outermost included; that of Go's encoding/json
+local WALK = 12 -- bytes that are cheaper to look at one by one than to search through
 
 local QUOTE, BACKSLASH, COLON, COMMA = 34, 92, 58, 44
-local OPEN_BRACE, CLOSE_BRACE, OPEN_BRACKET, CLOSE_BRACKET = 123, 125, 91, 93
+local OPEN_BRACE, CLOSE_BRACE, OPEN_BRACKET = 123, 125, 91
+local MINUS, PLUS, DOT, ZERO, NINE = 45, 43, 46, 48, 57
+
+-- the set of the bytes of s
+local function bytes(s)
+  local set = {}
+  for i = 1, #s do set[byte(s, i)] = true end
+  return set
+end
+
+local BETWEEN = bytes(" \t\r\n,:0123456789.eE+-truefalsn") -- what stands between the strings and brackets of a value
+local ESCAPED = bytes('"\\/bfnrt') -- what may follow a backslash, but for u
+local HEX = bytes("0123456789abcdefABCDEF")
+local LITERALS = { [102] = "false", [110] = "null", [116] = "true" } -- by the first byte
+
+-- the closing brackets awaited by the nested values around one; kept, so that small values allocate nothing
+local stack = {}
 
 -- the sequences of more than one byte that UTF-8 has (RFC 3629 section 4)
 local SEQUENCES = {
@@ -27,16 +51,41 @@ local function is_utf8(s)
   return not find(s, "[\128-\255]")
 end
 
--- position of the quote that closes the string opened at i; nil if none does
-local function string_end(s, i)
-  local from = i + 1
-  while true do
-    local q = find(s, '"', from, true)
-    if not q then return nil end
-    local b = q - 1
-    while byte(s, b) == BACKSLASH do b = b - 1 end
-    if (q - b) % 2 == 1 then return q end
-    from = q + 1
+-- position of the quote that closes the string opened at i, and the first backslash from there or any
+-- position before; nil if nothing closes it or an escape in it is not one of JSON.
+-- backslash is the first from i, or any position before i for not known.
+local function string_end(s, i, backslash)
+  i = i + 1
+  -- short strings, and escapes close to each other
+  local c = byte(s, i)
+  local far = i + WALK
+  while i < far do
+    if c == QUOTE then return i, backslash end
+    if c == BACKSLASH then
+      c = byte(s, i + 1)
+      if c == 117 then -- u
+        if not (HEX[byte(s, i + 2)] and HEX[byte(s, i + 3)] and HEX[byte(s, i + 4)] and HEX[byte(s, i + 5)]) then return nil end
+        i = i + 6
+      elseif ESCAPED[c] then
+        i = i + 2
+      else
+        return nil
+      end
+      far = i + WALK
+    else
+      i = i + 1
+    end
+    c = byte(s, i)
+    if not c then return nil end
+    if i == far then
+      local quote = find(s, '"', i, true)
+      if not quote then return nil end
+      if backslash < i then backslash = find(s, "\\", i, true) or #s + 1 end
+      if quote < backslash then return quote, backslash end
+      i = backslash
+      c = BACKSLASH
+      far = i + WALK
+    end
   end
 end
 
@@ -50,36 +99,112 @@ local function skip_space(s, i)
   return i, c
 end
 
--- position after the value that starts at i with byte c; nil if it does not end
-local function skip_value(s, i, c)
-  if c == QUOTE then
-    local e = string_end(s, i)
-    return e and e + 1
-  end
-  if c == OPEN_BRACE or c == OPEN_BRACKET then
-    local depth = 0
-    while c do
-      if c == QUOTE then
-        i = string_end(s, i)
-        if not i then return nil end
-      elseif c == OPEN_BRACE or c == OPEN_BRACKET then
-        depth = depth + 1
-      elseif c == CLOSE_BRACE or c == CLOSE_BRACKET then
-        depth = depth - 1
-        if depth == 0 then return i + 1 end
-      end
-      i = i + 1
-      c = byte(s, i)
-    end
-    return nil
-  end
+-- first position from i that is no digit, and the byte there; nil if i is none
+local function skip_digits(s, i)
   local start = i
-  while c and c > 32 and c ~= COMMA and c ~= CLOSE_BRACE and c ~= CLOSE_BRACKET do
+  local c = byte(s, i)
+  while c and c >= ZERO and c <= NINE do
     i = i + 1
     c = byte(s, i)
   end
   if i == start then return nil end
+  return i, c
+end
+
+-- position after the number that starts at i with byte c; nil if it is none
+local function skip_number(s, i, c)
+  if c == MINUS then
+    i = i + 1
+    c = byte(s, i)
+  end
+  if c == ZERO then
+    i = i + 1
+    c = byte(s, i)
+  else
+    i, c = skip_digits(s, i)
+  end
+  if c == DOT then i, c = skip_digits(s, i + 1) end
+  if c == 101 or c == 69 then -- e, E
+    c = byte(s, i + 1)
+    if c == PLUS or c == MINUS then i = i + 1 end
+    i = skip_digits(s, i + 1)
+  end
   return i
+end
+
+-- position after the object or array that starts at i with byte c, and backslash; or nil and an error word
+local function skip_nested(s, i, c, backslash)
+  local depth = 1 -- the outermost object
+  local close = 0
+  while true do
+    if BETWEEN[c] then
+      -- nothing to learn
+    elseif c == QUOTE then
+      i, backslash = string_end(s, i, backslash)
+      if not i then return nil, "syntax" end
+    elseif c == OPEN_BRACE or c == OPEN_BRACKET then
+      if depth == MAX_DEPTH then return nil, "too_deep" end
+      stack[depth] = close
+      depth = depth + 1
+      close = c + 2
+    elseif c == close then
+      depth = depth - 1
+      if depth == 1 then return i + 1, backslash end
+      close = stack[depth]
+    else
+      return nil, "syntax"
+    end
+    i = i + 1
+    c = byte(s, i)
+  end
+end
+
+-- position after the value that starts at i with byte c, and backslash; or nil and an error word
+local function skip_value(s, i, c, backslash)
+  if c == QUOTE then
+    i, backslash = string_end(s, i, backslash)
+    if not i then return nil, "syntax" end
+    return i + 1, backslash
+  end
+  if c == OPEN_BRACE or c == OPEN_BRACKET then return skip_nested(s, i, c, backslash) end
+  local literal = LITERALS[c]
+  if not literal then
+    i = skip_number(s, i, c)
+    if not i then return nil, "syntax" end
+    return i, backslash
+  end
+  if sub(s, i, i + #literal - 1) ~= literal then return nil, "syntax" end
+  return i + #literal, backslash
+end
+
+-- position of the quote that closes the top-level key opened at i; or nil and an error word
+local function key_end(s, i)
+  local c
+  repeat
+    i = i + 1
+    c = byte(s, i)
+    if not c or c < 32 then return nil, "syntax" end
+    if c == BACKSLASH then return nil, "escaped_key" end
+    if c > 127 then return nil, "key_not_ascii" end
+  until c == QUOTE
+  return i
+end
+
+-- whether word, in any case, stands in s from i
+local function is_word(s, i, word)
+  for k = 1, #word do
+    local c, w = byte(s, i + k - 1), byte(word, k)
+    if c ~= w and c ~= w - 32 then return false end
+  end
+  return true
+end
+
+-- the key between the quotes at open and close, if it is model or stream in any case
+local function key_of_interest(s, open, close)
+  local size = close - open - 1
+  if (size == 5 and is_word(s, open + 1, "model")) or (size == 6 and is_word(s, open + 1, "stream")) then
+    return sub(s, open + 1, close - 1)
+  end
 end
 
 -- an error word (or nil), the raw model, the raw stream flag
@@ -87,17 +212,19 @@ local function peek(s)
   local i, c = skip_space(s, 1)
   if c ~= OPEN_BRACE then return "not_object" end
   local model, stream
+  local backslash = 0
   i, c = skip_space(s, i + 1)
   while c ~= CLOSE_BRACE do
     if c ~= QUOTE then return "syntax" end
-    local key_end = string_end(s, i)
-    if not key_end then return "syntax" end
-    local key = sub(s, i + 1, key_end - 1)
-    i, c = skip_space(s, key_end + 1)
+    local close, key_error = key_end(s, i)
+    if not close then return key_error end
+    local key = key_of_interest(s, i, close)
+    i, c = skip_space(s, close + 1)
     if c ~= COLON then return "syntax" end
     i, c = skip_space(s, i + 1)
-    local after = skip_value(s, i, c)
-    if not after then return "syntax" end
+    local after, rest = skip_value(s, i, c, backslash)
+    if not after then return rest end
+    backslash = rest
     if key == "model" then
       if model then return "duplicate_model" end
       if after - i > MAX_VALUE then return "long_model" end
@@ -108,11 +235,8 @@ local function peek(s)
       if after - i > MAX_VALUE then return "long_stream" end
       stream = sub(s, i, after - 1)
       if not is_utf8(stream) then return "not_utf8" end
-    elseif find(key, "\\", 1, true) then
-      return "escaped_key"
-    else
-      local folded = lower(key)
-      if folded == "model" or folded == "stream" then return "key_case" end
+    elseif key then
+      return "key_case"
     end
     i, c = skip_space(s, after)
     if c == COMMA then
@@ -127,9 +251,18 @@ local function peek(s)
   return nil, model, stream
 end
 
+-- A tunnel has no body that ends: waiting for it would keep Weir from refusing. No answer to the others
+-- needs their body.
+local BODILESS = { CONNECT = true, GET = true, HEAD = true, DELETE = true, OPTIONS = true }
+
+-- Without any of these the answer is 401 whatever the body says, so it is not worth holding.
+local function has_credential(headers)
+  return headers:get("authorization") or headers:get("x-api-key") or headers:get("api-key") or headers:get("x-goog-api-key")
+end
+
 function envoy_on_request(handle)
-  -- A tunnel has no body that ends; waiting for it would keep Weir from refusing.
-  if handle:headers():get(":method") == "CONNECT" then return end
+  local headers = handle:headers()
+  if BODILESS[headers:get(":method")] or not has_credential(headers) then return end
   local body = handle:body()
   if not body then return end
   local size = body:length()
@@ -138,7 +271,12 @@ function envoy_on_request(handle)
     found:set(NAMESPACE, "error", "empty")
     return
   end
-  local err, model, stream = peek(body:getBytes(0, size))
+  -- A failure of Lua itself, as for want of memory, must not look like a request without a body.
+  local ok, err, model, stream = pcall(function() return peek(body:getBytes(0, size)) end)
+  if not ok then
+    found:set(NAMESPACE, "error", "unreadable")
+    return
+  end
   if err then found:set(NAMESPACE, "error", err) end
   if model then found:set(NAMESPACE, "model", model) end
   if stream then found:set(NAMESPACE, "stream", stream) end

@@ -18,6 +18,7 @@ import (
 type peeked struct {
 	err, model, stream string
 	read               bool
+	asked              bool // for the body, which makes Envoy hold it
 }
 
 // peeker runs peek.lua on bodies, in a Lua of the version that Envoy's LuaJIT has (5.1).
@@ -25,11 +26,20 @@ type peeker struct{ state *lua.LState }
 
 // handle is the part of Envoy's stream handle that peek.lua uses. The body is a global, nil for none.
 const handle = `
-function run(body, method)
+function run(body, method, credential, broken)
   local out = {}
   local handle = {
-    headers = function() return {get = function(_, name) if name == ":method" then return method end end} end,
-    body = function() return body and {length = function() return #body end, getBytes = function(_, from, n) return string.sub(body, from + 1, from + n) end} end,
+    headers = function() return {get = function(_, name)
+      if name == ":method" then return method end
+      if name == credential then return "secret" end
+    end} end,
+    body = function()
+      out.asked = true
+      return body and {length = function() return #body end, getBytes = function(_, from, n)
+        if broken then error("not enough memory") end
+        return string.sub(body, from + 1, from + n)
+      end}
+    end,
     streamInfo = function() return {dynamicMetadata = function() return {set = function(_, namespace, key, value)
       if namespace ~= "weir.peek" then error("metadata under " .. namespace) end
       out[key] = value
@@ -50,12 +60,13 @@ func newPeeker(t testing.TB) *peeker {
 }
 
 // peek runs the filter; one that does not end fails the test.
-func (p *peeker) peek(t testing.TB, body lua.LValue, method string) peeked {
+func (p *peeker) peek(t testing.TB, body lua.LValue, method, credential string, broken bool) peeked {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	p.state.SetContext(ctx)
-	if err := p.state.CallByParam(lua.P{Fn: p.state.GetGlobal("run"), NRet: 1, Protect: true}, body, lua.LString(method)); err != nil {
+	call := lua.P{Fn: p.state.GetGlobal("run"), NRet: 1, Protect: true}
+	if err := p.state.CallByParam(call, body, lua.LString(method), lua.LString(credential), lua.LBool(broken)); err != nil {
 		t.Fatalf("peek.lua fails: %v", err)
 	}
 	out := p.state.Get(-1).(*lua.LTable)
@@ -66,12 +77,13 @@ func (p *peeker) peek(t testing.TB, body lua.LValue, method string) peeked {
 		}
 		return ""
 	}
-	return peeked{text("error"), text("model"), text("stream"), out.RawGetString("read") == lua.LTrue}
+	is := func(key string) bool { return out.RawGetString(key) == lua.LTrue }
+	return peeked{text("error"), text("model"), text("stream"), is("read"), is("asked")}
 }
 
 func (p *peeker) body(t testing.TB, body string) peeked {
 	t.Helper()
-	return p.peek(t, lua.LString(body), "POST")
+	return p.peek(t, lua.LString(body), "POST", "authorization", false)
 }
 
 func TestPeek(t *testing.T) {
@@ -113,6 +125,35 @@ func TestPeek(t *testing.T) {
 		{"escaped key of no interest", `{"a\nb":1}`, "escaped_key", "", ""},
 		{"model in capitals", `{"Model":"b"}`, "key_case", "", ""},
 		{"stream in capitals", `{"model":"a","STREAM":true}`, "key_case", "", ""},
+		{"key with bytes above 127", `{"ſtream":true}`, "key_not_ascii", "", ""},
+		{"key with a control character", "{\"a\nb\":1}", "syntax", "", ""},
+		{"key with DEL", "{\"a\x7fb\":1,\"model\":\"m\"}", "", `"m"`, ""},
+
+		{"comment that hides a model", `{"model":"m1","a":1//,"b":"\n,model:'gpt-5-expensive'}//"}`, "syntax", "", ""},
+		{"escape that eats the quote", `{"model":"m1","a":"\x",",model:'m2'}//":1}`, "syntax", "", ""},
+		{"short escape that eats the quote", `{"model":"m1","a":"\u",",":",\"model\":\"m2\""}`, "syntax", "", ""},
+		{"escape far from the quote", `{"a":"0123456789012345678901234567890123456789\'"}`, "syntax", "", ""},
+		{"nested comment", `{"a":[1/*"*/,"*/],model:1"]}`, "syntax", "", ""},
+		{"nested single quotes", `{"a":['"',"'"]}`, "syntax", "", ""},
+		{"nested bare key", `{"a":{model:1}}`, "syntax", "", ""},
+		{"nested backslash", `{"a":[\"]}`, "syntax", "", ""},
+		{"nested NUL", "{\"a\":[\x00]}", "syntax", "", ""},
+		{"nested line separator", "{\"a\":[1\u2028]}", "syntax", "", ""},
+		{"brackets of two kinds", `{"a":[}`, "syntax", "", ""},
+		{"brackets that cross", `{"a":[{]}}`, "syntax", "", ""},
+		{"word", `{"a":NaN}`, "syntax", "", ""},
+		{"word that starts well", `{"a":truex}`, "syntax", "", ""},
+		{"short word", `{"a":tru}`, "syntax", "", ""},
+		{"hexadecimal", `{"a":0x1}`, "syntax", "", ""},
+		{"leading zero", `{"a":01}`, "syntax", "", ""},
+		{"plus", `{"a":+1}`, "syntax", "", ""},
+		{"minus alone", `{"a":-}`, "syntax", "", ""},
+		{"dot at the end", `{"a":1.}`, "syntax", "", ""},
+		{"dot at the start", `{"a":.5}`, "syntax", "", ""},
+		{"exponent without digits", `{"a":1e+}`, "syntax", "", ""},
+		{"all numbers", `{"a":0,"b":-0.10,"c":1E+2,"d":10e-03,"model":"m"}`, "", `"m"`, ""},
+		{"all escapes", `{"a":"\"\\\/\b\f\n\r\t\u00aF","model":"m"}`, "", `"m"`, ""},
+
 		{"long model", `{"model":"` + long + `"}`, "long_model", "", ""},
 		{"long stream", `{"stream":"` + long + `"}`, "long_stream", "", ""},
 		{"model that is no UTF-8", "{\"model\":\"a\xffb\"}", "not_utf8", "", ""},
@@ -122,20 +163,42 @@ func TestPeek(t *testing.T) {
 		{"no UTF-8 elsewhere", "{\"x\":\"\xff\",\"model\":\"m\"}", "", `"m"`, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			want := peeked{c.err, c.model, c.stream, true}
+			want := peeked{c.err, c.model, c.stream, true, true}
 			if got := p.body(t, c.body); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 		})
 	}
-	if got := p.body(t, ""); got != (peeked{err: "empty"}) {
-		t.Errorf("an empty body gives %+v", got)
-	}
-	if got := p.peek(t, lua.LNil, "GET"); got != (peeked{}) {
-		t.Errorf("no body gives %+v", got)
-	}
-	if got := p.peek(t, lua.LString(`{"model":"m"}`), "CONNECT"); got != (peeked{}) {
-		t.Errorf("a tunnel gives %+v", got)
+}
+
+// TestPeekAsksForBodies: Envoy holds a body only where the decision needs it.
+func TestPeekAsksForBodies(t *testing.T) {
+	p := newPeeker(t)
+	body, found := lua.LString(`{"model":"m"}`), peeked{model: `"m"`, read: true, asked: true}
+	for _, c := range []struct {
+		name               string
+		body               lua.LValue
+		method, credential string
+		broken             bool
+		want               peeked
+	}{
+		{"authorization", body, "POST", "authorization", false, found},
+		{"x-api-key", body, "POST", "x-api-key", false, found},
+		{"api-key", body, "POST", "api-key", false, found},
+		{"x-goog-api-key", body, "PUT", "x-goog-api-key", false, found},
+		{"no credential", body, "POST", "cookie", false, peeked{}},
+		{"GET", body, "GET", "authorization", false, peeked{}},
+		{"HEAD", body, "HEAD", "authorization", false, peeked{}},
+		{"DELETE", body, "DELETE", "authorization", false, peeked{}},
+		{"OPTIONS", body, "OPTIONS", "authorization", false, peeked{}},
+		{"a tunnel", body, "CONNECT", "authorization", false, peeked{}},
+		{"no body", lua.LNil, "POST", "authorization", false, peeked{asked: true}},
+		{"an empty body", lua.LString(""), "POST", "authorization", false, peeked{err: "empty", asked: true}},
+		{"Lua fails", body, "POST", "authorization", true, peeked{err: "unreadable", asked: true}},
+	} {
+		if got := p.peek(t, c.body, c.method, c.credential, c.broken); got != c.want {
+			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
+		}
 	}
 }
 
@@ -149,18 +212,30 @@ func TestPeekHopsOverLongStrings(t *testing.T) {
 			t.Errorf("1 MiB of %s: %q, %q", name, got.err, got.model)
 		}
 	}
-	deep := strings.Repeat("[", 1<<16)
-	if got := p.body(t, `{"x":`+deep+strings.Repeat("]", 1<<16)+`,"model":"m"}`); got.model != `"m"` {
-		t.Errorf("deep nesting: %+v", got)
+}
+
+// TestPeekDepth: as deep as encoding/json goes, and no deeper.
+func TestPeekDepth(t *testing.T) {
+	p := newPeeker(t)
+	nested := func(n int) string {
+		return `{"x":` + strings.Repeat("[", n) + strings.Repeat("]", n) + `,"model":"m"}`
 	}
-	if got := p.body(t, `{"x":`+deep); got.err != "syntax" {
-		t.Errorf("deep nesting without an end: %+v", got)
+	for n, err := range map[int]string{9999: "", 10000: "too_deep", 1 << 16: "too_deep"} {
+		if got := p.body(t, nested(n)); got.err != err || json.Valid([]byte(nested(n))) != (err == "") {
+			t.Errorf("%d arrays: %q, want %q", n, got.err, err)
+		}
+	}
+	if got := p.body(t, `{"x":`+strings.Repeat("[", 5000)); got.err != "syntax" {
+		t.Errorf("no end: %+v", got)
 	}
 }
 
+// special says what makes a key an error, in JSON.
+func special(r rune) bool { return r == '\\' || r > 127 }
+
 // reference says what peek.lua must find in valid JSON, by encoding/json.
 func reference(data []byte) peeked {
-	out := peeked{read: true}
+	out := peeked{read: true, asked: true}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
 	if first, err := dec.Token(); err != nil || first != json.Delim('{') {
@@ -191,8 +266,11 @@ func reference(data []byte) peeked {
 			case !utf8.Valid(raw):
 				out.err = "not_utf8"
 			}
-		case strings.Contains(key, `\`):
-			out.err = "escaped_key"
+		case strings.ContainsFunc(key, special):
+			out.err = "key_not_ascii"
+			if key[strings.IndexFunc(key, special)] == '\\' {
+				out.err = "escaped_key"
+			}
 		case folded == "model" || folded == "stream":
 			out.err = "key_case"
 		}

@@ -265,7 +265,12 @@ func (c *compiler) chain(members []member) string {
 		t.Candidates = append(t.Candidates, m.Candidate)
 	}
 	name := "chain/" + short(parts...)
-	if _, made := c.out.Clusters[name]; made {
+	if made, ok := c.out.Table.Chains[name]; ok {
+		if !slices.EqualFunc(made.Candidates, t.Candidates, func(a, b *table.Candidate) bool {
+			return a.Backend.ID == b.Backend.ID && a.Model == b.Model
+		}) {
+			c.errorf(source.ObjectRef{}, "", "two chains of backends have the name %s; change the order or the model of a backend in a rule that uses %s", name, t.Candidates[0].Backend.ID)
+		}
 		return name
 	}
 	t.Name = name
@@ -360,8 +365,11 @@ func retryPolicy(spec *v1alpha1.RouteRule, attempts int) *routev3.RetryPolicy {
 			}
 		case v1alpha1.RetryRateLimited:
 			p.RetriableStatusCodes = append(p.RetriableStatusCodes, 429)
+		case v1alpha1.RetryUnauthorized:
+			p.RetriableStatusCodes = append(p.RetriableStatusCodes, 401, 402, 403)
 		case v1alpha1.RetryTimeout:
-			on = append(on, "reset") // what Envoy makes of an attempt whose time is over
+			// To Envoy the end of an attempt's time is a reset, and so is a refused connection.
+			on = append(on, "connect-failure", "refused-stream", "reset")
 		}
 	}
 	if len(p.RetriableStatusCodes) > 0 {

@@ -11,7 +11,9 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
@@ -25,7 +27,7 @@ type verdict struct {
 }
 
 // fakeEnvoy speaks delta ADS as Envoy does: wildcard clusters and listeners first, the route configuration
-// once a listener names it, endpoints once a cluster does. What it refuses it does not apply.
+// once a listener names it, endpoints and secrets once a cluster or a listener does. What it refuses it does not apply.
 type fakeEnvoy struct {
 	t     *testing.T
 	conn  *grpc.ClientConn
@@ -36,7 +38,7 @@ type fakeEnvoy struct {
 	held     []*discoveryv3.DeltaDiscoveryResponse
 	got      []string // "Cluster +2 -1", in order
 	stream   discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
-	asked    map[string]bool // types and endpoints that were subscribed to in this stream
+	asked    map[string]map[string]bool // by type, the names that were subscribed to in this stream
 	hangUp   context.CancelFunc
 	finished chan struct{}
 }
@@ -56,15 +58,13 @@ func (e *fakeEnvoy) connect() {
 		e.t.Fatalf("open a stream: %v", err)
 	}
 	e.mu.Lock()
-	e.stream, e.hangUp, e.finished, e.asked, e.held = stream, cancel, make(chan struct{}), map[string]bool{}, nil
-	e.subscribe(resourcev3.ClusterType, "")
-	e.subscribe(resourcev3.ListenerType, "")
-	if len(e.have[resourcev3.ListenerType]) > 0 {
-		e.subscribe(resourcev3.RouteType, "weir")
-	}
+	e.stream, e.hangUp, e.finished, e.asked, e.held = stream, cancel, make(chan struct{}), map[string]map[string]bool{}, nil
+	e.ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resourcev3.ClusterType})
+	e.ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resourcev3.ListenerType})
+	e.subscribe()
 	e.mu.Unlock()
 	go e.receive(stream, e.finished)
-	synctest.Wait()
+	settle()
 }
 
 func (e *fakeEnvoy) disconnect() {
@@ -115,7 +115,7 @@ func (e *fakeEnvoy) release(typeURL, refuse string) {
 	}
 	e.held = rest
 	e.mu.Unlock()
-	synctest.Wait()
+	settle()
 }
 
 // answer needs the lock.
@@ -139,42 +139,95 @@ func (e *fakeEnvoy) answer(r *discoveryv3.DeltaDiscoveryResponse, refuse string)
 	}
 	_ = e.stream.Send(req)
 	switch r.GetTypeUrl() {
-	case resourcev3.ListenerType:
-		if len(have) > 0 {
-			e.subscribe(resourcev3.RouteType, "weir")
-		} else if e.asked[resourcev3.RouteType+"weir"] {
-			delete(e.asked, resourcev3.RouteType+"weir")
-			delete(e.have, resourcev3.RouteType)
-			_ = e.stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resourcev3.RouteType, ResourceNamesUnsubscribe: []string{"weir"}})
+	case resourcev3.ListenerType, resourcev3.ClusterType:
+		e.subscribe()
+	}
+}
+
+// needs lists what clusters and listeners need, by type. It needs the lock.
+func (e *fakeEnvoy) needs() map[string][]string {
+	out := map[string][]string{}
+	for name, res := range e.have[resourcev3.ClusterType] {
+		c := &clusterv3.Cluster{}
+		if res.GetResource().UnmarshalTo(c) == nil && c.GetType() == clusterv3.Cluster_EDS {
+			out[resourcev3.EndpointType] = append(out[resourcev3.EndpointType], name)
 		}
-	case resourcev3.ClusterType:
-		for _, res := range r.GetResources() {
-			c := &clusterv3.Cluster{}
-			if res.GetResource().UnmarshalTo(c) == nil && c.GetType() == clusterv3.Cluster_EDS {
-				e.subscribe(resourcev3.EndpointType, c.GetName())
+	}
+	for _, res := range e.have[resourcev3.ListenerType] {
+		l := &listenerv3.Listener{}
+		if err := res.GetResource().UnmarshalTo(l); err != nil {
+			e.t.Errorf("listener: %v", err)
+		}
+		out[resourcev3.RouteType] = []string{"weir"}
+		for _, chain := range l.GetFilterChains() {
+			conf := &tlsv3.DownstreamTlsContext{}
+			if err := chain.GetTransportSocket().GetTypedConfig().UnmarshalTo(conf); err != nil {
+				e.t.Errorf("listener: %v", err)
 			}
+			for _, sds := range conf.GetCommonTlsContext().GetTlsCertificateSdsSecretConfigs() {
+				out[resourcev3.SecretType] = append(out[resourcev3.SecretType], sds.GetName())
+			}
+		}
+	}
+	return out
+}
+
+// subscribe asks for what is needed and has not been asked for, and no longer for what is not needed. It needs the lock.
+func (e *fakeEnvoy) subscribe() {
+	needs := e.needs()
+	for _, typeURL := range []string{resourcev3.RouteType, resourcev3.EndpointType, resourcev3.SecretType} {
+		asked := e.asked[typeURL]
+		req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL}
+		for _, name := range needs[typeURL] {
+			if !asked[name] {
+				req.ResourceNamesSubscribe = append(req.ResourceNamesSubscribe, name)
+			}
+		}
+		for name := range asked {
+			if !slices.Contains(needs[typeURL], name) {
+				req.ResourceNamesUnsubscribe = append(req.ResourceNamesUnsubscribe, name)
+				delete(asked, name)
+				delete(e.have[typeURL], name)
+			}
+		}
+		if len(req.GetResourceNamesSubscribe())+len(req.GetResourceNamesUnsubscribe()) > 0 {
+			e.ask(req)
 		}
 	}
 }
 
-// subscribe needs the lock. The name "" is the wildcard.
-func (e *fakeEnvoy) subscribe(typeURL, name string) {
-	first := !e.asked[typeURL]
-	if !first && (name == "" || e.asked[typeURL+name]) {
-		return
-	}
-	e.asked[typeURL], e.asked[typeURL+name] = true, true
-	req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, Node: &corev3.Node{Id: "some-envoy"}}
-	if name != "" {
-		req.ResourceNamesSubscribe = []string{name}
-	}
-	if first && len(e.have[typeURL]) > 0 {
-		req.InitialResourceVersions = map[string]string{}
-		for n, r := range e.have[typeURL] {
-			req.InitialResourceVersions[n] = r.GetVersion()
+// ask sends a request that answers nothing, the first of a type with what Envoy has. It needs the lock.
+func (e *fakeEnvoy) ask(req *discoveryv3.DeltaDiscoveryRequest) {
+	req.Node = &corev3.Node{Id: "some-envoy"}
+	asked := e.asked[req.GetTypeUrl()]
+	if asked == nil {
+		asked = map[string]bool{}
+		e.asked[req.GetTypeUrl()] = asked
+		if have := e.have[req.GetTypeUrl()]; len(have) > 0 {
+			req.InitialResourceVersions = map[string]string{}
+			for name, r := range have {
+				req.InitialResourceVersions[name] = r.GetVersion()
+			}
 		}
 	}
+	for _, name := range req.GetResourceNamesSubscribe() {
+		asked[name] = true
+	}
 	_ = e.stream.Send(req)
+}
+
+// warming counts the clusters and listeners that lack something, as the admin interface does.
+func (e *fakeEnvoy) warming(context.Context) (n int, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for typeURL, names := range e.needs() {
+		for _, name := range names {
+			if typeURL != resourcev3.RouteType && e.have[typeURL][name] == nil {
+				n++
+			}
+		}
+	}
+	return n, nil
 }
 
 // names lists what Envoy has of a type, sorted; of the route configuration the keys of its entries.
@@ -197,6 +250,21 @@ func (e *fakeEnvoy) names(typeURL string) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// secret returns a secret that Envoy has, nil where it has none.
+func (e *fakeEnvoy) secret(name string) *tlsv3.Secret {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r := e.have[resourcev3.SecretType][name]
+	if r == nil {
+		return nil
+	}
+	s := &tlsv3.Secret{}
+	if err := r.GetResource().UnmarshalTo(s); err != nil {
+		e.t.Errorf("secret: %v", err)
+	}
+	return s
 }
 
 // received tells what came since the last call.
@@ -229,6 +297,16 @@ func refusing(name, why string) func(*discoveryv3.DeltaDiscoveryResponse) verdic
 			if res.GetName() == name {
 				return verdict{refuse: why}
 			}
+		}
+		return verdict{}
+	}
+}
+
+// refusingOf refuses what responses of a type bring.
+func refusingOf(typeURL, why string) func(*discoveryv3.DeltaDiscoveryResponse) verdict {
+	return func(r *discoveryv3.DeltaDiscoveryResponse) verdict {
+		if r.GetTypeUrl() == typeURL && len(r.GetResources()) > 0 {
+			return verdict{refuse: why}
 		}
 		return verdict{}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -20,17 +21,21 @@ import (
 	"github.com/weir-dev/weir/xds/compile"
 )
 
-// awaited are the types whose acknowledgement a version waits for. Envoy asks for endpoints and secrets only
-// once a cluster or listener needs them, and keeps that one warming until it has them.
-var awaited = []string{resourcev3.ClusterType, resourcev3.ListenerType, resourcev3.RouteType}
+// A version waits until Envoy has all of its resources of the awaited types, and those of the asked types that
+// Envoy has asked for: it asks for endpoints and secrets by name, once a cluster or a listener needs them, and keeps
+// that one warming until it has them.
+var (
+	awaited = []string{resourcev3.ClusterType, resourcev3.ListenerType, resourcev3.RouteType}
+	asked   = []string{resourcev3.EndpointType, resourcev3.SecretType}
+)
 
 const (
 	// maxRetain bounds how long an old version's resources stay in Envoy, whatever its timeouts say.
 	maxRetain = 15 * time.Minute
 	// sweepEvery is how often old versions are looked at.
 	sweepEvery = 15 * time.Second
-	// warmLimit is how long a version waits for its clusters to have endpoints. One whose name does not
-	// resolve must not keep all the others from being served.
+	// warmLimit is how long a version waits for its clusters and listeners to be warm. A cluster whose name does
+	// not resolve must not keep all the others from being served.
 	warmLimit = 5 * time.Second
 	// warmPoll is how often Envoy is asked meanwhile.
 	warmPoll = 20 * time.Millisecond
@@ -43,7 +48,8 @@ type Options struct {
 	// Activate makes ext_proc decide from a table. It is called once for each version, after Envoy has
 	// acknowledged it, by one goroutine.
 	Activate func(*table.Table)
-	// Warming tells how many clusters Envoy has not yet got endpoints for; nil does not wait for them.
+	// Warming tells how many clusters and listeners Envoy does not use yet, because endpoints or secrets
+	// have not arrived; nil does not wait for them.
 	Warming func(context.Context) (int, error)
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
@@ -56,7 +62,7 @@ type State struct {
 	Serving   string    // version that requests are decided by; "" before the first
 	Since     time.Time // of Serving
 	Pending   string    // version that Envoy has been sent and has not acknowledged
-	Rejected  string    // the last version that Envoy refused, unless a later one is served
+	Rejected  string    // the last version that Envoy refused a part of, unless a later one is served; Serving itself if it did so late
 	Reason    string    // why, as Envoy put it
 	Versions  int       // served so far
 	Rejects   int       // refused so far
@@ -92,7 +98,25 @@ type retained struct {
 // attempt is a version on its way to Envoy.
 type attempt struct {
 	version *compile.Version
-	warmed  chan struct{} // closed when clusters are warm; nil before they are waited for
+	want    map[string]map[string]string // versions by type and name of what Envoy has to take
+	warmed  chan struct{}                // closed when clusters and listeners are warm; nil before they are waited for
+}
+
+// newAttempt is a version that was sent with older ones. It waits for the endpoints and secrets that it has itself: what
+// only older versions have does not hold it up.
+func newAttempt(v *compile.Version, sent map[string]map[string]string) *attempt {
+	a := &attempt{version: v, want: maps.Clone(sent)}
+	a.want[resourcev3.EndpointType] = only(sent[resourcev3.EndpointType], v.Endpoints)
+	a.want[resourcev3.SecretType] = only(sent[resourcev3.SecretType], v.Secrets)
+	return a
+}
+
+func only[V any](versions map[string]string, of map[string]V) map[string]string {
+	out := make(map[string]string, len(of))
+	for name := range of {
+		out[name] = versions[name]
+	}
+	return out
 }
 
 // Events of the loop.
@@ -110,6 +134,7 @@ type (
 		typeURL, nonce string            // nonce of the response that is answered; "" for a subscription
 		refusal        string            // why the response is refused; "" where it is taken
 		initial        map[string]string // versions of what Envoy has already, by name
+		wanted         []string          // names that Envoy asks for from now on
 		forgotten      []string          // names that Envoy asks for no longer
 	}
 )
@@ -151,17 +176,27 @@ func (p *Publisher) callbacks() serverv3.Callbacks {
 		},
 		DeltaStreamClosedFunc: func(id int64, _ *corev3.Node) { p.events <- closeEvent{id} },
 		StreamDeltaResponseFunc: func(id int64, _ *discoveryv3.DeltaDiscoveryRequest, r *discoveryv3.DeltaDiscoveryResponse) {
-			if slices.Contains(awaited, r.GetTypeUrl()) {
-				p.events <- sentEvent{id, r.GetTypeUrl(), r.GetNonce(), changeOf(r)}
-			}
+			p.events <- sentEvent{id, r.GetTypeUrl(), r.GetNonce(), changeOf(r)}
 		},
 		StreamDeltaRequestFunc: func(id int64, r *discoveryv3.DeltaDiscoveryRequest) error {
-			p.events <- requestEvent{
-				stream: id, typeURL: r.GetTypeUrl(), nonce: r.GetResponseNonce(), refusal: r.GetErrorDetail().GetMessage(),
-				initial: r.GetInitialResourceVersions(), forgotten: r.GetResourceNamesUnsubscribe(),
+			p.events <- requestEvent{ // with a copy of the versions: the server goes on writing into the map
+				stream: id, typeURL: r.GetTypeUrl(), nonce: r.GetResponseNonce(), refusal: refusal(r),
+				initial: maps.Clone(r.GetInitialResourceVersions()), wanted: r.GetResourceNamesSubscribe(), forgotten: r.GetResourceNamesUnsubscribe(),
 			}
 			return nil
 		},
+	}
+}
+
+// refusal is why Envoy refuses a response; "" where it takes it.
+func refusal(r *discoveryv3.DeltaDiscoveryRequest) string {
+	switch detail := r.GetErrorDetail(); {
+	case detail == nil:
+		return ""
+	case detail.GetMessage() == "":
+		return "Envoy gives no reason"
+	default:
+		return detail.GetMessage()
 	}
 }
 
@@ -180,12 +215,30 @@ func (p *Publisher) Run(ctx context.Context) {
 		case e := <-p.events:
 			p.handle(e)
 		case <-warmed:
-			p.activate()
+			p.handleWaiting() // what became warm may have asked for more meanwhile, or refused it
+			if p.pending != nil && p.pending.warmed == warmed {
+				p.pending.warmed = nil
+				if p.settle() {
+					p.activate()
+				}
+			}
 		case <-sweep.C:
 			p.sweep()
 		}
 		p.advance(ctx)
 		p.publishState()
+	}
+}
+
+// handleWaiting handles the events that have come already.
+func (p *Publisher) handleWaiting() {
+	for {
+		select {
+		case e := <-p.events:
+			p.handle(e)
+		default:
+			return
+		}
 	}
 }
 
@@ -214,7 +267,7 @@ func (p *Publisher) handle(e any) {
 	}
 }
 
-// coolDown makes the pending version wait for clusters to be warm again: they are another Envoy's.
+// coolDown makes the pending version wait anew for everything to be warm: it is another Envoy's.
 func (p *Publisher) coolDown() {
 	if p.pending != nil {
 		p.pending.warmed = nil
@@ -226,16 +279,32 @@ func (p *Publisher) request(e requestEvent) {
 	if e.refusal != "" {
 		p.opts.Log.Error("Envoy refused a configuration", "type", shortType(e.typeURL), "reason", e.refusal)
 	}
-	if e.stream != p.stream || !slices.Contains(awaited, e.typeURL) {
+	if e.stream != p.stream {
 		return
 	}
 	v := p.views[e.typeURL]
 	if v == nil {
-		v = newView(e.initial)
+		v = newView(e.initial, !slices.Contains(awaited, e.typeURL))
 		p.views[e.typeURL] = v
 	}
-	v.answered(e.nonce, e.refusal)
+	answered := v.answered(e.nonce, e.refusal)
+	v.ask(e.wanted)
 	v.forget(e.forgotten)
+	if e.refusal != "" && answered != nil {
+		p.refused(e.typeURL, e.refusal, answered.serial)
+	}
+}
+
+// refused settles what a refusal means. One of what was sent with the pending version ends that version at once. One of
+// something older comes too late to keep it from being served, and is told: unless it is that of a version
+// that was given up already.
+func (p *Publisher) refused(typeURL, reason, serial string) {
+	switch {
+	case p.pending != nil && serial == fmt.Sprint(p.serial):
+		p.reject(typeURL, reason)
+	case p.now.Rejected == "" && p.now.Serving != "":
+		p.note(p.now.Serving, typeURL, reason)
+	}
 }
 
 // settle finds out whether Envoy has taken the pending version, and gives the version up when it has refused a part.
@@ -244,8 +313,11 @@ func (p *Publisher) settle() (taken bool) {
 		return false
 	}
 	taken = true
-	for _, t := range awaited {
-		v, want := p.views[t], p.sent[t]
+	for _, t := range slices.Concat(awaited, asked) {
+		v, want := p.views[t], p.pending.want[t]
+		if v == nil && slices.Contains(asked, t) { // nothing of it is asked for
+			continue
+		}
 		switch {
 		case v.taken(want):
 		case v.idle(want):
@@ -261,16 +333,21 @@ func (p *Publisher) settle() (taken bool) {
 // reject gives up the pending version and sends Envoy the last good one again, or nothing where there is none: what it
 // has refused is only sent once more after it was taken away.
 func (p *Publisher) reject(typeURL, reason string) {
-	p.now.Rejects++
-	p.now.Rejected, p.now.Reason = p.pending.version.ID, fmt.Sprintf("%s: %s", shortType(typeURL), reason)
+	p.note(p.pending.version.ID, typeURL, reason)
 	p.pending = nil
 	p.send(p.versions())
 }
 
+// note counts and tells a refusal.
+func (p *Publisher) note(version, typeURL, reason string) {
+	p.now.Rejects++
+	p.now.Rejected, p.now.Reason = version, fmt.Sprintf("%s: %s", shortType(typeURL), reason)
+}
+
 // recovering says whether Envoy has still to answer for what it was sent before.
 func (p *Publisher) recovering() bool {
-	for _, t := range awaited {
-		if v := p.views[t]; v != nil && !v.idle(p.sent[t]) {
+	for t, v := range p.views {
+		if !v.idle(p.sent[t]) {
 			return true
 		}
 	}
@@ -297,12 +374,12 @@ func (p *Publisher) advance(ctx context.Context) {
 		return
 	}
 	if p.send(append(p.versions(), v)) {
-		p.pending = &attempt{version: v}
+		p.pending = newAttempt(v, p.sent)
 		p.advance(ctx)
 	}
 }
 
-// awaitWarm closes done when every cluster has endpoints, or after warmLimit.
+// awaitWarm closes done when every cluster and listener is in use, or after warmLimit.
 func (p *Publisher) awaitWarm(ctx context.Context, done chan struct{}) {
 	defer close(done)
 	if p.opts.Warming == nil {
@@ -320,7 +397,7 @@ func (p *Publisher) awaitWarm(ctx context.Context, done chan struct{}) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			p.opts.Log.Warn("some clusters have no endpoints yet; serving the others", "warming", n, "error", err)
+			p.opts.Log.Warn("some clusters or listeners are not ready yet; serving the others", "warming", n, "error", err)
 			return
 		}
 	}

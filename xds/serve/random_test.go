@@ -67,6 +67,7 @@ func randomLife(t *testing.T, r *rig, rng *rand.Rand) {
 	random := func(i int) *compile.Version {
 		return version(fmt.Sprintf("v%d", i), content{
 			clusters: letters("c"), routes: letters("r"), door: fmt.Sprint(rng.IntN(2)), retain: time.Duration(rng.IntN(100)) * time.Second,
+			secrets: map[string]string{"certificate": fmt.Sprint(rng.IntN(3)), "other" + fmt.Sprint(rng.IntN(2)): "x"},
 		})
 	}
 	chance := rand.New(rand.NewPCG(rng.Uint64(), 3)) // of the goroutine that receives

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,7 +10,7 @@ import (
 )
 
 func TestRefusedVersionLeavesTheLastGoodOne(t *testing.T) {
-	for _, typeURL := range awaited {
+	for _, typeURL := range slices.Concat(awaited, asked) {
 		t.Run(shortType(typeURL), func(t *testing.T) {
 			inRig(t, Options{}, func(t *testing.T, r *rig) {
 				r.envoy.connect()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -19,6 +20,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weir-dev/weir/extproc/table"
@@ -42,6 +45,9 @@ func inRig(t *testing.T, opts Options, test func(t *testing.T, r *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, published: map[string]*compile.Version{}}
+		if opts.Warming == nil {
+			opts.Warming = func(ctx context.Context) (int, error) { return r.envoy.warming(ctx) }
+		}
 		opts.NodeID, opts.Activate, opts.Log = "weir", r.activate, slog.New(slog.DiscardHandler)
 		r.Publisher = NewPublisher(opts)
 
@@ -86,6 +92,12 @@ func (r *rig) activate(t *table.Table) {
 	r.covers("clusters", r.envoy.names(resourcev3.ClusterType), keys(v.Clusters))
 	r.covers("listeners", r.envoy.names(resourcev3.ListenerType), keys(v.Listeners))
 	r.covers("routes", r.envoy.names(resourcev3.RouteType), keys(v.Routes))
+	r.covers("endpoints", r.envoy.names(resourcev3.EndpointType), keys(v.Endpoints))
+	for name, want := range v.Secrets {
+		if got := r.envoy.secret(name); !proto.Equal(got, want) {
+			r.t.Errorf("version %q was activated while Envoy had the secret %v, want %v", t.Version, got, want)
+		}
+	}
 }
 
 func (r *rig) covers(what string, have, want []string) {
@@ -96,7 +108,10 @@ func (r *rig) covers(what string, have, want []string) {
 	}
 }
 
-// publish publishes and lets everything happen that can happen without time passing.
+// settle lets everything happen that needs no more than another look at what is warming.
+func settle() { pass(2 * warmPoll) }
+
+// publish publishes, and settles.
 func (r *rig) publish(versions ...*compile.Version) {
 	for _, v := range versions {
 		r.mu.Lock()
@@ -104,7 +119,7 @@ func (r *rig) publish(versions ...*compile.Version) {
 		r.mu.Unlock()
 		r.Publish(v)
 	}
-	synctest.Wait()
+	settle()
 }
 
 // expect compares what has been activated since the last call.
@@ -145,6 +160,7 @@ type content struct {
 	clusters []string
 	routes   []string
 	door     string
+	secrets  map[string]string // values by name; the door needs them all
 	retain   time.Duration
 }
 
@@ -155,6 +171,20 @@ func version(id string, c content) *compile.Version {
 		Clusters:  map[string]*clusterv3.Cluster{}, Endpoints: map[string]*endpointv3.ClusterLoadAssignment{},
 		Secrets: map[string]*tlsv3.Secret{}, Routes: map[string]*routev3.Route{},
 	}
+	door := &tlsv3.DownstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{}}
+	for _, name := range keys(c.secrets) {
+		v.Secrets[name] = &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{
+			Secret: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: c.secrets[name]}},
+		}}}
+		door.CommonTlsContext.TlsCertificateSdsSecretConfigs = append(door.CommonTlsContext.TlsCertificateSdsSecretConfigs, &tlsv3.SdsSecretConfig{Name: name})
+	}
+	packed, err := anypb.New(door)
+	if err != nil {
+		panic(err) // of a message made here
+	}
+	v.Listeners["door"].FilterChains = []*listenerv3.FilterChain{{TransportSocket: &corev3.TransportSocket{
+		Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: packed},
+	}}}
 	for _, name := range c.clusters {
 		v.Clusters[name] = &clusterv3.Cluster{
 			Name: name, ConnectTimeout: durationpb.New(time.Second),
@@ -170,5 +200,5 @@ func version(id string, c content) *compile.Version {
 
 // one is a version in which everything is named after a letter.
 func one(id string) *compile.Version {
-	return version(id, content{clusters: []string{"cluster-" + id}, routes: []string{"route-" + id}, door: id, retain: time.Minute})
+	return version(id, content{clusters: []string{"cluster-" + id}, routes: []string{"route-" + id}, door: id, secrets: map[string]string{"certificate": id}, retain: time.Minute})
 }

@@ -56,7 +56,7 @@ func TestWholeAnswer(t *testing.T) {
 	in := anthropic.Dialect().In
 	body := in.AppendResponse(nil, &canon.Response{
 		Parts: []canon.Part{
-			{Kind: canon.PartReasoning, Text: "hm"},
+			{Kind: canon.PartReasoning, Text: "hm", Signature: "s", Origin: "anthropic"},
 			{Text: "Hello \"you\" 🌍"},
 			{Kind: canon.PartToolCall, Call: &canon.ToolCall{Name: "weather", Arguments: `{"city":"Bonn"}`}},
 		},
@@ -113,7 +113,8 @@ func TestStream(t *testing.T) {
 	for _, ev := range []canon.Event{
 		{Kind: canon.EventPing},
 		{Kind: canon.EventStart},
-		{Kind: canon.EventReasoning, Text: "hm"},
+		{Kind: canon.EventReasoning, Text: "hm", Origin: "anthropic"},
+		{Kind: canon.EventReasoning, Signature: "s", Origin: "anthropic"},
 		{Kind: canon.EventText, Text: "Hello \"you\""},
 		{Kind: canon.EventText, Text: " 🌍"},
 		{Kind: canon.EventPing},

@@ -25,6 +25,8 @@ type builder struct {
 	result    *result
 	digest    hash.Hash
 	documents int
+	holders   map[string]bool // document files (entry.rel) that hold an object of a known kind
+	named     map[string]bool // resolved paths of the files that objects name
 }
 
 // bytes adds the documents of one file.
@@ -66,6 +68,7 @@ func (b *builder) document(f entry, c *converter, node *yaml.Node) {
 	c.errs = nil
 	value, _ := c.convert(node, "").(map[string]any)
 	ref := refOf(value)
+	b.note(f, ref.Kind, value)
 	b.lineErrors(f, ref, c.errs)
 	if slices.ContainsFunc(c.errs, func(e lineError) bool { return !e.warning }) {
 		return // the schema would only repeat that a value is missing
@@ -81,7 +84,11 @@ func (b *builder) document(f entry, c *converter, node *yaml.Node) {
 	origin := source.NewOrigin(f.rel, node.Line, func(path string) int { return locate(node, path) })
 	if len(errs) > 0 {
 		for _, e := range errs {
-			b.result.problems = append(b.result.problems, problemOf(ref, origin, e))
+			p := problemOf(ref, origin, e)
+			if isKeySet(value) {
+				p.Message += keySetHint
+			}
+			b.result.problems = append(b.result.problems, p)
 		}
 		return
 	}

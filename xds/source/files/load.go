@@ -1,10 +1,12 @@
 // Package files reads Weir's objects from a folder, and watches it.
 //
-// Every *.yaml, *.yml and *.json below the folder counts, hidden ones excepted. A document is validated as a
+// Every *.yaml, *.yml and *.json below the folder counts, hidden ones and those that an object names as a
+// value (a key set, a secret) excepted. A document is validated as a
 // Kubernetes API server would validate it, and every problem is told with file, line and field.
 package files
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -46,7 +48,7 @@ type result struct {
 
 	tree        tree
 	secrets     []secretFile      // the files that objects point to
-	empty       bool              // some document file holds no byte
+	empty       bool              // some document file holds nothing but white space
 	readAt      time.Time         // when reading began, by the clock of the file system's machine
 	fingerprint [sha256.Size]byte // of everything that was read
 }
@@ -75,6 +77,7 @@ func (l *loader) loadOnce() result {
 		for _, f := range r.tree.files {
 			b.file(f)
 		}
+		b.leaveOutNamed()
 		if b.documents == 0 && len(r.problems) == 0 {
 			r.problems = append(r.problems, source.Problem{File: l.dir,
 				Message: "no documents found: put *.yaml, *.yml or *.json files with Weir objects here"})
@@ -94,7 +97,7 @@ func (l *loader) loadBytes(name string, raw []byte) result {
 // build lets add fill r, and finishes it.
 func (l *loader) build(r *result, add func(*builder)) {
 	r.objects = source.NewObjects()
-	b := builder{loader: l, result: r, digest: sha256.New()}
+	b := builder{loader: l, result: r, digest: sha256.New(), holders: map[string]bool{}, named: map[string]bool{}}
 	var err error
 	if b.validator, err = l.validator(); err != nil {
 		r.problems = append(r.problems, source.Problem{Message: "the program's own schemas are broken: " + err.Error()})
@@ -132,6 +135,6 @@ func (b *builder) file(f entry) {
 	}
 	fmt.Fprintf(b.digest, "%d:%s%d:", len(f.rel), f.rel, len(raw))
 	b.digest.Write(raw)
-	b.result.empty = b.result.empty || len(raw) == 0
+	b.result.empty = b.result.empty || len(bytes.TrimSpace(raw)) == 0
 	b.bytes(f, raw)
 }

@@ -270,6 +270,10 @@ func TestLoadFiles(t *testing.T) {
 	}{
 		{"nothing", nil, 0, []string{"no documents found: put *.yaml"}},
 		{"only comments", map[string]string{"a.yaml": "# nothing\n---\n# here\n"}, 0, []string{"no documents found"}},
+		{"empty", map[string]string{"a.yaml": "", "b.yaml": consumer("b", "t")}, 1, []string{"a.yaml: " + emptyFile}},
+		{"white space", map[string]string{"a.yml": "\xef\xbb\xbf \r\n\n", "b.json": "\n\t", "c.yaml": "---\n"}, 0,
+			[]string{"a.yml: " + emptyFile, "b.json: " + emptyFile, "c.yaml: " + emptyFile}},
+		{"comments beside objects", map[string]string{"a.yaml": "# later\n", "b.yaml": consumer("b", "t")}, 1, nil},
 		{"other files", map[string]string{"README.md": "x", "a.yaml.bak": "["}, 0, []string{"no documents found"}},
 		{"hidden", map[string]string{".a.yaml": consumer("a", "t"), ".git/b.yaml": consumer("b", "t")}, 0, []string{"no documents found"}},
 		{"byte order mark and CRLF", map[string]string{"a.yaml": "\xef\xbb\xbf" + strings.ReplaceAll(consumer("a", "t"), "\n", "\r\n")}, 1, nil},
@@ -325,6 +329,65 @@ func TestLoadFiles(t *testing.T) {
 			}
 			if len(tc.want) == 0 && got != "" {
 				t.Errorf("unexpected: %s", got)
+			}
+		})
+	}
+}
+
+const emptyFile = "the file is empty: delete it to remove its objects, or write them"
+
+// issuer is a JWTIssuer whose keys are in a file.
+func issuer(file, more string) string {
+	return fmt.Sprintf("apiVersion: weir.dev/v1alpha1\nkind: JWTIssuer\nmetadata:\n  name: j\n%sspec:\n  issuer: i\n  audiences: [a]\n  keys:\n    file: %s\n", more, file)
+}
+
+// Files beside the documents that look like some, and are values that objects name.
+func TestLoadNamedFiles(t *testing.T) {
+	const keySet = `{"keys": []}`
+	const hint = "this looks like a key set (JWKS): name it in a JWTIssuer's spec.keys.file"
+	for _, tc := range []struct {
+		name    string
+		files   map[string]string
+		objects int
+		want    []string // the problems, a part of each
+	}{
+		{"named", map[string]string{"a.yaml": issuer("jwks.json", ""), "jwks.json": keySet}, 1, nil},
+		{"named from a sub-folder", map[string]string{"x/a.yaml": issuer("../jwks.json", ""), "jwks.json": keySet}, 1, nil},
+		{"named in a list", map[string]string{"jwks.json": keySet,
+			"a.yaml": "apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(strings.TrimSpace(issuer("jwks.json", "")), "\n", "\n  ") + "\n"}, 1, nil},
+		{"a secret", map[string]string{"a.yaml": withSecret("a", "key.yaml"), "key.yaml": "hunter2: [\n"}, 1, nil},
+		{"behind a link", map[string]string{"a.yaml": issuer("jwks.json", ""), "jwks.json": "->..data/jwks.json", "..data/jwks.json": keySet}, 1, nil},
+		{"under another name", map[string]string{"a.yaml": issuer(".keys", ""), ".keys": "->jwks.json", "jwks.json": keySet}, 1, nil},
+		{"not named", map[string]string{"a.yaml": consumer("a", "t"), "jwks.json": keySet}, 1, []string{"jwks.json:1: kind: required, but missing; known kinds", hint}},
+		{"another one is named", map[string]string{"a.yaml": issuer("x/jwks.json", ""), "x/jwks.json": keySet, "jwks.json": keySet}, 1, []string{"jwks.json:1: kind: required"}},
+		{"no key set, not named", map[string]string{"a.json": `{"keys": 1}`}, 0, []string{"a.json:1: kind: required"}},
+		{"named by what is left out", map[string]string{"jwks.json": keySet, "b.yaml": consumer("b", "t"),
+			"a.yaml": issuer("jwks.json", "  annotations: {weir.dev/when-env: WEIR_TEST_UNSET}\n")}, 1, nil},
+		{"named by what is invalid", map[string]string{"a.yaml": issuer("jwks.json", "") + "  nonsense: 1\n", "jwks.json": keySet}, 0, []string{"unknown field"}},
+		{"empty", map[string]string{"a.yaml": issuer("jwks.json", ""), "jwks.json": ""}, 1, []string{"spec.keys.file: the file"}},
+		{"a file of objects is one whoever names it", map[string]string{"a.yaml": withSecret("a", "b.yaml"), "b.yaml": consumer("b", "t") + "  nonsense: 1\n"}, 1,
+			[]string{"b.yaml:7: Consumer default/b: spec.nonsense: unknown field"}},
+		{"a file that names itself", map[string]string{"a.yaml": withSecret("a", "a.yaml") + "  nonsense: 1\n---\n" + consumer("b", "t")}, 1, []string{"unknown field"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			objects, problems := Load(write(t, tc.files), testEnv)
+			if objects.Len() != tc.objects {
+				t.Errorf("got %d objects, want %d", objects.Len(), tc.objects)
+			}
+			got := fmt.Sprint(problems)
+			for _, w := range tc.want {
+				if !strings.Contains(got, w) {
+					t.Errorf("no %q in %s", w, got)
+				}
+			}
+			if len(problems) != min(len(tc.want), 1) {
+				t.Errorf("got %d problems: %s", len(problems), got)
+			}
+			if strings.Contains(got, hint) != (tc.name == "not named" || tc.name == "another one is named") {
+				t.Errorf("the hint: %s", got)
+			}
+			if strings.Contains(got, "hunter2") {
+				t.Errorf("prints a secret: %s", got)
 			}
 		})
 	}

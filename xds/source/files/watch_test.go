@@ -150,6 +150,8 @@ func TestWatchFiles(t *testing.T) {
 	must(t, os.Remove(filepath.Join(dir, "b.yml")))
 	w.untilTenants("a=t4 c=t3")
 
+	put(t, dir, "a.yaml", "")
+	w.until("an empty file", func(c call) bool { return c.said("a.yaml: "+emptyFile) && source.HasErrors(c.problems) })
 	put(t, dir, "a.yaml", "kind: [\n")
 	w.until("a syntax error", func(c call) bool { return c.said("a.yaml:") && source.HasErrors(c.problems) })
 	put(t, dir, "a.yaml", consumer("a", "t5"))
@@ -245,6 +247,32 @@ func TestWatchSecretFiles(t *testing.T) {
 	w.until("a key set", func(c call) bool { return jwks(c) == "{}" && !source.HasErrors(c.problems) })
 	put(t, base, "jwks", `{"keys":[]}`)
 	w.until("another key set", func(c call) bool { return jwks(c) == `{"keys":[]}` })
+}
+
+// A key set beside the documents, with an ending like theirs, reloads as one elsewhere does.
+func TestWatchKeySetInFolder(t *testing.T) {
+	dir := write(t, map[string]string{"a.yaml": consumer("a", "t1"), "jwks.json": `{"keys":[1]}`})
+	w := watch(t, dir, onlyEvents)
+	w.until("a hint", func(c call) bool { return c.said("looks like a key set") })
+	jwks := func(want string) {
+		t.Helper()
+		w.until(want, func(c call) bool {
+			return c.objects.Secrets[source.FileKeyOf(filepath.Join(dir, "jwks.json"))].Reveal() == want && !source.HasErrors(c.problems)
+		})
+	}
+	put(t, dir, "j.yaml", issuer("jwks.json", ""))
+	jwks(`{"keys":[1]}`)
+	put(t, dir, "jwks.json", `{"keys":[2]}`)
+	jwks(`{"keys":[2]}`)
+	put(t, dir, "jwks.json.tmp", `{"keys":[3]}`)
+	must(t, os.Rename(filepath.Join(dir, "jwks.json.tmp"), filepath.Join(dir, "jwks.json")))
+	jwks(`{"keys":[3]}`)
+	put(t, dir, "jwks.json", "")
+	w.until("an empty key set", func(c call) bool { return c.said("jwks.json is empty") && !c.said(emptyFile) })
+	put(t, dir, "jwks.json", `{"keys":[4]}`)
+	jwks(`{"keys":[4]}`)
+	must(t, os.Remove(filepath.Join(dir, "j.yaml")))
+	w.until("the hint again", func(c call) bool { return c.said("looks like a key set") })
 }
 
 // Constant writing does not put the callback off for ever.

@@ -25,15 +25,22 @@ type lineError struct {
 
 // parseFile splits a file into the root nodes of its documents. After a syntax error nothing that follows
 // can be trusted, so the error is the last thing reported for the file.
-func parseFile(name string, raw []byte) ([]*yaml.Node, []lineError) {
+func parseFile(name string, raw []byte) (docs []*yaml.Node, errs []lineError) {
 	raw = bytes.TrimPrefix(raw, []byte("\xef\xbb\xbf"))
 	if line := firstInvalidUTF8(raw); line > 0 {
 		return nil, []lineError{{line: line, message: "the file is not UTF-8 text from here on: save it as UTF-8"}}
 	}
 	if strings.HasSuffix(name, ".json") {
-		return parseJSON(raw)
+		docs, errs = parseJSON(raw)
+	} else {
+		docs, errs = parseYAML(raw)
 	}
-	return parseYAML(raw)
+	// A writer that truncates first, and a full disk, leave an empty file, which must not remove objects.
+	// Where nothing was parsed and nothing is wrong, a # can only begin a comment: someone meant it.
+	if len(docs) == 0 && len(errs) == 0 && !bytes.ContainsRune(raw, '#') {
+		errs = []lineError{{message: "the file is empty: delete it to remove its objects, or write them"}}
+	}
+	return docs, errs
 }
 
 func firstInvalidUTF8(raw []byte) int {

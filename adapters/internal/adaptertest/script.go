@@ -1,61 +1,15 @@
-package anthropic
+package adaptertest
 
 import (
-	"bytes"
-	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/weir-dev/weir/adapters/canon"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden files; read the diff before you keep it")
-
-const ruler = "\n-----\n"
-
-// golden runs every file of a testdata folder: the input stands above the ruler, the output below.
-func golden(t *testing.T, dir string, run func(t *testing.T, in []byte) string) {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join("testdata", dir, "*.txt"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no golden files in testdata/%s (%v)", dir, err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			in, want, _ := strings.Cut(string(text), ruler)
-			got := strings.TrimRight(run(t, []byte(in)), "\n") + "\n"
-			if *update {
-				if err := os.WriteFile(file, []byte(in+ruler+got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if got != want {
-				t.Errorf("output differs from %s\n got:\n%s\nwant:\n%s", file, got, want)
-			}
-		})
-	}
-}
-
-func indent(t *testing.T, text []byte) string {
-	t.Helper()
-	var out bytes.Buffer
-	if err := json.Indent(&out, text, "", "  "); err != nil {
-		t.Fatalf("not valid JSON: %v\n%s", err, text)
-	}
-	return out.String()
-}
-
-// line prints an event the way scripts write it.
-func line(ev *canon.Event) string {
+// Line prints an event the way scripts write it.
+func Line(ev *canon.Event) string {
 	switch ev.Kind {
 	case canon.EventStart:
 		return fmt.Sprintf("start %q %q%s", ev.ID, ev.Model, usageWords(ev.Usage))
@@ -88,8 +42,8 @@ func usageWords(u *canon.Usage) string {
 	return fmt.Sprintf(" %d %d %d %d %d", u.Input, u.CacheRead, u.CacheWrite, u.Output, u.Reasoning)
 }
 
-// script reads events written as line prints them.
-func script(t testing.TB, text string) []*canon.Event {
+// Script reads events written as Line prints them.
+func Script(t testing.TB, text string) []*canon.Event {
 	t.Helper()
 	var events []*canon.Event
 	for _, l := range strings.Split(strings.TrimSpace(text), "\n") {
@@ -142,37 +96,4 @@ func script(t testing.TB, text string) []*canon.Event {
 		events = append(events, ev)
 	}
 	return events
-}
-
-var testReply = canon.Reply{Model: "asked-for", ID: "reply1", Created: 1700000000, IncludeUsage: true}
-
-func encode(events []*canon.Event, end bool) []byte {
-	enc := inbound{}.NewStreamEncoder(testReply)
-	var out []byte
-	for _, ev := range events {
-		// As a decoder would: the receiver must keep nothing of the event.
-		copied := *ev
-		out = enc.Append(out, &copied)
-		copied = canon.Event{Text: "overwritten", Signature: "overwritten", CallID: "overwritten"}
-	}
-	if end {
-		out = enc.End(out)
-	}
-	return out
-}
-
-// decode feeds the stream in the given pieces and prints the events.
-func decode(pieces ...[]byte) string {
-	var out strings.Builder
-	emit := func(ev *canon.Event) { out.WriteString(line(ev) + "\n") }
-	dec := outbound{}.NewStreamDecoder()
-	for _, p := range pieces {
-		p = bytes.Clone(p)
-		dec.Feed(p, emit)
-		for i := range p {
-			p[i] = 'x' // the decoder must not keep the chunk
-		}
-	}
-	dec.End(emit)
-	return out.String()
 }

@@ -1,0 +1,81 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weir-dev/weir/envoy"
+)
+
+// RaceVariable set to 1 builds weir with the race detector. A race that it finds makes weir exit with a
+// status other than 0, which fails the test.
+const RaceVariable = "WEIR_E2E_RACE"
+
+// binary is built once in the life of the test process.
+var binary = sync.OnceValues(build)
+
+// envoyBinary is looked for, or fetched, once.
+var envoyBinary = sync.OnceValues(func() (string, error) {
+	bin, err := envoy.Ensure(context.Background(), envoy.FindOptions{Progress: os.Stderr})
+	return bin.Path, err
+})
+
+// buildDir is where binary put the program.
+var buildDir string
+
+func build() (string, error) {
+	sweep(time.Now())
+	dir, err := os.MkdirTemp("", "weir-e2e-bin-")
+	if err != nil {
+		return "", fmt.Errorf("no place to build weir in: %w", err)
+	}
+	buildDir = dir
+	path := filepath.Join(dir, "weir")
+	args := []string{"build", "-o", path}
+	if os.Getenv(RaceVariable) == "1" {
+		args = append(args, "-race")
+	}
+	out, err := exec.Command("go", append(args, "github.com/weir-dev/weir/cmd/weir")...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("weir cannot be built: %w\n%s", err, out)
+	}
+	return path, nil
+}
+
+// keep is how long what a test process leaves behind that was killed may lie about.
+const keep = 24 * time.Hour
+
+// sweep removes the directories of such processes. They belong to nobody: no run of tests takes that long.
+func sweep(now time.Time) {
+	old, _ := filepath.Glob(filepath.Join(os.TempDir(), "weir-e2e-*"))
+	for _, dir := range old {
+		if fi, err := os.Lstat(dir); err == nil && fi.IsDir() && now.Sub(fi.ModTime()) > keep {
+			_ = os.RemoveAll(dir) // another user's stays
+		}
+	}
+}
+
+// Binary builds cmd/weir, the first time it is called, and returns its path.
+func Binary(t testing.TB) string {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Main runs the tests of a package and removes what Binary built: TestMain calls it.
+func Main(m *testing.M) {
+	code := m.Run()
+	if buildDir != "" {
+		_ = os.RemoveAll(buildDir) // the system clears its directory for temporary files some day
+	}
+	os.Exit(code)
+}
