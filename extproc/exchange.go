@@ -26,8 +26,9 @@ type exchange struct {
 	created  time.Time
 	expires  time.Time
 
-	mu    sync.Mutex
-	tried map[string]int // by backend ID
+	mu     sync.Mutex
+	wanted bool           // an attempt has asked for it
+	tried  map[string]int // by backend ID
 	// answers read what a backend answers, by its ID; none where that needs no translation. Attempts are prepared on
 	// streams of their own, so that the one prepared last need not be the one that answers.
 	answers map[string]*answer
@@ -48,6 +49,12 @@ func (e *exchange) answerOf(backend string) *answer {
 	return e.answers[backend]
 }
 
+func (e *exchange) isWanted() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.wanted
+}
+
 // nth counts the tries of a backend: 0 for the first.
 func (e *exchange) nth(backend string) int {
 	e.mu.Lock()
@@ -55,10 +62,16 @@ func (e *exchange) nth(backend string) int {
 	if e.tried == nil {
 		e.tried = map[string]int{}
 	}
+	e.wanted = true
 	n := e.tried[backend]
 	e.tried[backend] = n + 1
 	return n
 }
+
+// unwantedLife is how long something is kept for a request that no attempt has asked for. The first attempt
+// follows the decision at once; none does when the caller went away while Envoy waited for the decision, and then
+// Envoy's record of the request does not name what was kept either.
+const unwantedLife = 15 * time.Second
 
 const exchangeShards = 64 // a power of two; so that requests share no lock
 
@@ -138,7 +151,7 @@ func (x *exchanges) sweep(now time.Time) (dropped int) {
 		s := &x.shards[i]
 		s.mu.Lock()
 		for id, e := range s.m {
-			if now.After(e.expires) {
+			if now.After(e.expires) || now.After(e.created.Add(unwantedLife)) && !e.isWanted() {
 				delete(s.m, id)
 				dropped++
 			}

@@ -12,7 +12,7 @@ import (
 
 func TestExchanges(t *testing.T) {
 	x := newExchanges("abc")
-	a, b := &exchange{id: x.newID(), body: []byte("12345"), expires: t0}, &exchange{id: x.newID(), body: []byte("1"), expires: t0.Add(time.Minute)}
+	a, b := &exchange{id: x.newID(), body: []byte("12345"), wanted: true, expires: t0}, &exchange{id: x.newID(), body: []byte("1"), wanted: true, expires: t0.Add(time.Minute)}
 	if a.id == b.id || !strings.HasPrefix(a.id, "abc-") {
 		t.Errorf("IDs %q and %q", a.id, b.id)
 	}
@@ -98,8 +98,20 @@ func TestLifeOfAnExchange(t *testing.T) {
 		t.Errorf("after the record: %s", got)
 	}
 
-	// One that no record ever comes for.
+	// One that no record ever comes for, and no attempt.
 	decided(t, r, chatHeaders(), false, chatBody)
+	r.advance(unwantedLife)
+	if n := r.server.Sweep(); n != 0 {
+		t.Errorf("swept %d while an attempt may still come", n)
+	}
+	r.advance(time.Second)
+	if n := r.server.Sweep(); n != 1 || inFlight() != "0 0" {
+		t.Errorf("swept %d, left %s", n, inFlight())
+	}
+
+	// One that no record ever comes for, after an attempt.
+	d := decided(t, r, chatHeaders(), false, chatBody)
+	r.attempt(d.first, "chain/all", "default/anthropic", chatHeaders())
 	r.advance(10*time.Minute + expiryMargin)
 	if n := r.server.Sweep(); n != 0 {
 		t.Errorf("swept %d while the request may still run", n)

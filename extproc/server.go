@@ -75,7 +75,7 @@ func (s *Server) Release(exchange string) { s.exchanges.drop(exchange) }
 // ReleaseAll forgets what was kept for every request. Call it when Envoy has died, and with it every request.
 func (s *Server) ReleaseAll() { s.exchanges.clear() }
 
-// Sweep forgets what requests left behind that ended without a record. Call it every minute or so.
+// Sweep forgets what requests left behind that ended without a record. Call it every few seconds.
 func (s *Server) Sweep() int { return s.exchanges.sweep(s.opts.Now()) }
 
 // InFlight is the number of requests that something is kept for, and the bytes of their bodies.

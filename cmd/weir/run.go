@@ -399,9 +399,12 @@ func (g *gateway) keysFetched(s identity.SourceState) {
 	}
 }
 
-// sweep drops what requests left behind when Envoy died.
+// sweepEvery is how often what ended requests left behind is looked for.
+const sweepEvery = 5 * time.Second
+
+// sweep drops what requests left behind that ended without a record.
 func (g *gateway) sweep(ctx context.Context) {
-	tick := time.NewTicker(time.Minute)
+	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -409,7 +412,7 @@ func (g *gateway) sweep(ctx context.Context) {
 			return
 		case <-tick.C:
 			if n := g.ext.Sweep(); n > 0 {
-				g.log.Warn("dropped what ended requests left behind", "requests", n)
+				g.log.Debug("dropped what ended requests left behind", "requests", n)
 			}
 		}
 	}
