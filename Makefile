@@ -40,7 +40,7 @@ test-unit: need-go
 test-e2e: need-go
 	@echo "end-to-end tests on a real Envoy; the first build of the official SDKs takes some minutes" >&2
 	@go run ./cmd/weir envoy fetch >/dev/null
-	@WEIR_E2E_RACE=1 go run $(GOTESTSUM) --format pkgname -- -timeout 25m $(SDK_PACKAGES)
+	@WEIR_E2E_RACE=1 go run $(GOTESTSUM) --format pkgname -- -count=1 -timeout 25m $(SDK_PACKAGES)
 
 lint: need-go check-gen ## vet, staticcheck, formatting, generated files
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; }
