@@ -163,3 +163,29 @@ type Reasoning struct {
 	Effort       string // "", "minimal", "low", "medium", "high", "xhigh", "max"
 	BudgetTokens *int64
 }
+
+// SizeHint estimates the bytes of the request as JSON in any dialect, so that a builder copies a long prompt once.
+func (r *Request) SizeHint() int {
+	n := 512
+	for i := range r.Messages {
+		n += 64
+		for j := range r.Messages[i].Parts {
+			p := &r.Messages[i].Parts[j]
+			n += 64 + len(p.Text) + len(p.Signature)
+			switch {
+			case p.Image != nil:
+				n += 64 + len(p.Image.Data) + len(p.Image.URL)
+			case p.Call != nil:
+				n += 128 + len(p.Call.Arguments)
+			case p.Result != nil:
+				for k := range p.Result.Parts {
+					n += 64 + len(p.Result.Parts[k].Text)
+				}
+			}
+		}
+	}
+	for i := range r.Tools {
+		n += 96 + len(r.Tools[i].Description) + len(r.Tools[i].Parameters)
+	}
+	return n + n/16 // escapes
+}

@@ -35,7 +35,7 @@ func (outbound) BuildCall(r *canon.Request, o canon.CallOptions) (*canon.Call, *
 	for _, field := range r.Extra {
 		b.drop(field)
 	}
-	b.dst = make([]byte, 0, b.sizeHint())
+	b.dst = make([]byte, 0, b.req.SizeHint())
 	b.raw(`{"model":`)
 	b.str(o.Model)
 	b.raw(`,"input":{"messages":[`)
@@ -84,32 +84,6 @@ func (b *builder) fail(param, format string, args ...any) {
 	if b.err == nil {
 		b.err = &canon.Error{Kind: canon.ErrInvalidRequest, Param: param, Message: fmt.Sprintf(format, args...)}
 	}
-}
-
-// sizeHint estimates the body, so that a long prompt is copied once.
-func (b *builder) sizeHint() int {
-	n := 512
-	for i := range b.req.Messages {
-		n += 64
-		for j := range b.req.Messages[i].Parts {
-			p := &b.req.Messages[i].Parts[j]
-			n += 32 + len(p.Text)
-			switch {
-			case p.Image != nil:
-				n += 64 + len(p.Image.Data) + len(p.Image.URL)
-			case p.Call != nil:
-				n += 128 + len(p.Call.Arguments)
-			case p.Result != nil:
-				for k := range p.Result.Parts {
-					n += 64 + len(p.Result.Parts[k].Text)
-				}
-			}
-		}
-	}
-	for i := range b.req.Tools {
-		n += 96 + len(b.req.Tools[i].Description) + len(b.req.Tools[i].Parameters)
-	}
-	return n + n/16 // escapes
 }
 
 func (b *builder) raw(s string)  { b.dst = append(b.dst, s...) }

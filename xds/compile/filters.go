@@ -109,14 +109,7 @@ func chainFilters(extProcCluster string) []*hcmv3.HttpFilter {
 			GrpcService:       grpcService(extProcCluster),
 			MessageTimeout:    durationpb.New(decisionTimeout),
 			RequestAttributes: []string{wire.ClusterAttribute, wire.HostMetadataAttribute},
-			ProcessingMode: &extprocv3.ProcessingMode{
-				RequestHeaderMode:   extprocv3.ProcessingMode_SEND,
-				ResponseHeaderMode:  extprocv3.ProcessingMode_SKIP,
-				RequestBodyMode:     extprocv3.ProcessingMode_NONE,
-				ResponseBodyMode:    extprocv3.ProcessingMode_NONE,
-				RequestTrailerMode:  extprocv3.ProcessingMode_SKIP,
-				ResponseTrailerMode: extprocv3.ProcessingMode_SKIP,
-			},
+			ProcessingMode:    headersOnly(),
 			MutationRules: &mutationv3.HeaderMutationRules{
 				AllowAllRouting: wrapperspb.Bool(true), AllowEnvoy: wrapperspb.Bool(true),
 			},
@@ -148,14 +141,7 @@ func doorFilters(extProcCluster string, router *anypb.Any) []*hcmv3.HttpFilter {
 			// A decision asks for the bodies it needs, in its answer to the headers.
 			AllowModeOverride:  true,
 			ResponseAttributes: []string{wire.CodeDetailsAttribute},
-			ProcessingMode: &extprocv3.ProcessingMode{
-				RequestHeaderMode:   extprocv3.ProcessingMode_SEND,
-				ResponseHeaderMode:  extprocv3.ProcessingMode_SKIP,
-				RequestBodyMode:     extprocv3.ProcessingMode_NONE,
-				ResponseBodyMode:    extprocv3.ProcessingMode_NONE,
-				RequestTrailerMode:  extprocv3.ProcessingMode_SKIP,
-				ResponseTrailerMode: extprocv3.ProcessingMode_SKIP,
-			},
+			ProcessingMode:     headersOnly(),
 			MetadataOptions: &extprocv3.MetadataOptions{
 				ForwardingNamespaces: &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{wire.PeekNamespace}},
 				ReceivingNamespaces:  &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{wire.DecisionNamespace}},
@@ -163,6 +149,18 @@ func doorFilters(extProcCluster string, router *anypb.Any) []*hcmv3.HttpFilter {
 			StatusOnError: unavailable(),
 		}),
 		{Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router}},
+	}
+}
+
+// headersOnly sends Weir the headers of a request and nothing else.
+func headersOnly() *extprocv3.ProcessingMode {
+	return &extprocv3.ProcessingMode{
+		RequestHeaderMode:   extprocv3.ProcessingMode_SEND,
+		ResponseHeaderMode:  extprocv3.ProcessingMode_SKIP,
+		RequestBodyMode:     extprocv3.ProcessingMode_NONE,
+		ResponseBodyMode:    extprocv3.ProcessingMode_NONE,
+		RequestTrailerMode:  extprocv3.ProcessingMode_SKIP,
+		ResponseTrailerMode: extprocv3.ProcessingMode_SKIP,
 	}
 }
 
