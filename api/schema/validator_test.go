@@ -43,7 +43,7 @@ func TestKinds(t *testing.T) {
 		}
 		names = append(names, k.Kind)
 	}
-	if got := strings.Join(names, " "); got != "APIKey Backend Consumer JWTIssuer LLMGateway Route" {
+	if got := strings.Join(names, " "); got != "APIKey Backend Budget Consumer JWTIssuer LLMGateway LimitPolicy Route" {
 		t.Errorf("got %s", got)
 	}
 }

@@ -64,6 +64,11 @@ type BackendSpec struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=512
 	Models []BackendModel `json:"models,omitempty"`
+	// Prices of models that have none of their own. Without any, requests are entered in the ledger as unpriced.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Prices []Price `json:"prices,omitempty"`
 	// DefaultMaxTokens is sent to a dialect that requires a limit when the caller gave none.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
@@ -125,7 +130,48 @@ type BackendModel struct {
 	// UpstreamName is what the backend calls it. Empty: the same.
 	// +optional
 	UpstreamName ModelName `json:"upstreamName,omitempty"`
+	// Prices of this model. Empty: the backend's.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Prices []Price `json:"prices,omitempty"`
 }
+
+// Price is what tokens cost from a day on, in the gateway's currency for a million tokens: 2.50, 0.075. A kind
+// of token that has no price of its own costs what its basic kind does: cached input as input, reasoning as output.
+type Price struct {
+	// EffectiveFrom is when the price begins to hold, as RFC 3339 writes it: 2026-11-01T00:00:00Z. Without it: always.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$`
+	EffectiveFrom *metav1.Time `json:"effectiveFrom,omitempty"`
+	// Version names the price in ledger entries. Empty: the time it begins.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Version string `json:"version,omitempty"`
+	// Input that the model read.
+	Input PriceAmount `json:"input"`
+	// Output that the model wrote.
+	Output PriceAmount `json:"output"`
+	// CacheRead is input that the provider had in its cache.
+	// +optional
+	CacheRead *PriceAmount `json:"cacheRead,omitempty"`
+	// CacheWrite is input that the provider put into its cache.
+	// +optional
+	CacheWrite *PriceAmount `json:"cacheWrite,omitempty"`
+	// Reasoning is output that the caller does not see.
+	// +optional
+	Reasoning *PriceAmount `json:"reasoning,omitempty"`
+	// Request costs this much itself, whatever its tokens: per request, not per million.
+	// +optional
+	Request *PriceAmount `json:"request,omitempty"`
+}
+
+// PriceAmount is an amount of money, of at most 9 decimals.
+//
+// +kubebuilder:validation:MaxLength=24
+// +kubebuilder:validation:Pattern=`^[0-9]{1,7}(\.[0-9]{1,9})?$`
+type PriceAmount string
 
 // BackendTLS is how Weir trusts the backend.
 //

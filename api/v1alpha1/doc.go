@@ -23,6 +23,7 @@ func AddToScheme(s *runtime.Scheme) error {
 		&Consumer{}, &ConsumerList{},
 		&APIKey{}, &APIKeyList{},
 		&JWTIssuer{}, &JWTIssuerList{},
+		&LimitPolicy{}, &LimitPolicyList{}, &Budget{}, &BudgetList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil

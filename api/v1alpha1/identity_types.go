@@ -81,11 +81,16 @@ type APIKeyList struct {
 type APIKeySpec struct {
 	// Consumer that the key belongs to.
 	Consumer ObjectName `json:"consumer"`
-	// Hash of the key: "sha256:" and 64 hexadecimal digits, as `weir keys hash` prints it. Keys are long random
-	// strings, so a fast hash is enough; a key of less than 16 characters is refused there.
+	// Hash of the key: "sha256:" and 64 hexadecimal digits, as `weir keys hash` prints it, or "hmac-sha256:" and as many,
+	// made with the gateway's pepper. Keys are long random strings, so a fast hash is enough; a key of less than
+	// 16 characters is refused there.
 	// +optional
-	// +kubebuilder:validation:Pattern=`^sha256:[0-9a-f]{64}$`
+	// +kubebuilder:validation:Pattern=`^(hmac-)?sha256:[0-9a-f]{64}$`
 	Hash string `json:"hash,omitempty"`
+	// Prefix is the beginning of the key, for people to tell keys apart. It lets nobody in.
+	// +optional
+	// +kubebuilder:validation:MaxLength=16
+	Prefix string `json:"prefix,omitempty"`
 	// SecretRef holds the key itself; Weir keeps only its hash.
 	// +optional
 	SecretRef *SecretRef `json:"secretRef,omitempty"`
@@ -102,6 +107,19 @@ type APIKeySpec struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
 	AllowedModels []ModelName `json:"allowedModels,omitempty"`
+	// AllowedCIDRs are the addresses that the key may be used from. Empty: any. Behind proxies see
+	// LLMGateway.spec.authentication.trustedHops.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.all(c, isCIDR(c))",message="each must be a network such as 10.1.0.0/16 or 2001:db8::/32"
+	AllowedCIDRs []string `json:"allowedCIDRs,omitempty"`
+	// RequestsPerMinute that the key may make. Empty: no limit of its own.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000000
+	RequestsPerMinute int64 `json:"requestsPerMinute,omitempty"`
 	// Scopes of the key, beside the consumer's.
 	// +optional
 	// +listType=set
@@ -181,13 +199,25 @@ type JWTIssuerSpec struct {
 
 // JWTKeys says where the signing keys are.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.url), has(self.file), has(self.secretRef)].filter(x, x).size() == 1",message="give exactly one of url, file, secretRef"
+// +kubebuilder:validation:XValidation:rule="[has(self.url), has(self.file), has(self.secretRef), has(self.discovery) && self.discovery].filter(x, x).size() == 1",message="give exactly one of url, file, secretRef, discovery"
 type JWTKeys struct {
 	// URL of a JWKS document. Fetched in the background and refreshed; never on a request's path.
 	// +optional
 	// +kubebuilder:validation:MaxLength=2048
 	// +kubebuilder:validation:XValidation:rule="isURL(self) && url(self).getScheme() in ['http', 'https']",message="url must be an absolute http or https URL"
 	URL string `json:"url,omitempty"`
+	// Discovery finds the URL of the key set in the issuer's OpenID configuration: the issuer followed
+	// by /.well-known/openid-configuration.
+	// +optional
+	Discovery bool `json:"discovery,omitempty"`
+	// KeepFor is how long keys stay good that were fetched and cannot be fetched again.
+	// +optional
+	// +kubebuilder:default="24h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('8760h')",message="keepFor must be from 1m to 8760h"
+	KeepFor *Duration `json:"keepFor,omitempty"`
 	// File with a JWKS document. A relative path starts at the folder of the document.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
@@ -213,6 +243,10 @@ type JWTClaims struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=256
 	AllowedModels string `json:"allowedModels,omitempty"`
+	// Scopes claim: a list, or a text with spaces between. Empty: scope, or else scp.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Scopes string `json:"scopes,omitempty"`
 	// Labels from claims: label name to claim.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16

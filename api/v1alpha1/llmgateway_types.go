@@ -30,6 +30,9 @@ type LLMGatewayList struct {
 }
 
 // LLMGatewaySpec describes the door.
+//
+// +kubebuilder:validation:XValidation:rule="self.accounting.ledger != 'Redis' || has(self.sharedState)",message="accounting.ledger Redis needs sharedState"
+// +kubebuilder:validation:XValidation:rule="self.authentication.keyStore != 'Redis' || has(self.sharedState)",message="authentication.keyStore Redis needs sharedState"
 type LLMGatewaySpec struct {
 	// Listeners are the addresses clients connect to.
 	// +listType=map
@@ -46,6 +49,17 @@ type LLMGatewaySpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Timeouts GatewayTimeouts `json:"timeouts,omitempty"`
+	// Authentication says how callers are told apart.
+	// +optional
+	// +kubebuilder:default={}
+	Authentication Authentication `json:"authentication,omitempty"`
+	// Accounting says how usage is counted and kept.
+	// +optional
+	// +kubebuilder:default={}
+	Accounting Accounting `json:"accounting,omitempty"`
+	// SharedState lets replicas count together. Without it each counts for itself, in memory.
+	// +optional
+	SharedState *SharedState `json:"sharedState,omitempty"`
 }
 
 // Listener is one address that speaks HTTP/1.1 and HTTP/2.

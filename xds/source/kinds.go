@@ -30,6 +30,10 @@ func NewObject(kind string) (Object, bool) {
 		return &v1alpha1.APIKey{}, true
 	case "JWTIssuer":
 		return &v1alpha1.JWTIssuer{}, true
+	case "LimitPolicy":
+		return &v1alpha1.LimitPolicy{}, true
+	case "Budget":
+		return &v1alpha1.Budget{}, true
 	}
 	return nil, false
 }
@@ -53,6 +57,10 @@ func kindOf(obj Object) string {
 		return "APIKey"
 	case *v1alpha1.JWTIssuer:
 		return "JWTIssuer"
+	case *v1alpha1.LimitPolicy:
+		return "LimitPolicy"
+	case *v1alpha1.Budget:
+		return "Budget"
 	}
 	return obj.GetObjectKind().GroupVersionKind().Kind
 }
@@ -72,6 +80,10 @@ func (o *Objects) Add(obj Object) error {
 		o.APIKeys = append(o.APIKeys, obj)
 	case *v1alpha1.JWTIssuer:
 		o.JWTIssuers = append(o.JWTIssuers, obj)
+	case *v1alpha1.LimitPolicy:
+		o.LimitPolicies = append(o.LimitPolicies, obj)
+	case *v1alpha1.Budget:
+		o.Budgets = append(o.Budgets, obj)
 	default:
 		return fmt.Errorf("objects of type %T have no place here", obj)
 	}
@@ -83,9 +95,11 @@ func (o *Objects) All() []Object {
 	out := make([]Object, 0, o.Len())
 	out = appendObjects(out, o.APIKeys)
 	out = appendObjects(out, o.Backends)
+	out = appendObjects(out, o.Budgets)
 	out = appendObjects(out, o.Consumers)
 	out = appendObjects(out, o.JWTIssuers)
 	out = appendObjects(out, o.Gateways)
+	out = appendObjects(out, o.LimitPolicies)
 	return appendObjects(out, o.Routes)
 }
 

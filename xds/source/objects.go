@@ -76,6 +76,9 @@ type Objects struct {
 	APIKeys    []*v1alpha1.APIKey
 	JWTIssuers []*v1alpha1.JWTIssuer
 
+	LimitPolicies []*v1alpha1.LimitPolicy
+	Budgets       []*v1alpha1.Budget
+
 	// Secrets holds every value the objects point to, under SecretKeyOf or FileKeyOf. One that could not be
 	// read is absent, and a Problem says so.
 	Secrets map[SecretKey]Secret
@@ -90,7 +93,8 @@ func NewObjects() *Objects {
 
 // Len is the number of objects.
 func (o *Objects) Len() int {
-	return len(o.Gateways) + len(o.Backends) + len(o.Routes) + len(o.Consumers) + len(o.APIKeys) + len(o.JWTIssuers)
+	return len(o.Gateways) + len(o.Backends) + len(o.Routes) + len(o.Consumers) + len(o.APIKeys) + len(o.JWTIssuers) +
+		len(o.LimitPolicies) + len(o.Budgets)
 }
 
 // Problem makes a Problem of an object's field, with the place where that field is written.
@@ -110,6 +114,8 @@ func (o *Objects) Sort() {
 	sortObjects(o.Consumers)
 	sortObjects(o.APIKeys)
 	sortObjects(o.JWTIssuers)
+	sortObjects(o.LimitPolicies)
+	sortObjects(o.Budgets)
 }
 
 func sortObjects[T metav1.Object](objects []T) {
@@ -125,6 +131,7 @@ func (o *Objects) Hash() (string, error) {
 	sorted := *o
 	sorted.Gateways, sorted.Backends, sorted.Routes = slices.Clone(o.Gateways), slices.Clone(o.Backends), slices.Clone(o.Routes)
 	sorted.Consumers, sorted.APIKeys, sorted.JWTIssuers = slices.Clone(o.Consumers), slices.Clone(o.APIKeys), slices.Clone(o.JWTIssuers)
+	sorted.LimitPolicies, sorted.Budgets = slices.Clone(o.LimitPolicies), slices.Clone(o.Budgets)
 	sorted.Sort()
 
 	h := sha256.New()
@@ -161,6 +168,10 @@ func specOf(obj Object) any {
 	case *v1alpha1.APIKey:
 		return obj.Spec
 	case *v1alpha1.JWTIssuer:
+		return obj.Spec
+	case *v1alpha1.LimitPolicy:
+		return obj.Spec
+	case *v1alpha1.Budget:
 		return obj.Spec
 	}
 	return obj
