@@ -15,7 +15,7 @@ LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
 SDK_PACKAGES := ./adapters/anthropic/sdktest/... ./test/...
 RACE_PACKAGES = $$(go list ./... | grep -vE '/(test|sdktest)(/|$$)')
 
-.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench fuzz clean need-go
+.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench fuzz clean need-go need-redis
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,13 +31,24 @@ build: need-go ## build bin/weir
 run: build ## run the gateway with deploy/local: no keys needed
 	@exec bin/weir run $(ARGS)
 
+# Tests use a real Redis. As root it is installed where it is missing; its service is not started.
+need-redis:
+	@command -v redis-server >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing redis-server for the tests" >&2; \
+	    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; \
+	    { apt-get install -y -q --no-install-recommends redis-server || { apt-get update -q && apt-get install -y -q --no-install-recommends redis-server; }; } >&2; \
+	  else \
+	    echo "make: redis-server is not installed; install it (Debian: apt install redis-server) and put it on PATH"; exit 1; \
+	  fi; }
+
 test: test-unit test-e2e ## run every test
 
-test-unit: need-go
+test-unit: need-go need-redis
 	@echo "unit tests, with the race detector; the first build takes some minutes" >&2
 	@go run $(GOTESTSUM) --format pkgname -- -race -timeout 15m $(RACE_PACKAGES)
 
-test-e2e: need-go
+test-e2e: need-go need-redis
 	@echo "end-to-end tests on a real Envoy; the first build of the official SDKs takes some minutes" >&2
 	@go run ./cmd/weir envoy fetch >/dev/null
 	@WEIR_E2E_RACE=1 go run $(GOTESTSUM) --format pkgname -- -count=1 -timeout 25m $(SDK_PACKAGES)

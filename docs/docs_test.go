@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/extproc/identity"
@@ -94,7 +93,7 @@ func TestYAML(t *testing.T) {
 			if t.Failed() {
 				return
 			}
-			_, problems = compile.Compile(objs, compile.Options{Dialects: dialects, Keys: offline{}, ExtProcCluster: "weir", SystemCAs: "ca.pem"})
+			_, problems = compile.Compile(objs, compile.Options{Dialects: dialects, Keys: identity.Offline{}, ExtProcCluster: "weir", SystemCAs: "ca.pem"})
 			for _, p := range problems {
 				t.Error(p)
 			}
@@ -127,13 +126,6 @@ func environment(t *testing.T) files.Env {
 		return "value-of-" + name + "-" + strings.Repeat("x", 32), true
 	}
 }
-
-// offline stands for key sets behind URLs, which a test does not fetch.
-type offline struct{}
-
-func (offline) Watch(string) (identity.RemoteKeys, error)           { return offline{}, nil }
-func (offline) Current(time.Time) (*identity.KeySet, time.Duration) { return nil, 0 }
-func (offline) Refresh()                                            {}
 
 var (
 	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)

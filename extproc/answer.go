@@ -20,6 +20,7 @@ import (
 //
 // It keeps nothing of the request: an answer may take minutes, and a prompt tens of MB.
 type answer struct {
+	tally
 	in        canon.Inbound
 	out       canon.Outbound
 	reply     canon.Reply
@@ -31,7 +32,8 @@ type answer struct {
 	retryAfter string
 	decoder    canon.StreamDecoder // nil unless the answer is a stream
 	encoder    canon.StreamEncoder
-	ended      bool // the stream has been told its end
+	duplex     bool // the stream can be cut
+	over       bool // it was
 	buf        []byte
 }
 
@@ -42,11 +44,21 @@ func newAnswer(e *exchange, b *table.Backend, dropped []string, requestID string
 	}
 }
 
+// onBody translates a piece of the answer. It returns nil when there is nothing to say: after a cut.
 func (a *answer) onBody(b *extprocv3.HttpBody) *extprocv3.ProcessingResponse {
 	if a.decoder != nil {
 		return a.onChunk(b)
 	}
 	return a.onWhole(b.GetBody())
+}
+
+// onTrailers ends a stream that can be cut and whose provider ends it with trailers; those of other answers pass by. It
+// returns nil when there is nothing to say.
+func (a *answer) onTrailers() *extprocv3.ProcessingResponse {
+	if a.closed && !a.over {
+		return trailers()
+	}
+	return a.onChunk(&extprocv3.HttpBody{EndOfStream: true}) // the trailers themselves mean nothing to the caller
 }
 
 func (a *answer) onHeaders(h *extprocv3.HttpHeaders) *extprocv3.ProcessingResponse {
@@ -84,6 +96,9 @@ func (a *answer) onHeaders(h *extprocv3.HttpHeaders) *extprocv3.ProcessingRespon
 		a.decoder = a.out.NewStreamDecoder()
 		a.encoder = a.in.NewStreamEncoder(a.reply)
 		set(header("content-type", "text/event-stream; charset=utf-8"), header("cache-control", "no-cache"))
+		if a.stop != nil {
+			a.duplex, resp.ModeOverride = true, duplex()
+		}
 	default:
 		resp.ModeOverride = &filterv3.ProcessingMode{
 			ResponseHeaderMode: filterv3.ProcessingMode_SEND, ResponseBodyMode: filterv3.ProcessingMode_BUFFERED,
@@ -109,20 +124,40 @@ func foreign(headers []*corev3.HeaderValue) []string {
 
 // onChunk translates what has come of a stream.
 func (a *answer) onChunk(b *extprocv3.HttpBody) *extprocv3.ProcessingResponse {
+	if a.over {
+		return nil
+	}
 	a.buf = a.buf[:0]
-	emit := func(ev *canon.Event) { a.buf = a.encoder.Append(a.buf, ev) }
-	if len(b.GetBody()) > 0 && !a.ended {
-		a.decoder.Feed(b.GetBody(), emit)
+	if len(b.GetBody()) > 0 && !a.closed {
+		a.decoder.Feed(b.GetBody(), a.emit)
 	}
 	// A provider may say its last event and keep the connection open, or end with trailers.
-	if !a.ended && (b.GetEndOfStream() || a.decoder.Ended()) {
-		a.ended = true
-		a.decoder.End(emit)
+	if !a.closed && (b.GetEndOfStream() || a.decoder.Ended()) {
+		a.closed = true
+		a.decoder.End(a.emit)
 		a.buf = a.encoder.End(a.buf)
+	}
+	a.deliver()
+	if a.duplex {
+		end := b.GetEndOfStream()
+		if !end && a.due() {
+			a.over, end = true, true
+			a.buf = a.cut(a.buf, a.encoder, true)
+		}
+		return nextPiece(a.buf, end)
 	}
 	return bodyResponse(&extprocv3.CommonResponse{
 		BodyMutation: &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: a.buf}},
 	})
+}
+
+// emit counts and prints one event.
+func (a *answer) emit(ev *canon.Event) {
+	a.see(ev)
+	if ev.Kind == canon.EventError && a.account != nil {
+		a.account.Fail()
+	}
+	a.buf = a.encoder.Append(a.buf, ev)
 }
 
 // onWhole translates an answer that is not a stream.
@@ -155,6 +190,7 @@ func (a *answer) whole(provider []byte) (status int, body []byte, contentType st
 	if err != nil {
 		return fail(err)
 	}
+	a.seeWhole(r)
 	if !a.stream {
 		return 200, a.in.AppendResponse(nil, r, a.reply), contentJSON
 	}

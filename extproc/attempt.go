@@ -56,6 +56,7 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRe
 	b := c.Backend
 	translated := b.Dialect.Name != e.dialect.Name
 	s.opts.Metrics.Attempted(b.ID, translated)
+	e.open.Attempt(b.ID, c.UpstreamModel(e.model))
 
 	common := &extprocv3.CommonResponse{}
 	resp := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestHeaders{

@@ -3,8 +3,8 @@ package extproc
 import (
 	"context"
 	"io"
-	"log/slog"
 	"testing"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
@@ -39,7 +39,7 @@ func (s *script) SendMsg(any) error            { return nil }
 func (s *script) RecvMsg(any) error            { return io.EOF }
 
 func benchServer(b *testing.B) *Server {
-	s := New(Options{Dialects: dialects(b), Log: slog.New(slog.DiscardHandler)})
+	s := New(testOptions(b, time.Now, newMemoryLedger()))
 	r := newRules(b)
 	r.add("all", models("gpt-all"), choice{"openai", "renamed"}, choice{"anthropic", "claude"}, choice{"vllm", ""}, choice{"dashscope", "qwen-plus"})
 	r.add("direct", models("gpt-4o"), choice{"openai", ""})

@@ -1,10 +1,12 @@
 package extproc
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"mime"
+	"net/netip"
 	"strings"
 	"time"
 	"unicode"
@@ -19,6 +21,7 @@ import (
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/usage"
 )
 
 // maxModelBytes is the longest model name, as in the API types.
@@ -34,7 +37,7 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 	if first.GetRequestHeaders() == nil {
 		return fmt.Errorf("expected request headers, got %T", first.GetRequest())
 	}
-	resp, d := s.onHeaders(first, start)
+	resp, d := s.onHeaders(stream.Context(), first, start)
 	status := int(resp.GetImmediateResponse().GetStatus().GetCode())
 	s.opts.Metrics.Decided(status, s.opts.Now().Sub(start))
 	if err := stream.Send(resp); err != nil {
@@ -52,6 +55,9 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 		if err != nil {
 			return err
 		}
+		if resp == nil {
+			continue // an answer that was cut: what still comes of it changes nothing
+		}
 		if err := stream.Send(resp); err != nil {
 			return err
 		}
@@ -64,14 +70,31 @@ func (d *decision) next(s *Server, m *extprocv3.ProcessingRequest) (*extprocv3.P
 	case *extprocv3.ProcessingRequest_RequestBody:
 		return d.onBody(s, r.RequestBody.GetBody()), nil
 	case *extprocv3.ProcessingRequest_ResponseHeaders:
+		var translated *answer
+		backend := ""
 		for _, kv := range r.ResponseHeaders.GetHeaders().GetHeaders() {
 			if kv.GetKey() == wire.BackendHeader {
-				d.answer = d.exchange.answerOf(value(kv))
+				backend = value(kv)
 			}
 		}
-		s.exchanges.drop(d.exchange.id) // there will be no further attempt
-		d.exchange = nil
-		if d.answer == nil || !viaUpstream(m) {
+		if d.exchange != nil {
+			translated = d.exchange.answerOf(backend)
+			s.exchanges.drop(d.exchange.id) // there will be no further attempt
+			d.exchange = nil
+		}
+		t := tally{account: d.open, input: d.open.EstimatedInput}
+		if d.cut != nil {
+			t.stop = func(used canon.Usage) bool { return d.cut(backend, used) }
+		}
+		switch {
+		case !viaUpstream(m):
+		case translated != nil:
+			translated.tally = t
+			d.answer = translated
+		case d.cut != nil:
+			d.answer = newMeter(d.dialect, canon.Reply{Model: d.open.Model, ID: d.open.ID, Created: d.open.Time.Unix()}, t)
+		}
+		if d.answer == nil {
 			return untouched(), nil
 		}
 		return d.answer.onHeaders(r.ResponseHeaders), nil
@@ -80,6 +103,11 @@ func (d *decision) next(s *Server, m *extprocv3.ProcessingRequest) (*extprocv3.P
 			return nil, errors.New("an answer's body came that was not asked for")
 		}
 		return d.answer.onBody(r.ResponseBody), nil
+	case *extprocv3.ProcessingRequest_ResponseTrailers:
+		if d.answer == nil {
+			return nil, errors.New("an answer's trailers came that were not asked for")
+		}
+		return d.answer.onTrailers(), nil
 	}
 	return nil, fmt.Errorf("unexpected %T", m.GetRequest())
 }
@@ -110,16 +138,27 @@ func untouched() *extprocv3.ProcessingResponse {
 type decision struct {
 	request  *request
 	dialect  *canon.Dialect
+	open     *usage.Open
 	exchange *exchange // nil when no attempt will ask, or none any more
 	more     bool      // bodies or an answer were asked for
 	parse    bool      // the body must be understood, not only kept
-	answer   *answer   // reads the answer; nil until it has come, and where it needs no translation
+	// cut ends a running stream; nil where none can be.
+	cut    func(backend string, used canon.Usage) bool
+	answer reader // reads the answer; nil until it has come, and where nobody needs to
 	// untranslated says that some candidate speaks the caller's dialect.
 	untranslated bool
 }
 
+// reader reads an answer that passes through Weir: an answer or a meter. onBody and onTrailers return nil when there is
+// nothing to say.
+type reader interface {
+	onHeaders(*extprocv3.HttpHeaders) *extprocv3.ProcessingResponse
+	onBody(*extprocv3.HttpBody) *extprocv3.ProcessingResponse
+	onTrailers() *extprocv3.ProcessingResponse
+}
+
 // onHeaders is the decision.
-func (s *Server) onHeaders(m *extprocv3.ProcessingRequest, now time.Time) (*extprocv3.ProcessingResponse, *decision) {
+func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, now time.Time) (*extprocv3.ProcessingResponse, *decision) {
 	r := readRequest(m)
 	match := s.opts.Dialects.Classify(r.method, r.path, r.headerValue)
 	d := match.Dialect
@@ -133,7 +172,7 @@ func (s *Server) onHeaders(m *extprocv3.ProcessingRequest, now time.Time) (*extp
 	}
 	known = append(known, fact{wire.KeyVersion, t.Version})
 
-	id, cerr := t.Auth.Authenticate(r.credentials, now)
+	id, cerr := t.Auth.Authenticate(ctx, r.credentials, netip.Addr{}, now)
 	if cerr != nil {
 		return refuse(cerr)
 	}
@@ -187,7 +226,19 @@ func (s *Server) onHeaders(m *extprocv3.ProcessingRequest, now time.Time) (*extp
 	if streaming {
 		known = append(known, fact{wire.KeyStream, "true"})
 	}
-	return s.proceed(t, rule, variant, &match, r, model, streaming, known, now)
+	a := &asked{
+		table: t, gateway: t.GatewayOf(ctx), id: id, rule: rule, variant: variant, dialect: d, operation: op,
+		request: r, model: model, stream: streaming, now: now,
+	}
+	adm, limits, cerr := s.admit(ctx, a)
+	if cerr != nil {
+		resp, none := refuse(cerr)
+		h := resp.GetImmediateResponse().GetHeaders()
+		h.SetHeaders = append(h.SetHeaders, limits.headers()...)
+		return resp, none
+	}
+	known = append(known, adm.facts...)
+	return s.proceed(a, adm, &match, append(known, fact{wire.KeyExchange, adm.open.ID}))
 }
 
 // checkPath tells paths and methods that are not served.
@@ -312,10 +363,11 @@ func noCandidate(rule *table.Rule, model string, op canon.Operation, d *canon.Di
 }
 
 // proceed sends the request on: straight to a backend where nothing must be rewritten, else through a chain.
-func (s *Server) proceed(t *table.Table, rule *table.Rule, v *table.Variant, match *adapters.Match, r *request,
-	model string, streaming bool, known facts, now time.Time) (*extprocv3.ProcessingResponse, *decision) {
-	translate, same, rename := needs(v, match.Dialect, model)
-	d := &decision{request: r, dialect: match.Dialect, parse: translate, untranslated: same}
+func (s *Server) proceed(a *asked, adm *admitted, match *adapters.Match, known facts) (*extprocv3.ProcessingResponse, *decision) {
+	v, r := a.variant, a.request
+	translate, same, rename := needs(v, match.Dialect, a.model)
+	d := &decision{request: r, dialect: match.Dialect, parse: translate, untranslated: same, open: adm.open}
+	d.cut = adm.cut
 	common := &extprocv3.CommonResponse{ClearRouteCache: true}
 	resp := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestHeaders{
 		RequestHeaders: &extprocv3.HeadersResponse{Response: common},
@@ -325,6 +377,7 @@ func (s *Server) proceed(t *table.Table, rule *table.Rule, v *table.Variant, mat
 			header(wire.RuleHeader, v.DirectKey), header(wire.PathHeader, match.Endpoint.Path),
 		}}
 		resp.DynamicMetadata = known.metadata(wire.DecisionNamespace)
+		d.askForStream(resp)
 		return resp, d
 	}
 	path := match.Endpoint.Path
@@ -332,24 +385,36 @@ func (s *Server) proceed(t *table.Table, rule *table.Rule, v *table.Variant, mat
 		path += "?" + r.query
 	}
 	d.exchange = &exchange{
-		id: s.exchanges.newID(), table: t, dialect: match.Dialect, endpoint: match.Endpoint, model: model, path: path,
-		headers: dialectHeaders(r), stream: streaming, created: now, expires: now.Add(rule.Timeout + expiryMargin),
+		id: adm.open.ID, open: adm.open, table: a.table, dialect: match.Dialect, endpoint: match.Endpoint, model: a.model, path: path,
+		headers: dialectHeaders(r), stream: a.stream, created: a.now, expires: adm.open.Expires,
 	}
 	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{header(wire.RuleHeader, v.ChainKey)}}
-	resp.DynamicMetadata = append(known, fact{wire.KeyExchange, d.exchange.id}).metadata(wire.DecisionNamespace)
+	resp.DynamicMetadata = known.metadata(wire.DecisionNamespace)
 	if !translate && !rename {
 		s.exchanges.put(d.exchange)
+		d.askForStream(resp)
 		return resp, d
 	}
 	d.more = true
 	resp.ModeOverride = &filterv3.ProcessingMode{RequestBodyMode: filterv3.ProcessingMode_BUFFERED}
-	if translate {
+	if translate || d.cut != nil {
 		resp.ModeOverride.ResponseHeaderMode = filterv3.ProcessingMode_SEND
 		resp.ModeOverride.ResponseBodyMode = filterv3.ProcessingMode_STREAMED
 	} else {
 		resp.ModeOverride.ResponseHeaderMode = filterv3.ProcessingMode_SKIP
 	}
 	return resp, d
+}
+
+// askForStream asks for the answer of a request whose stream may be cut, where nothing else is asked for.
+func (d *decision) askForStream(resp *extprocv3.ProcessingResponse) {
+	if d.cut == nil {
+		return
+	}
+	d.more = true
+	resp.ModeOverride = &filterv3.ProcessingMode{
+		ResponseHeaderMode: filterv3.ProcessingMode_SEND, ResponseBodyMode: filterv3.ProcessingMode_STREAMED,
+	}
 }
 
 // needs says whether some candidate speaks another dialect, whether some speaks the caller's, and whether one of

@@ -8,11 +8,13 @@ import (
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/usage"
 )
 
 // exchange is what a decision keeps for the attempts of its request. All above mu is immutable.
 type exchange struct {
 	id       string
+	open     *usage.Open
 	table    *table.Table
 	dialect  *canon.Dialect
 	endpoint *canon.Endpoint

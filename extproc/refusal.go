@@ -60,6 +60,15 @@ func (f facts) metadata(namespace string) *structpb.Struct {
 	}}
 }
 
+// headers are the facts that travel to Envoy under the names of response headers.
+func (f facts) headers() []*corev3.HeaderValueOption {
+	var out []*corev3.HeaderValueOption
+	for _, x := range f {
+		out = append(out, header(x.key, x.value))
+	}
+	return out
+}
+
 func header(name, value string) *corev3.HeaderValueOption {
 	return &corev3.HeaderValueOption{
 		Header:       &corev3.HeaderValue{Key: name, RawValue: []byte(value)},

@@ -1,6 +1,7 @@
 package extproc
 
 import (
+	"net/netip"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -21,6 +22,7 @@ type request struct {
 	hosts       bool // more than one, which RFC 9112 section 3.2 forbids
 	upgrade     bool
 	credentials identity.Headers
+	source      netip.Addr // the zero value where it is not known
 	headers     []*corev3.HeaderValue
 
 	peek peek
@@ -32,6 +34,13 @@ type peek struct {
 	model  string // raw JSON
 	stream string // raw JSON
 	err    string
+	id     string // of the request, unique
+
+	// Raw JSON numbers; "" where there are none.
+	maxTokens, maxCompletionTokens, maxOutputTokens, n string
+
+	size, media int64 // bytes of the body, and how many of them look like media in base64
+	mediaCount  int64
 }
 
 func readRequest(m *extprocv3.ProcessingRequest) *request {
@@ -58,7 +67,16 @@ func readRequest(m *extprocv3.ProcessingRequest) *request {
 		}
 	}
 	fields := m.GetMetadataContext().GetFilterMetadata()[wire.PeekNamespace].GetFields()
+	text := func(key string) string { return fields[key].GetStringValue() }
+	number := func(key string) int64 { return int64(fields[key].GetNumberValue()) }
+	if at, err := netip.ParseAddrPort(text(wire.PeekSource)); err == nil {
+		r.source = at.Addr().Unmap().WithZone("")
+	}
 	r.peek = peek{
+		id:        text(wire.PeekID),
+		maxTokens: text(wire.PeekMaxTokens), maxCompletionTokens: text(wire.PeekMaxCompletionTokens),
+		maxOutputTokens: text(wire.PeekMaxOutputTokens), n: text(wire.PeekN),
+		size: number(wire.PeekSize), media: number(wire.PeekMedia), mediaCount: number(wire.PeekMediaCount),
 		read:   fields[wire.PeekRead].GetBoolValue(),
 		model:  fields[wire.PeekModel].GetStringValue(),
 		stream: fields[wire.PeekStream].GetStringValue(),

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"io"
-	"log/slog"
 	"net"
 	"regexp"
 	"slices"
@@ -39,6 +38,7 @@ const (
 
 // rig is a Server behind gRPC in memory, and what a test needs of Envoy.
 type rig struct {
+	book   *memoryLedger
 	t      testing.TB
 	server *Server
 	client extprocv3.ExternalProcessorClient
@@ -58,6 +58,8 @@ func (r *rig) Decided(status int, took time.Duration) {
 	}
 	r.statuses = append(r.statuses, status)
 }
+
+func (r *rig) BreakerShadowed(string) {}
 
 func (r *rig) Attempted(backend string, translated bool) {
 	r.mu.Lock()
@@ -83,8 +85,10 @@ func (r *rig) advance(d time.Duration) {
 // newRig serves t, or no table where that is nil.
 func newRig(t testing.TB, tbl *table.Table) *rig {
 	t.Helper()
-	r := &rig{t: t, now: t0}
-	r.server = New(Options{Dialects: dialects(t), Log: slog.New(slog.DiscardHandler), Now: r.clock, Metrics: r})
+	r := &rig{t: t, now: t0, book: newMemoryLedger()}
+	opts := testOptions(t, r.clock, r.book)
+	opts.Metrics = r
+	r.server = New(opts)
 	if tbl != nil {
 		r.server.Use(tbl)
 	}

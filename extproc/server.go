@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,7 +18,10 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/weir-dev/weir/adapters"
+	"github.com/weir-dev/weir/extproc/breaker"
+	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/usage"
 )
 
 // Options of a Server.
@@ -28,6 +32,12 @@ type Options struct {
 	Now func() time.Time
 	// Metrics is told what was decided; nil counts nothing.
 	Metrics Metrics
+
+	// Limits, Breakers, Desk and Estimator are the guard's; all are required.
+	Limits    *limit.Engine
+	Breakers  *breaker.Set
+	Desk      *usage.Desk
+	Estimator *usage.Estimator
 }
 
 // Metrics is told what the server does. Its methods are called on requests' paths.
@@ -36,12 +46,15 @@ type Metrics interface {
 	Decided(status int, took time.Duration)
 	// Attempted is called once for each attempt that Weir prepared.
 	Attempted(backend string, translated bool)
+	// BreakerShadowed is called for each request that a circuit breaker in shadow mode would have refused.
+	BreakerShadowed(policy string)
 }
 
 type noMetrics struct{}
 
 func (noMetrics) Decided(int, time.Duration) {}
 func (noMetrics) Attempted(string, bool)     {}
+func (noMetrics) BreakerShadowed(string)     {}
 
 // Server answers Envoy. It is safe for concurrent use.
 type Server struct {
@@ -49,6 +62,7 @@ type Server struct {
 	opts      Options
 	table     atomic.Pointer[table.Table]
 	exchanges *exchanges
+	keyRules  sync.Map // of *limit.Rule, by Identity.KeyID
 }
 
 // New makes a Server. It answers 503 until it is given a table.
@@ -59,7 +73,7 @@ func New(opts Options) *Server {
 	if opts.Metrics == nil {
 		opts.Metrics = noMetrics{}
 	}
-	return &Server{opts: opts, exchanges: newExchanges(fmt.Sprintf("%08x", rand.Uint32()))}
+	return &Server{opts: opts, exchanges: newExchanges(fmt.Sprintf("%016x", rand.Uint64()))}
 }
 
 // Use makes new requests be decided from t; requests under way keep the table they began with.

@@ -15,6 +15,7 @@ type Metrics struct {
 	firstByte *prometheus.HistogramVec
 	decisions *prometheus.HistogramVec
 	attempts  *prometheus.CounterVec
+	shadowed  *prometheus.CounterVec
 }
 
 // Bounds in seconds: from an answer out of memory to a long generation, those of the GenAI conventions.
@@ -39,8 +40,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "weir_attempts_total", Help: "Attempts that Weir prepared for a backend.",
 		}, []string{"backend", "translated"}),
+		shadowed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "weir_breaker_shadow_refused_total", Help: "Requests that a circuit breaker in shadow mode would have refused.",
+		}, []string{"policy"}),
 	}
-	reg.MustRegister(m.requests, m.duration, m.firstByte, m.decisions, m.attempts)
+	reg.MustRegister(m.shadowed, m.requests, m.duration, m.firstByte, m.decisions, m.attempts)
 	return m
 }
 
@@ -65,3 +69,6 @@ func (m *Metrics) Decided(status int, took time.Duration) {
 func (m *Metrics) Attempted(backend string, translated bool) {
 	m.attempts.WithLabelValues(backend, strconv.FormatBool(translated)).Inc()
 }
+
+// BreakerShadowed counts a request that a circuit breaker in shadow mode would have refused.
+func (m *Metrics) BreakerShadowed(policy string) { m.shadowed.WithLabelValues(policy).Inc() }

@@ -9,6 +9,7 @@ import (
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/wire"
 )
 
@@ -32,9 +33,18 @@ type Record struct {
 	Tenant     string
 	Credential string // which one; never its value
 	Version    string // of the configuration that decided
-	Exchange   string // what ext_proc kept for the request
+	Exchange   string // what ext_proc kept for the request; "" where Envoy did not take the decision, because the caller had gone
+	PeekID     string // of the request, unique, set before the decision and whatever came of it; "" where it had no body
 	BytesIn    uint64 // of the request body
 	BytesOut   uint64 // of the answer's body
+	Attempts   int    // requests to backends, the last included; 0 where there was none
+
+	// Reported is the usage that Envoy read in the backend's answer, which must have reached its end; nil where there
+	// was none to read. The counts are the backend's word.
+	Reported *canon.Usage
+	// ReportedComplete says that nothing of it was lost: not so where the backend broke the answer off with an error, or
+	// a count was no number.
+	ReportedComplete bool
 }
 
 func record(e *accesslogv3.HTTPAccessLogEntry) Record {
@@ -42,6 +52,7 @@ func record(e *accesslogv3.HTTPAccessLogEntry) Record {
 	facts := c.GetMetadata().GetFilterMetadata()[wire.DecisionNamespace].GetFields()
 	fact := func(key string) string { return facts[key].GetStringValue() }
 	flags := c.GetResponseFlags()
+	reported, complete := reported(c.GetMetadata().GetTypedFilterMetadata()[wire.TokenUsageNamespace])
 	return Record{
 		RequestID: e.GetRequest().GetRequestId(),
 		Start:     c.GetStartTime().AsTime(),
@@ -59,7 +70,10 @@ func record(e *accesslogv3.HTTPAccessLogEntry) Record {
 		Backend:   c.GetCustomTags()[wire.BackendTag],
 		Consumer:  fact(wire.KeyConsumer), Tenant: fact(wire.KeyTenant), Credential: fact(wire.KeyCredential),
 		Version: fact(wire.KeyVersion), Exchange: fact(wire.KeyExchange),
+		PeekID:  c.GetMetadata().GetFilterMetadata()[wire.PeekNamespace].GetFields()[wire.PeekID].GetStringValue(),
 		BytesIn: e.GetRequest().GetRequestBodyBytes(), BytesOut: e.GetResponse().GetResponseBodyBytes(),
+		Attempts: int(c.GetUpstreamRequestAttemptCount()),
+		Reported: reported, ReportedComplete: complete,
 	}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -28,6 +27,9 @@ func (g *gateway) adminServer() (*http.Server, error) {
 	mux.HandleFunc("GET /readyz", g.ready)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(g.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /api/status", g.status)
+	mux.HandleFunc("GET /api/limits", g.limits)
+	mux.HandleFunc("GET /api/breakers", g.breakers)
+	mux.HandleFunc("GET /api/usage", g.usage)
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -104,12 +106,10 @@ func (g *gateway) status(w http.ResponseWriter, _ *http.Request) {
 		body.Objects = map[string]int{
 			"LLMGateway": len(o.Gateways), "Backend": len(o.Backends), "Route": len(o.Routes),
 			"Consumer": len(o.Consumers), "APIKey": len(o.APIKeys), "JWTIssuer": len(o.JWTIssuers),
+			"LimitPolicy": len(o.LimitPolicies), "Budget": len(o.Budgets),
 		}
 	}
-	w.Header().Set("content-type", "application/json")
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	_ = enc.Encode(body) // the client went away
+	writeJSON(w, body)
 }
 
 // registerState exports what is computed when it is asked for.

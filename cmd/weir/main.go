@@ -39,7 +39,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(runCommand(), validateCommand(), simCommand(), keysCommand(), envoyCommand(), versionCommand())
+	c.AddCommand(runCommand(), validateCommand(), simCommand(), keysCommand(), usageCommand(), envoyCommand(), versionCommand())
 	for _, sub := range c.Commands() {
 		bindEnv(sub)
 	}

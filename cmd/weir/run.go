@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -22,11 +23,14 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-dev/weir/adapters"
+	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/envoy"
 	"github.com/weir-dev/weir/extproc"
+	"github.com/weir-dev/weir/extproc/authz"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/usage"
+	"github.com/weir-dev/weir/usage/ledger"
 	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/serve"
 	"github.com/weir-dev/weir/xds/source"
@@ -41,6 +45,7 @@ type runOptions struct {
 	simulate     bool
 	drainTimeout time.Duration
 	runtimeDir   string
+	stateDir     string
 	concurrency  int
 	maxConns     uint32
 	maxBody      uint32
@@ -65,6 +70,7 @@ func runCommand() *cobra.Command {
 	f.BoolVar(&o.simulate, "simulate", true, "start the simulators that Backends ask for by the annotation "+simulatorAnnotation)
 	f.DurationVar(&o.drainTimeout, "drain-timeout", 30*time.Second, "how long requests may run on after a signal to stop; a second signal cuts them")
 	f.StringVar(&o.runtimeDir, "runtime-dir", "", "where the directory for sockets is made (default: $XDG_RUNTIME_DIR or the system's temporary directory)")
+	f.StringVar(&o.stateDir, "state-dir", "", "where the ledger is kept (default: $WEIR_STATE_DIR, $XDG_STATE_HOME/weir or ~/.local/state/weir)")
 	f.IntVar(&o.concurrency, "concurrency", 0, "worker threads of Envoy (default: usable cores)")
 	f.Uint32Var(&o.maxConns, "max-connections", 0, "most client connections of all listeners together (default: 50000)")
 	f.Uint32Var(&o.maxBody, "max-request-bytes", 0, "largest request body, instead of what the LLMGateway says")
@@ -99,8 +105,12 @@ type gateway struct {
 	started   time.Time
 	dialects  *adapters.Set
 	jwks      *identity.JWKS
+	identity  identity.Shared
 	keys      keyURLs
 	ext       *extproc.Server
+	acct      *accounting
+	authz     *authz.Manager
+	settings  settingsByVersion
 	publisher *serve.Publisher
 	registry  *prometheus.Registry
 	sup       atomic.Pointer[envoy.Supervisor]
@@ -123,6 +133,7 @@ func run(ctx context.Context, o runOptions, out io.Writer) error {
 	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	g.jwks = identity.NewJWKS(identity.JWKSOptions{Notify: g.keysFetched})
 	defer g.jwks.Stop()
+	g.identity = identity.Shared{Stored: &identity.StoredKeys{}, Throttle: identity.NewThrottle(), Refused: loginMetrics(g.registry)}
 
 	objs, problems := files.Load(o.dir, os.LookupEnv)
 	first, problems := g.compile(objs, problems)
@@ -151,12 +162,27 @@ func run(ctx context.Context, o runOptions, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	// What counts outlives all else that is started, so that nothing that ends goes uncounted.
+	state := o.stateDir
+	if state == "" {
+		if state, err = ledger.DefaultDir(os.Getenv); err != nil {
+			return err
+		}
+	}
+	if g.acct, err = newAccounting(state, g.identity.Stored, log, g.registry); err != nil {
+		return err
+	}
+	defer g.acct.close()
+	if err := g.acct.restoreBudgets(ctx, first.Table, time.Now()); err != nil {
+		return fmt.Errorf("what budgets have spent cannot be read from the ledger: %w", err)
+	}
 	return g.serve(ctx, bin, first, objs, sims, listeners)
 }
 
 // compile compiles objects, and notes whose signing keys the new version needs from now on.
 func (g *gateway) compile(objs *source.Objects, problems []source.Problem) (*compile.Version, []source.Problem) {
 	opts := compileOptions(g.dialects, g.jwks)
+	opts.Identity = g.identity
 	opts.Created, opts.Listen = g.started.Unix(), g.opts.listen
 	opts.MaxRequestBytes, opts.MaxHeaderKiB = g.opts.maxBody, g.opts.maxHeader
 	// Compiling asks for key sets, and what has been asked for must be noted before another version going live
@@ -166,6 +192,7 @@ func (g *gateway) compile(objs *source.Objects, problems []source.Problem) (*com
 	v, problems := compileAll(objs, problems, opts)
 	if v != nil {
 		g.keys.compiled(v.ID, v.Table.Auth.URLs())
+		g.settings.put(v.ID, v.Settings)
 	}
 	return v, problems
 }
@@ -184,7 +211,12 @@ func (g *gateway) serve(ctx context.Context, bin envoy.Binary, first *compile.Ve
 	defer dir.Close()
 
 	metrics := usage.NewMetrics(g.registry)
-	g.ext = extproc.New(extproc.Options{Dialects: g.dialects, Log: g.log, Metrics: metrics})
+	g.ext = extproc.New(extproc.Options{
+		Dialects: g.dialects, Log: g.log, Metrics: metrics,
+		Desk: g.acct.desk, Estimator: g.acct.estimator, Limits: g.acct.limits, Breakers: g.acct.breakers,
+	})
+	g.authz = authz.NewManager(authz.ManagerOptions{Log: g.log, Server: g.authzServer()})
+	defer g.authz.Close()
 	g.publisher = serve.NewPublisher(serve.Options{NodeID: "weir", Activate: g.activate, Warming: g.warming, Log: g.log})
 	registerState(g.registry, g.publisher, g.ext)
 
@@ -192,7 +224,7 @@ func (g *gateway) serve(ctx context.Context, bin envoy.Binary, first *compile.Ve
 	if err != nil {
 		return err
 	}
-	server, err := g.grpcServer(socket, usage.NewReceiver(metrics.Count, func(r *usage.Record) { g.ext.Release(r.Exchange) }))
+	server, err := g.grpcServer(socket, usage.NewReceiver(metrics.Count, g.acct.desk.Close, func(r *usage.Record) { g.ext.Release(r.Exchange) }))
 	if err != nil {
 		return err
 	}
@@ -289,6 +321,9 @@ func (g *gateway) supervisor(bin envoy.Binary, dir *envoy.RuntimeDir, socket str
 	})
 }
 
+// lastRecords is how long records that an Envoy has sent before its death may take to be read.
+const lastRecords = 500 * time.Millisecond
+
 func (g *gateway) envoyEvent(e envoy.Event) {
 	exit, ended := e.(envoy.Exited)
 	if !ended {
@@ -296,6 +331,12 @@ func (g *gateway) envoyEvent(e envoy.Event) {
 		return
 	}
 	g.ext.ReleaseAll()
+	died := time.Now()
+	time.AfterFunc(lastRecords, func() {
+		if n := g.acct.desk.Lost(died); n > 0 {
+			g.log.Warn("requests ended with Envoy; they are in the ledger as interrupted", "requests", n)
+		}
+	})
 	level := slog.LevelError
 	if exit.Expected {
 		level = slog.LevelInfo
@@ -349,11 +390,80 @@ func (g *gateway) stop(sup *envoy.Supervisor) {
 
 // activate makes ext_proc decide from a table that Envoy has acknowledged.
 func (g *gateway) activate(t *table.Table) {
+	if set, ok := g.settings.get(t.Version); ok {
+		g.acct.apply(set)
+		if err := g.authz.Apply(set.Authz); err != nil {
+			g.log.Error(err.Error())
+		}
+	}
 	g.ext.Use(t)
 	g.keys.mu.Lock()
 	g.jwks.Retain(g.keys.live(t.Version))
 	g.keys.mu.Unlock()
+	breakers := map[string]bool{}
+	for p := range t.EachPolicy {
+		if p.Breaker != nil {
+			breakers[p.Breaker.ID] = true
+		}
+	}
+	g.acct.breakers.Retain(func(id string) bool { return breakers[id] }, time.Now())
 	g.log.Info("configuration is live", "version", t.Version)
+	go func() {
+		if err := g.acct.restoreBudgets(context.Background(), t, time.Now()); err != nil {
+			g.log.Error("what new budgets have spent already cannot be read from the ledger; they begin with nothing", "error", err)
+		}
+	}()
+}
+
+// authzServer lets other gateways ask who calls, by the table in use.
+func (g *gateway) authzServer() *authz.Server {
+	return authz.New(authz.Options{
+		Authenticator: tableAuth{g.ext}, Dialects: g.dialects, Log: g.log, Checked: authzMetrics(g.registry),
+		Admit: func(ctx context.Context, id *identity.Identity, _ time.Time) *canon.Error {
+			return g.ext.AdmitKey(ctx, id)
+		},
+	})
+}
+
+// tableAuth authenticates by the table that is in use now.
+type tableAuth struct{ ext *extproc.Server }
+
+func (a tableAuth) Authenticate(ctx context.Context, h identity.Headers, source netip.Addr, now time.Time) (*identity.Identity, *canon.Error) {
+	t := a.ext.Table()
+	if t == nil {
+		return nil, &canon.Error{Kind: canon.ErrOverloaded, RetryAfter: time.Second, Message: "The gateway is starting; try again in a moment."}
+	}
+	return t.Auth.Authenticate(ctx, h, source, now)
+}
+
+// settingsByVersion keeps the settings of the version that is live and of those that may become it. The zero value is ready.
+type settingsByVersion struct {
+	mu   sync.Mutex
+	list []versionSettings // in the order in which they were compiled
+}
+
+type versionSettings struct {
+	version string
+	compile.Settings
+}
+
+func (s *settingsByVersion) put(version string, set compile.Settings) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = append(s.list, versionSettings{version, set})
+}
+
+// get gives the settings of a version that goes live, and forgets those of the versions before it.
+func (s *settingsByVersion) get(version string) (compile.Settings, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := len(s.list) - 1; i >= 0; i-- {
+		if s.list[i].version == version {
+			s.list = slices.Delete(s.list, 0, i)
+			return s.list[0].Settings, true
+		}
+	}
+	return compile.Settings{}, false
 }
 
 func (g *gateway) warming(ctx context.Context) (int, error) {
@@ -411,6 +521,7 @@ func (g *gateway) sweep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			g.acct.sweep(time.Now())
 			if n := g.ext.Sweep(); n > 0 {
 				g.log.Debug("dropped what ended requests left behind", "requests", n)
 			}

@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
-	"time"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -45,7 +45,7 @@ func validateCommand() *cobra.Command {
 				return err
 			}
 			objs, problems := files.Load(dir, os.LookupEnv)
-			v, problems := compileAll(objs, problems, compileOptions(dialects, noKeys{}))
+			v, problems := compileAll(objs, problems, compileOptions(dialects, identity.Offline{})) // without fetching keys
 			for _, p := range problems {
 				fmt.Fprintln(c.OutOrStdout(), p)
 			}
@@ -60,13 +60,6 @@ func validateCommand() *cobra.Command {
 	return c
 }
 
-// noKeys checks URLs of key sets without fetching them: validation must work offline.
-type noKeys struct{}
-
-func (noKeys) Watch(string) (identity.RemoteKeys, error)           { return noKeys{}, nil }
-func (noKeys) Current(time.Time) (*identity.KeySet, time.Duration) { return nil, 0 }
-func (noKeys) Refresh()                                            {}
-
 // summary counts objects: "1 gateway, 3 backends, ...".
 func summary(o *source.Objects) string {
 	s := ""
@@ -76,6 +69,7 @@ func summary(o *source.Objects) string {
 	}{
 		{len(o.Gateways), "gateway"}, {len(o.Backends), "backend"}, {len(o.Routes), "route"},
 		{len(o.Consumers), "consumer"}, {len(o.APIKeys), "API key"}, {len(o.JWTIssuers), "JWT issuer"},
+		{len(o.LimitPolicies), "limit policy"}, {len(o.Budgets), "budget"},
 	} {
 		if k.n == 0 {
 			continue
@@ -83,10 +77,14 @@ func summary(o *source.Objects) string {
 		if s != "" {
 			s += ", "
 		}
-		s += fmt.Sprintf("%d %s", k.n, k.what)
+		what := k.what
 		if k.n != 1 {
-			s += "s"
+			what += "s"
+			if stem, ok := strings.CutSuffix(k.what, "cy"); ok {
+				what = stem + "cies"
+			}
 		}
+		s += fmt.Sprintf("%d %s", k.n, what)
 	}
 	return s
 }

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/extproc/identity"
@@ -51,6 +50,9 @@ var folders = map[string][]want{
 	"canary": {
 		{model: "assistant", rule: "default/assistant/split", asked: []string{"default/openai gpt-4o", "default/openai gpt-5"}},
 		{model: "assistant", headers: map[string]string{"x-version": "v2"}, rule: "default/assistant/next", asked: []string{"default/openai gpt-5"}},
+	},
+	"limits": {
+		{model: "gpt-4o", rule: "default/models", asked: []string{"default/openai gpt-4o"}},
 	},
 	"teams": {
 		{model: "assistant", labels: map[string]string{"team": "research"}, rule: "default/assistant/research",
@@ -137,7 +139,7 @@ func compileFolder(t *testing.T, dir string) *compile.Version {
 	if t.Failed() {
 		t.FailNow()
 	}
-	v, problems := compile.Compile(objs, compile.Options{Dialects: dialects, Keys: offline{}, ExtProcCluster: "weir", SystemCAs: "ca.pem"})
+	v, problems := compile.Compile(objs, compile.Options{Dialects: dialects, Keys: identity.Offline{}, ExtProcCluster: "weir", SystemCAs: "ca.pem"})
 	for _, p := range problems {
 		t.Error(p)
 	}
@@ -147,9 +149,3 @@ func compileFolder(t *testing.T, dir string) *compile.Version {
 	return v
 }
 
-// offline stands for key sets behind URLs, which this test does not fetch.
-type offline struct{}
-
-func (offline) Watch(string) (identity.RemoteKeys, error)           { return offline{}, nil }
-func (offline) Current(time.Time) (*identity.KeySet, time.Duration) { return nil, 0 }
-func (offline) Refresh()                                            {}

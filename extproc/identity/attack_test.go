@@ -1,10 +1,16 @@
 package identity
 
 import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"math/big"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -38,6 +44,7 @@ func tokenAttacks() []attack {
 	pemKey := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: pkix})
 	evil := jwk("r1", &k.otherRSA.PublicKey, nil)
 	otherSign := signWith("RS256", k.otherRSA)
+	es := signWith("ES256", k.p256)
 	hs := func(key []byte) signer { return signWith("HS256", key) }
 	now := t0.Unix()
 	tok := func(name, token, says string) attack {
@@ -68,12 +75,47 @@ func tokenAttacks() []attack {
 		tok("ES256 over a P-384 key", mint(object{"alg": "ES256", "kid": "e384"}, goodClaims(manyIssuer, nil), signWith("ES256", k.p256)), "does not publish"),
 		tok("ES256 signature of zeros", mint(object{"alg": "ES256", "kid": "e256"}, goodClaims(manyIssuer, nil), func(string) []byte { return make([]byte, 64) }), "signature does not verify"),
 		tok("EdDSA signature of zeros", mint(object{"alg": "EdDSA", "kid": "ed"}, goodClaims(manyIssuer, nil), func(string) []byte { return make([]byte, 64) }), "signature does not verify"),
+		tok("ES256 signature as DER", mint(object{"alg": "ES256", "kid": "e256"}, goodClaims(manyIssuer, nil), func(signed string) []byte {
+			sum := sha256.Sum256([]byte(signed))
+			der, err := ecdsa.SignASN1(rand.Reader, k.p256, sum[:])
+			if err != nil {
+				panic(err)
+			}
+			return der
+		}), "signature does not verify"),
+		tok("ES256 signature with r of zero", mint(object{"alg": "ES256", "kid": "e256"}, goodClaims(manyIssuer, nil), changed(es, func(sig []byte) []byte {
+			clear(sig[:32])
+			return sig
+		})), "signature does not verify"),
+		tok("ES256 signature with s of zero", mint(object{"alg": "ES256", "kid": "e256"}, goodClaims(manyIssuer, nil), changed(es, func(sig []byte) []byte {
+			clear(sig[32:])
+			return sig
+		})), "signature does not verify"),
+		tok("ES256 signature with r and s swapped", mint(object{"alg": "ES256", "kid": "e256"}, goodClaims(manyIssuer, nil), changed(es, func(sig []byte) []byte {
+			return append(bytes.Clone(sig[32:]), sig[:32]...)
+		})), "signature does not verify"),
+		tok("ES256 signature with s of the group's order", mint(object{"alg": "ES256", "kid": "e256"}, goodClaims(manyIssuer, nil), changed(es, func(sig []byte) []byte {
+			k.p256.Params().N.FillBytes(sig[32:])
+			return sig
+		})), "signature does not verify"),
+		tok("ES256 signature padded", mint(object{"alg": "ES256", "kid": "e256"}, goodClaims(manyIssuer, nil), changed(es, func(sig []byte) []byte {
+			return append(append([]byte{0}, sig[:32]...), append([]byte{0}, sig[32:]...)...)
+		})), "signature does not verify"),
+		tok("EdDSA signature with s beyond the group's order", mint(object{"alg": "EdDSA", "kid": "ed"}, goodClaims(manyIssuer, nil), changed(signWith("EdDSA", k.ed), plusOrder)), "signature does not verify"),
+		tok("EdDSA signature for ES256", mint(object{"alg": "ES256", "kid": "e256"}, goodClaims(manyIssuer, nil), signWith("EdDSA", k.ed)), "signature does not verify"),
+		tok("PS256 signature for RS256", mint(header, good, signWith("PS256", k.rsa)), "signature does not verify"),
+		tok("RS512 signature for RS256", mint(header, good, signWith("RS512", k.rsa)), "signature does not verify"),
 		tok("RS token on an EdDSA kid", mint(object{"alg": "RS256", "kid": "ed"}, goodClaims(manyIssuer, nil), rs), "does not publish"),
 
 		tok("kid path traversal", mint(with(object{"kid": "../../../../dev/null"}), good, otherSign), "does not publish"),
 		tok("kid SQL", mint(with(object{"kid": "x' UNION SELECT 'key'--"}), good, otherSign), "does not publish"),
 		tok("kid a URL", mint(with(object{"kid": "https://evil.example/jwks.json"}), good, otherSign), "does not publish"),
 		tok("kid null byte", mint(with(object{"kid": "r1\x00"}), good, rs), "does not publish"),
+		tok("kid very long", mint(with(object{"kid": strings.Repeat("r1", 2048)}), good, rs), "does not publish"),
+		tok("kid a format string", mint(with(object{"kid": "%s%n%x"}), good, otherSign), "does not publish"),
+		tok("kid a command", mint(with(object{"kid": "r1|/usr/bin/id"}), good, rs), "does not publish"),
+		tok("kid in upper case", mint(with(object{"kid": "R1"}), good, rs), "does not publish"),
+		tok("kid empty, another key", mint(with(object{"kid": ""}), good, otherSign), "signature does not verify"),
 		tok("kid a number", mint(with(object{"kid": 1}), good, rs), "kid"),
 		tok("kid an object", mint(with(object{"kid": object{"kid": "r1"}}), good, rs), "kid"),
 		tok("kid of the right key, another key", mint(header, good, otherSign), "signature does not verify"),
@@ -83,6 +125,10 @@ func tokenAttacks() []attack {
 		tok("jku", mint(with(object{"jku": "https://evil.example/jwks.json"}), good, otherSign), "signature does not verify"),
 		tok("x5u", mint(with(object{"x5u": "https://evil.example/cert.pem"}), good, otherSign), "signature does not verify"),
 		tok("x5c", mint(with(object{"x5c": []string{"MIIB"}}), good, otherSign), "signature does not verify"),
+		tok("x5t of another key", mint(with(object{"x5t": "AAAA", "x5t#S256": "AAAA"}), good, otherSign), "signature does not verify"),
+		tok("a token in a token", rawToken(toJSON(with(object{"cty": "JWT"})), []byte(valid), rs), "claims"),
+		tok("zip", mint(with(object{"zip": "DEF"}), good, otherSign), "signature does not verify"),
+		tok("enc and alg of encryption", mint(with(object{"alg": "dir", "enc": "A128GCM"}), good, rs), "algorithm"),
 		tok("crit", mint(with(object{"crit": []string{"exp"}}), good, rs), "crit"),
 		tok("crit empty", mint(with(object{"crit": []string{}}), good, rs), "crit"),
 		tok("b64 false with crit", mint(with(object{"b64": false, "crit": []string{"b64"}}), good, rs), "crit"),
@@ -99,18 +145,30 @@ func tokenAttacks() []attack {
 		claim("exp a string", object{"exp": fmt.Sprint(now + 600)}, "exp"),
 		claim("exp true", object{"exp": true}, "exp"),
 		claim("exp a list", object{"exp": []int64{now + 600}}, "exp"),
+		claim("exp an object", object{"exp": object{"seconds": now + 600}}, "exp"),
+		claim("exp a float past", object{"exp": json.RawMessage(fmt.Sprintf("%d.9", now-31))}, "expired"),
+		claim("exp in milliseconds", object{"exp": now * 1000}, "exp"),
 		claim("exp huge", object{"exp": json.RawMessage("1e30")}, "exp"),
 		claim("exp beyond float", object{"exp": json.RawMessage("1e999")}, "exp"),
 		claim("exp overflowing int64", object{"exp": json.RawMessage("9223372036854775808")}, "exp"),
 		claim("exp negative", object{"exp": -1}, "exp"),
 		claim("exp zero", object{"exp": 0}, "expired"),
 		claim("nbf in the future", object{"nbf": now + 31}, "nbf"),
+		claim("nbf an hour ahead", object{"nbf": now + 3600}, "nbf"),
+		claim("nbf null", object{"nbf": json.RawMessage("null")}, "nbf"),
 		claim("nbf a string", object{"nbf": "0"}, "nbf"),
 		claim("iat in the future", object{"iat": now + 31}, "iat"),
 		claim("iat a string", object{"iat": "now"}, "iat"),
 		claim("iss unknown", object{"iss": "https://evil.example"}, "iss"),
 		claim("iss with a slash more", object{"iss": rsaIssuer + "/"}, "iss"),
 		claim("iss in upper case", object{"iss": strings.ToUpper(rsaIssuer)}, "iss"),
+		claim("iss with a look-alike letter", object{"iss": "https://rs\u0430.example"}, "iss"), // a Cyrillic letter
+		claim("iss with a full-width letter", object{"iss": "https://rsa.example\uff0f"}, "iss"),
+		claim("iss with a null byte", object{"iss": rsaIssuer + "\x00"}, "iss"),
+		claim("iss with a space", object{"iss": " " + rsaIssuer}, "iss"),
+		claim("iss with a dot more", object{"iss": "https://rsa.example."}, "iss"),
+		claim("iss with a port", object{"iss": "https://rsa.example:443"}, "iss"),
+		claim("iss escaped", object{"iss": "https://rsa%2eexample"}, "iss"),
 		claim("iss missing", object{"iss": nil}, "iss"),
 		claim("iss empty", object{"iss": ""}, "iss"),
 		claim("iss a list", object{"iss": []string{rsaIssuer}}, "iss"),
@@ -186,10 +244,51 @@ func tokenAttacks() []attack {
 		"known key twice, a comma": demoKey + "," + demoKey,
 		"hash of a known key":      HashKey(demoKey),
 		"disabled key":             disabledKey,
+		"prefix of a key":          goodKeyPrefix,
+		"prefix and underscore":    goodKeyPrefix + "_",
+		"key without its prefix":   strings.TrimPrefix(goodKey, goodKeyPrefix+"_"),
+		"key with another prefix":  "weir_00000000_" + strings.TrimPrefix(goodKey, goodKeyPrefix+"_"),
+		"hash digits of a key":     strings.TrimPrefix(HashKey(goodKey), "sha256:"),
+		"beginning of a hash":      HashKey(goodKey)[:23],
+		"raw hash as hmac-sha256":  "hmac-" + HashKey(goodKey),
+		"peppered hash of a key":   testPepper().HashKey(pepperedKey),
+		"case of one letter":       swapCase(goodKey),
+		"key twice":                goodKey + goodKey,
+		"key and a dot":            goodKey + ".",
+		"key percent-encoded":      strings.Replace(goodKey, "_", "%5f", 1),
+		"stored key, revoked":      revokedStoredKey,
+		"stored key, no consumer":  orphanStoredKey,
 	} {
 		list = append(list, attack{name, bearer(cred), 401, CodeInvalidKey, "The API key is not valid."})
 	}
 	return list
+}
+
+// changed alters what a signer makes.
+func changed(sign signer, change func([]byte) []byte) signer {
+	return func(signed string) []byte { return change(bytes.Clone(sign(signed))) }
+}
+
+// plusOrder adds the order of Ed25519's group to S, the second half, of little end: the same S to a lenient verifier.
+func plusOrder(sig []byte) []byte {
+	order, _ := new(big.Int).SetString("7237005577332262213973186563042994240857116359379907606001950938285454250989", 10)
+	s := slices.Clone(sig[32:])
+	slices.Reverse(s)
+	sum := new(big.Int).Add(new(big.Int).SetBytes(s), order)
+	out := sum.FillBytes(make([]byte, 32)) // fits: S is below the order, which is below 2^253
+	slices.Reverse(out)
+	return append(bytes.Clone(sig[:32]), out...)
+}
+
+// swapCase changes the case of the last letter.
+func swapCase(key string) string {
+	b := []byte(key)
+	for i := len(b) - 1; ; i-- {
+		if c := b[i] | 0x20; c >= 'a' && c <= 'z' {
+			b[i] ^= 0x20
+			return string(b)
+		}
+	}
 }
 
 // nonCanonical sets the unused low bits of the last character of a 2048-bit signature: lenient decoders read the
@@ -210,6 +309,9 @@ func headerAttacks() []attack {
 		{"none", headers(), 401, CodeMissing, "no credential"},
 		{"only other headers", headers("cookie", "key="+demoKey, "x-weir-tenant", "root"), 401, CodeMissing, "no credential"},
 		{"expired key", bearer(expiredKeyV), 401, CodeInvalidKey, "expired"},
+		{"expired stored key", bearer(expiredStoredKey), 401, CodeInvalidKey, "expired"},
+		{"key from a wrong address", bearer(boundKeyV), 403, CodeAddress, home.String()},
+		{"stored key from a wrong address", headers("x-api-key", boundStoredKey), 403, CodeAddress, home.String()},
 		bad("empty bearer", "holds no credential", "authorization", "Bearer "),
 		bad("bearer alone", "holds no credential", "authorization", "Bearer"),
 		bad("bearer and spaces", "holds no credential", "authorization", "Bearer    "),
@@ -251,9 +353,9 @@ func headerAttacks() []attack {
 
 // TestAttacks sends each attack twice, so that a cache that learned from the first would show.
 func TestAttacks(t *testing.T) {
-	a := newAuthenticator(t, testConfig(), nil)
-	for _, good := range []string{rsaToken(nil), hmacToken(nil), demoKey, batchKey} {
-		if _, err := a.Authenticate(bearer(good), t0); err != nil {
+	a := newAuthenticator(t, attackConfig(), nil)
+	for _, good := range []string{rsaToken(nil), hmacToken(nil), demoKey, batchKey, goodKey, pepperedKey, goodStoredKey} {
+		if _, err := login(a, bearer(good), t0); err != nil {
 			t.Fatalf("the credential that the attacks start from is refused: %v", err)
 		}
 	}
@@ -261,7 +363,7 @@ func TestAttacks(t *testing.T) {
 	for _, at := range attacks {
 		t.Run(at.name, func(t *testing.T) {
 			for range 2 {
-				id, err := a.Authenticate(at.headers, t0)
+				id, err := login(a, at.headers, t0)
 				mustRefuse(t, id, err, at.status, at.code)
 				if !strings.Contains(err.Message, at.says) {
 					t.Errorf("message %q does not say %q", err.Message, at.says)
@@ -271,20 +373,22 @@ func TestAttacks(t *testing.T) {
 						t.Errorf("the error quotes header %s: %q in %q", headerName(i), part, err.Message)
 					}
 				}
-				if c := Challenge(err); !strings.HasPrefix(c, `Bearer realm="weir"`) || strings.ContainsAny(c, "\r\n\x00") {
+				if c := Challenge(err); (c != "" || at.code != CodeAddress) && !strings.HasPrefix(c, `Bearer realm="weir"`) || strings.ContainsAny(c, "\r\n\x00") {
 					t.Errorf("challenge %q", c)
 				}
 			}
 		})
 	}
-	t.Logf("%d attacks refused", len(attacks))
+	if len(attacks) < 200 {
+		t.Errorf("only %d attacks", len(attacks))
+	}
 }
 
 // TestSameAnswer: nobody can tell a disabled key from one that never was.
 func TestSameAnswer(t *testing.T) {
 	a := newAuthenticator(t, testConfig(), nil)
-	_, unknown := a.Authenticate(bearer("never-was-0123456789"), t0)
-	_, disabled := a.Authenticate(bearer(disabledKey), t0)
+	_, unknown := login(a, bearer("never-was-0123456789"), t0)
+	_, disabled := login(a, bearer(disabledKey), t0)
 	if unknown == nil || disabled == nil || *unknown != *disabled {
 		t.Errorf("unknown: %+v, disabled: %+v", unknown, disabled)
 	}
@@ -299,7 +403,7 @@ func TestKeyOfAnotherIssuer(t *testing.T) {
 	a := newAuthenticator(t, cfg, nil)
 	header := object{"alg": "RS256", "kid": "r1"}
 	for iss, right := range map[string]bool{rsaIssuer: false, "https://b.example": true} {
-		id, err := a.Authenticate(bearer(mint(header, goodClaims(iss, nil), signWith("RS256", k.otherRSA))), t0)
+		id, err := login(a, bearer(mint(header, goodClaims(iss, nil), signWith("RS256", k.otherRSA))), t0)
 		if right && err != nil {
 			t.Errorf("its own issuer: %v", err)
 		}

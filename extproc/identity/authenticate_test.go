@@ -19,6 +19,7 @@ func TestKeys(t *testing.T) {
 	want := &Identity{
 		Consumer: "batch", Namespace: "default", Tenant: "research", Labels: map[string]string{"tier": "gold", "team": "nlp"},
 		Scopes: []string{"admin", "chat", "files"}, Credential: "key:batch-1",
+		ConsumerID: "default/batch", CredentialID: "default/key:batch-1", KeyID: "default/key:batch-1",
 	}
 	for name, h := range map[string]Headers{
 		"bearer":            bearer(batchKey),
@@ -35,7 +36,7 @@ func TestKeys(t *testing.T) {
 		"beside others":     headers("host", "x", "x-api-kez", "y", "x-api-key", batchKey),
 	} {
 		t.Run(name, func(t *testing.T) {
-			id, err := a.Authenticate(h, t0)
+			id, err := login(a, h, t0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -44,7 +45,7 @@ func TestKeys(t *testing.T) {
 			if !reflect.DeepEqual(&got, want) {
 				t.Errorf("got %+v, want %+v", got, *want)
 			}
-			again, _ := a.Authenticate(h, t0)
+			again, _ := login(a, h, t0)
 			if again != id {
 				t.Error("the identity of a key is not shared")
 			}
@@ -67,10 +68,10 @@ func TestHeadersAdd(t *testing.T) {
 // TestKeyExpiry: the end is exclusive and read from the request's time.
 func TestKeyExpiry(t *testing.T) {
 	a := newAuthenticator(t, testConfig(), nil)
-	if _, err := a.Authenticate(bearer(batchKey), t0.Add(time.Hour-time.Nanosecond)); err != nil {
+	if _, err := login(a, bearer(batchKey), t0.Add(time.Hour-time.Nanosecond)); err != nil {
 		t.Errorf("before the end: %v", err)
 	}
-	id, err := a.Authenticate(bearer(batchKey), t0.Add(time.Hour))
+	id, err := login(a, bearer(batchKey), t0.Add(time.Hour))
 	mustRefuse(t, id, err, 401, CodeInvalidKey)
 	if !strings.Contains(err.Message, "expired") {
 		t.Errorf("message %q does not say that the key has expired", err.Message)
@@ -79,13 +80,13 @@ func TestKeyExpiry(t *testing.T) {
 
 func TestMayUse(t *testing.T) {
 	a := newAuthenticator(t, testConfig(), nil)
-	batch, _ := a.Authenticate(bearer(batchKey), t0) // gpt-*, claude-* and *-mini, claude-*
-	demo, _ := a.Authenticate(bearer(demoKey), t0)   // any
-	token, err := a.Authenticate(bearer(rsaToken(object{"sub": "batch", "models": []string{"gpt-5-*", "o1"}})), t0)
+	batch, _ := login(a, bearer(batchKey), t0) // gpt-*, claude-* and *-mini, claude-*
+	demo, _ := login(a, bearer(demoKey), t0)   // any
+	token, err := login(a, bearer(rsaToken(object{"sub": "batch", "models": []string{"gpt-5-*", "o1"}})), t0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	nothing, err := a.Authenticate(bearer(rsaToken(object{"models": []string{}})), t0)
+	nothing, err := login(a, bearer(rsaToken(object{"models": []string{}})), t0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +138,7 @@ func TestAlgorithms(t *testing.T) {
 			iss = hmacIssuer
 		}
 		for _, header := range []object{{"alg": c.alg, "kid": c.kid}, {"alg": c.alg}, {"alg": c.alg, "typ": "at+JWT"}, {"alg": c.alg, "typ": "application/at+jwt"}} {
-			id, err := a.Authenticate(bearer(mint(header, goodClaims(iss, object{"scope": "x llm"}), signWith(c.alg, c.key))), t0)
+			id, err := login(a, bearer(mint(header, goodClaims(iss, object{"scope": "x llm"}), signWith(c.alg, c.key))), t0)
 			if err != nil {
 				t.Errorf("%v: %v", header, err)
 				continue
@@ -188,7 +189,7 @@ func TestTokens(t *testing.T) {
 			Identity{Consumer: "batch", Tenant: "research", Labels: labels("tier", "gold", "team", "nlp"), Scopes: []string{"admin", "chat", "new"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			id, err := a.Authenticate(bearer(rsaToken(c.change)), t0)
+			id, err := login(a, bearer(rsaToken(c.change)), t0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -198,13 +199,14 @@ func TestTokens(t *testing.T) {
 				got.Scopes = nil
 			}
 			c.want.Namespace, c.want.Credential = "default", "jwt:"+rsaIssuer
+			c.want.ConsumerID, c.want.CredentialID = "default/"+c.want.Consumer, "default/jwt:"+rsaIssuer
 			if !reflect.DeepEqual(got, c.want) {
 				t.Errorf("got  %+v\nwant %+v", got, c.want)
 			}
 		})
 	}
 	// The labels of the Consumer are shared; a token's must not have got into them.
-	id, _ := a.Authenticate(bearer(batchKey), t0)
+	id, _ := login(a, bearer(batchKey), t0)
 	if !reflect.DeepEqual(id.Labels, labels("tier", "gold", "team", "nlp")) {
 		t.Errorf("the Consumer's labels are now %v", id.Labels)
 	}
@@ -216,10 +218,10 @@ func TestTokenShapedKey(t *testing.T) {
 	odd := mint(object{"alg": "none"}, object{}, func(string) []byte { return nil })
 	cfg.Keys = append(cfg.Keys, Key{Namespace: "default", Name: "odd", Consumer: "demo", Hash: sha256.Sum256([]byte(odd))})
 	a := newAuthenticator(t, cfg, nil)
-	if id, err := a.Authenticate(bearer(odd), t0); err != nil || id.Credential != "key:odd" {
+	if id, err := login(a, bearer(odd), t0); err != nil || id.Credential != "key:odd" {
 		t.Errorf("%+v, %v", id, err)
 	}
-	if id, err := a.Authenticate(headers("x-api-key", rsaToken(nil)), t0); err != nil || id.Consumer != "alice" {
+	if id, err := login(a, headers("x-api-key", rsaToken(nil)), t0); err != nil || id.Consumer != "alice" {
 		t.Errorf("token in x-api-key: %+v, %v", id, err)
 	}
 }
@@ -242,7 +244,7 @@ func TestSharedIss(t *testing.T) {
 		{"a", one, "one"}, {"b", two, "two"}, {"a", two, ""}, {"b", one, ""},
 		{[]string{"a", "b"}, one, "one"}, {[]string{"a", "b"}, two, "two"}, {"c", one, ""},
 	} {
-		id, err := a.Authenticate(bearer(mint(header, goodClaims(rsaIssuer, object{"aud": c.aud}), c.sign)), t0)
+		id, err := login(a, bearer(mint(header, goodClaims(rsaIssuer, object{"aud": c.aud}), c.sign)), t0)
 		if c.namespace == "" {
 			mustRefuse(t, id, err, 401, CodeInvalidToken)
 		} else if err != nil || id.Namespace != c.namespace {
@@ -253,10 +255,10 @@ func TestSharedIss(t *testing.T) {
 
 func TestChallenge(t *testing.T) {
 	a := newAuthenticator(t, testConfig(), nil)
-	_, missing := a.Authenticate(Headers{}, t0)
-	_, basic := a.Authenticate(headers("authorization", "Basic eDp5"), t0)
-	_, unknown := a.Authenticate(bearer("unknown-key-0123456789"), t0)
-	_, scope := a.Authenticate(bearer(mint(object{"alg": "EdDSA"}, goodClaims(manyIssuer, nil), signWith("EdDSA", keysOnce().ed))), t0)
+	_, missing := login(a, Headers{}, t0)
+	_, basic := login(a, headers("authorization", "Basic eDp5"), t0)
+	_, unknown := login(a, bearer("unknown-key-0123456789"), t0)
+	_, scope := login(a, bearer(mint(object{"alg": "EdDSA"}, goodClaims(manyIssuer, nil), signWith("EdDSA", keysOnce().ed))), t0)
 	for got, want := range map[string]string{
 		Challenge(nil):     "",
 		Challenge(missing): `Bearer realm="weir"`,
@@ -316,6 +318,16 @@ func TestConfigErrors(t *testing.T) {
 		{"two key sources", "spec.keys: give exactly one", issuerWith(func(i *Issuer) { i.Keys.URL = "https://x" })},
 		{"bad file", "spec.keys.file: the document is not a JWKS", issuerWith(func(i *Issuer) { i.Keys.JWKS = []byte("{}") })},
 		{"file without a usable key", "spec.keys.file: the document holds no usable key: key 0", issuerWith(func(i *Issuer) { i.Keys.JWKS = jwks(jwk("s", &k.smallRSA.PublicKey, nil)) })},
+		{"discovery without a source", "spec.keys.discovery: key sets cannot be fetched", issuerWith(func(i *Issuer) { i.Keys = IssuerKeys{Discovery: true} })},
+		{"discovery and a file", "spec.keys: give exactly one", issuerWith(func(i *Issuer) { i.Keys.Discovery = true })},
+		{"hash with a pepper and no pepper", "APIKey n/bad: spec.hash: the hash is made with a pepper", Config{Consumers: []Consumer{{Namespace: "n", Name: "x"}},
+			Keys: []Key{{Namespace: "n", Name: "bad", Consumer: "x", Hash: hash, Kind: HashHMAC}}}},
+		{"address instead of a network", `APIKey n/bad: spec.allowedCIDRs: "10.0.0.1" is no network`, Config{Consumers: []Consumer{{Namespace: "n", Name: "x"}},
+			Keys: []Key{{Namespace: "n", Name: "bad", Consumer: "x", Hash: hash, AllowedCIDRs: []string{"10.0.0.0/8", "10.0.0.1"}}}}},
+		{"mapped network", "APIKey n/bad: spec.allowedCIDRs", Config{Consumers: []Consumer{{Namespace: "n", Name: "x"}},
+			Keys: []Key{{Namespace: "n", Name: "bad", Consumer: "x", Hash: hash, AllowedCIDRs: []string{"::ffff:10.0.0.0/104"}}}}},
+		{"rate", "APIKey n/bad: spec.requestsPerMinute", Config{Consumers: []Consumer{{Namespace: "n", Name: "x"}},
+			Keys: []Key{{Namespace: "n", Name: "bad", Consumer: "x", Hash: hash, RequestsPerMinute: -1}}}},
 		{"URL without a source", "spec.keys.url: key sets cannot be fetched", issuerWith(func(i *Issuer) { i.Keys = IssuerKeys{URL: "https://x"} })},
 		{"leeway", "spec.leeway: it is negative", issuerWith(func(i *Issuer) { i.Leeway = -1 })},
 		{"required scope", "spec.requiredScopes: a scope has", issuerWith(func(i *Issuer) { i.RequiredScopes = []string{`a"`} })},
@@ -340,7 +352,7 @@ func TestConfigErrors(t *testing.T) {
 				t.Errorf("error %q does not say %q", errs[0], c.want)
 			}
 			for _, cred := range []string{demoKey, rsaToken(nil)} {
-				if _, err := a.Authenticate(bearer(cred), t0); err != nil {
+				if _, err := login(a, bearer(cred), t0); err != nil {
 					t.Errorf("the sound objects do not work: %v", err)
 				}
 			}
@@ -357,15 +369,15 @@ func TestConfigIsCopied(t *testing.T) {
 	cfg.Issuers[0].Audiences[0] = "changed"
 	cfg.Issuers[0].Claims.Labels["env"] = "sub"
 	clear(cfg.Issuers[2].Keys.Secret)
-	id, err := a.Authenticate(bearer(batchKey), t0)
+	id, err := login(a, bearer(batchKey), t0)
 	if err != nil || id.Labels["tier"] != "gold" {
 		t.Errorf("%+v, %v", id, err)
 	}
-	id, err = a.Authenticate(bearer(rsaToken(nil)), t0)
+	id, err = login(a, bearer(rsaToken(nil)), t0)
 	if err != nil || id.Labels["env"] != "" {
 		t.Errorf("%+v, %v", id, err)
 	}
-	if _, err := a.Authenticate(bearer(hmacToken(nil)), t0); err != nil {
+	if _, err := login(a, bearer(hmacToken(nil)), t0); err != nil {
 		t.Error(err)
 	}
 }
@@ -383,16 +395,16 @@ func TestConcurrent(t *testing.T) {
 		wg.Go(func() {
 			for i := range 2 * len(tokens) {
 				n := (i*7 + g*31) % len(tokens)
-				id, err := a.Authenticate(bearer(tokens[n]), t0)
+				id, err := login(a, bearer(tokens[n]), t0)
 				if err != nil || id.Consumer != fmt.Sprintf("user-%d", n) {
 					t.Errorf("token %d: %+v, %v", n, id, err)
 					return
 				}
-				if id, err := a.Authenticate(bearer(batchKey), t0); err != nil || !id.MayUse("claude-x") {
+				if id, err := login(a, bearer(batchKey), t0); err != nil || !id.MayUse("claude-x") {
 					t.Errorf("key: %+v, %v", id, err)
 					return
 				}
-				if id, err := a.Authenticate(bearer(bad), t0); err == nil {
+				if id, err := login(a, bearer(bad), t0); err == nil {
 					t.Errorf("a bad token is let in: %+v", id)
 					return
 				}

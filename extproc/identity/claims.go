@@ -19,7 +19,7 @@ const (
 
 // identify makes the identity that a verified token stands for.
 func (a *Authenticator) identify(i *issuer, claims jwt.MapClaims) (*Identity, *canon.Error) {
-	scopes, bad := tokenScopes(claims)
+	scopes, bad := tokenScopes(claims, i.claims.Scopes)
 	if bad != nil {
 		return nil, bad
 	}
@@ -35,7 +35,10 @@ func (a *Authenticator) identify(i *issuer, claims jwt.MapClaims) (*Identity, *c
 	if !ok {
 		return nil, badToken("it lacks the claim " + i.claims.Consumer + ", which names the caller")
 	}
-	id := &Identity{Consumer: name, Namespace: i.namespace, Tenant: i.namespace, Credential: "jwt:" + i.iss}
+	id := &Identity{
+		Consumer: name, Namespace: i.namespace, Tenant: i.namespace, Credential: i.credential,
+		ConsumerID: i.namespace + "/" + name, CredentialID: i.credentialID,
+	}
 	if c := a.consumers[objectID{i.namespace, name}]; c != nil {
 		id.Tenant, id.Labels, id.Models = c.Tenant, c.Labels, c.models
 		id.Scopes = sortedSet(c.Scopes, scopes)
@@ -94,9 +97,16 @@ func (m *ClaimMap) apply(id *Identity, claims jwt.MapClaims) *canon.Error {
 	return nil
 }
 
-// tokenScopes reads scope (RFC 8693 section 4.2: one string with spaces), or where that is absent scp, which Okta writes as a
-// list and Microsoft Entra as a string.
-func tokenScopes(claims jwt.MapClaims) ([]string, *canon.Error) {
+// tokenScopes reads the claim that the issuer's configuration names. Without one it reads scope (RFC 8693 section 4.2: one
+// string with spaces), or where that is absent scp, which Okta writes as a list and Microsoft Entra as a string.
+func tokenScopes(claims jwt.MapClaims, path string) ([]string, *canon.Error) {
+	if path != "" {
+		v, ok := claimAt(claims, path)
+		if !ok {
+			return nil, nil
+		}
+		return scopeList(path, v)
+	}
 	if v, ok := claims["scope"]; ok {
 		s, ok := v.(string)
 		if !ok {
@@ -104,16 +114,19 @@ func tokenScopes(claims jwt.MapClaims) ([]string, *canon.Error) {
 		}
 		return strings.Fields(s), nil
 	}
-	v, ok := claims["scp"]
-	if !ok {
-		return nil, nil
+	if v, ok := claims["scp"]; ok {
+		return scopeList("scp", v)
 	}
+	return nil, nil
+}
+
+func scopeList(path string, v any) ([]string, *canon.Error) {
 	if s, ok := v.(string); ok {
 		return strings.Fields(s), nil
 	}
 	list, ok := stringList(v)
 	if !ok {
-		return nil, badToken("its claim scp is not a string or list of strings")
+		return nil, badToken("its claim " + path + " is not a string or list of strings")
 	}
 	return list, nil
 }

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,6 +14,21 @@ type Config struct {
 	Consumers []Consumer
 	Keys      []Key
 	Issuers   []Issuer
+	// Pepper of the keys whose hash is of the kind HashHMAC. nil: such keys are errors.
+	Pepper *Pepper
+	// MaxFailedLogins from one address in a minute, before it must wait; 0: no limit.
+	MaxFailedLogins int
+	Shared
+}
+
+// Shared is what outlives a configuration. Every part may be nil.
+type Shared struct {
+	// Stored keys count beside Config.Keys. nil: there are none.
+	Stored *StoredKeys
+	// Throttle remembers the addresses that Config.MaxFailedLogins is about. nil: no limit.
+	Throttle *Throttle
+	// Refused is called for each request that is not let in. It must not block.
+	Refused func(Reason)
 }
 
 // Consumer is an application or a team.
@@ -24,17 +38,6 @@ type Consumer struct {
 	Labels          map[string]string // copied
 	AllowedModels   []string          // names, or patterns with "*"; empty: any
 	Scopes          []string          // of every credential of the consumer
-}
-
-// Key is an API key.
-type Key struct {
-	Namespace, Name string
-	Consumer        string            // of the same namespace
-	Hash            [sha256.Size]byte // SHA-256 of the key
-	ExpiresAt       time.Time         // zero: never
-	Disabled        bool
-	AllowedModels   []string // narrows the consumer's; empty: no narrower
-	Scopes          []string // beside the consumer's
 }
 
 // Issuer is an identity provider. Two entries may name the same iss only with different audiences: the
@@ -51,11 +54,14 @@ type Issuer struct {
 	Leeway          time.Duration // for exp, nbf and iat
 }
 
-// IssuerKeys says where the signing keys are: exactly one is set.
+// IssuerKeys says where the signing keys are: exactly one of URL, Discovery, JWKS and Secret is set.
 type IssuerKeys struct {
-	URL    string // of a JWKS document, fetched by the KeySource
-	JWKS   []byte // content of a JWKS document
-	Secret []byte // shared secret of HS256, HS384, HS512: at least 32 bytes
+	URL       string // of a JWKS document, fetched by the KeySource
+	Discovery bool   // the KeySource finds that URL in the issuer's OpenID configuration
+	JWKS      []byte // content of a JWKS document
+	Secret    []byte // shared secret of HS256, HS384, HS512: at least 32 bytes
+	// KeepFor is how long keys that were fetched stay good when they cannot be fetched again. 0: JWKSOptions.KeepFor.
+	KeepFor time.Duration
 }
 
 // ClaimMap names the claims that say who the caller is. A claim with the very name wins; else a dot reaches
@@ -64,6 +70,7 @@ type ClaimMap struct {
 	Consumer      string            // empty: sub
 	Tenant        string            // empty, or the claim absent: the Consumer's, else the namespace
 	AllowedModels string            // a list of names or patterns; an empty list allows no model
+	Scopes        string            // a list, or words in a string; empty: scope, or else scp
 	Labels        map[string]string // label name to claim; wins over the Consumer's label
 }
 
@@ -92,22 +99,20 @@ type consumer struct {
 	models []*Patterns // none or one
 }
 
-// apiKey is a compiled Key. A disabled key is kept, so that its hash stays taken.
-type apiKey struct {
-	hash     [sha256.Size]byte
-	id       *Identity
-	expires  time.Time
-	disabled bool
-}
-
 // New compiles a configuration. It always returns an Authenticator, for what is sound; each error is a *ConfigError
 // about an object that was left out, so that one bad object does not lock everybody out.
-// keys may be nil where no issuer has a URL. The Authenticator is safe for concurrent use.
+// keys may be nil where no issuer's keys are fetched. The Authenticator is safe for concurrent use.
 func New(cfg Config, keys KeySource) (*Authenticator, []error) {
 	a := &Authenticator{
-		keys:      make(map[[sha256.Size]byte]*apiKey, len(cfg.Keys)),
+		keys:      make(map[digest]*apiKey, len(cfg.Keys)),
+		names:     make(map[objectID]bool, len(cfg.Keys)),
+		pepper:    cfg.Pepper,
 		consumers: make(map[objectID]*consumer, len(cfg.Consumers)),
 		issuers:   make(map[string][]*issuer, len(cfg.Issuers)),
+		stored:    cfg.Stored,
+		throttle:  cfg.Throttle,
+		maxFailed: cfg.MaxFailedLogins,
+		refused:   cfg.Refused,
 	}
 	var errs []error
 	note := func(err *ConfigError, kind, namespace, name string) {
@@ -151,32 +156,16 @@ func (a *Authenticator) addConsumer(c Consumer) *ConfigError {
 }
 
 func (a *Authenticator) addKey(k Key) *ConfigError {
-	if k.Hash == ([sha256.Size]byte{}) {
-		return &ConfigError{Field: "hash", Reason: `the hash is empty; make one with "weir keys hash"`}
-	}
-	if _, taken := a.keys[k.Hash]; taken {
+	if _, taken := a.keys[digest{k.Kind, k.Hash}]; taken {
 		return &ConfigError{Field: "hash", Reason: "another APIKey holds the same key; a key belongs to one APIKey"}
 	}
-	c := a.consumers[objectID{k.Namespace, k.Consumer}]
-	if c == nil {
-		return &ConfigError{Field: "consumer", Reason: fmt.Sprintf(
-			"there is no valid Consumer %q in namespace %q; create it or correct the name", k.Consumer, k.Namespace)}
-	}
-	if err := checkScopes("scopes", k.Scopes); err != nil {
-		return err
-	}
-	models, err := compileModels(k.AllowedModels)
+	key, err := a.compileKey(&k)
 	if err != nil {
 		return err
 	}
-	a.keys[k.Hash] = &apiKey{
-		hash: k.Hash, expires: k.ExpiresAt, disabled: k.Disabled,
-		id: &Identity{
-			Consumer: c.Name, Namespace: c.Namespace, Tenant: c.Tenant, Labels: c.Labels,
-			Models: slices.Concat(c.models, models), Scopes: sortedSet(c.Scopes, k.Scopes),
-			Credential: "key:" + k.Name,
-		},
-	}
+	a.keys[key.digest] = key
+	a.kinds[k.Kind] = true
+	a.names[objectID{k.Namespace, k.Name}] = true
 	return nil
 }
 
@@ -205,12 +194,12 @@ func (a *Authenticator) addIssuer(c Issuer, source KeySource) *ConfigError {
 	if err != nil {
 		return err
 	}
-	keys, err := issuerKeys(c.Keys, symmetric, source)
+	keys, url, err := issuerKeys(c.Issuer, c.Keys, symmetric, source)
 	if err != nil {
 		return err
 	}
-	if c.Keys.URL != "" {
-		a.urls = append(a.urls, c.Keys.URL)
+	if url != "" {
+		a.urls = append(a.urls, url)
 	}
 	if c.Claims.Consumer == "" {
 		c.Claims.Consumer = "sub"
@@ -220,46 +209,53 @@ func (a *Authenticator) addIssuer(c Issuer, source KeySource) *ConfigError {
 		namespace: c.Namespace, name: c.Name, iss: c.Issuer,
 		audiences: slices.Clone(c.Audiences), algorithms: slices.Clone(c.Algorithms),
 		required: slices.Clone(c.RequiredScopes), claims: c.Claims, leeway: c.Leeway, keys: keys,
+		credential: "jwt:" + c.Issuer, credentialID: c.Namespace + "/jwt:" + c.Issuer,
 	})
 	return nil
 }
 
-// issuerKeys opens the one source of keys that is given.
-func issuerKeys(k IssuerKeys, symmetric bool, source KeySource) (RemoteKeys, *ConfigError) {
+// issuerKeys opens the one source of keys that is given, and tells the URL that it starts from, "" for none.
+func issuerKeys(iss string, k IssuerKeys, symmetric bool, source KeySource) (_ RemoteKeys, url string, _ *ConfigError) {
 	given := 0
-	for _, set := range []bool{k.URL != "", len(k.JWKS) > 0, len(k.Secret) > 0} {
+	for _, set := range []bool{k.URL != "", k.Discovery, len(k.JWKS) > 0, len(k.Secret) > 0} {
 		if set {
 			given++
 		}
 	}
 	switch {
 	case given != 1:
-		return nil, &ConfigError{Field: "keys", Reason: "give exactly one of a URL, a file that is not empty, a secret that is not empty"}
+		return nil, "", &ConfigError{Field: "keys", Reason: "give exactly one of a URL, discovery, a file that is not empty, a secret that is not empty"}
 	case symmetric != (len(k.Secret) > 0):
-		return nil, &ConfigError{Field: "keys", Reason: "HS256, HS384 and HS512 need a shared secret, and the other algorithms public keys (a URL or a file)"}
+		return nil, "", &ConfigError{Field: "keys", Reason: "HS256, HS384 and HS512 need a shared secret, and the other algorithms public keys (a URL, discovery or a file)"}
 	case len(k.Secret) > 0:
 		set, err := secretSet(k.Secret)
 		if err != nil {
-			return nil, &ConfigError{Field: "keys.secretRef", Reason: err.Error()}
+			return nil, "", &ConfigError{Field: "keys.secretRef", Reason: err.Error()}
 		}
-		return staticKeys{set}, nil
+		return staticKeys{set}, "", nil
 	case len(k.JWKS) > 0:
 		set, err := ParseJWKS(k.JWKS)
 		if err != nil {
-			return nil, &ConfigError{Field: "keys.file", Reason: err.Error()}
+			return nil, "", &ConfigError{Field: "keys.file", Reason: err.Error()}
 		}
 		if set.Len() == 0 {
-			return nil, &ConfigError{Field: "keys.file", Reason: "the document holds no usable key: " + strings.Join(set.Skipped(), "; ")}
+			return nil, "", &ConfigError{Field: "keys.file", Reason: "the document holds no usable key: " + strings.Join(set.Skipped(), "; ")}
 		}
-		return staticKeys{set}, nil
-	case source == nil:
-		return nil, &ConfigError{Field: "keys.url", Reason: "key sets cannot be fetched here; give a file"}
+		return staticKeys{set}, "", nil
 	}
-	remote, err := source.Watch(k.URL)
+	at := KeyLocation{URL: k.URL, KeepFor: k.KeepFor}
+	field := "keys.url"
+	if k.Discovery {
+		at.Issuer, field = iss, "keys.discovery"
+	}
+	if source == nil {
+		return nil, "", &ConfigError{Field: field, Reason: "key sets cannot be fetched here; give a file"}
+	}
+	remote, err := source.Watch(at)
 	if err != nil {
-		return nil, &ConfigError{Field: "keys.url", Reason: err.Error()}
+		return nil, "", &ConfigError{Field: field, Reason: err.Error()}
 	}
-	return remote, nil
+	return remote, at.Document(), nil
 }
 
 func checkAlgorithms(algs []string) (symmetric bool, _ *ConfigError) {

@@ -18,25 +18,20 @@ const maxRedirects = 3
 // maxBackoff is how long a recovered server may stay unnoticed.
 const maxBackoff = time.Minute
 
-// refresh makes the state that follows one try.
-func (r *remote) refresh(ctx context.Context) *remoteState {
+// refresh makes the state that follows one try. full looks at the OpenID configuration again; otherwise the keys are fetched
+// from where it said last, which is quicker.
+func (r *remote) refresh(ctx context.Context, full bool) *remoteState {
+	serial := r.begun.Add(1)
 	// Without the monotonic reading, which stands still while a laptop sleeps.
 	now := r.opts.Clock.Now().Round(0)
 	st := *r.state.Load()
+	st.serial, st.done = serial, make(chan struct{})
 	st.report.Attempted = now
-	body, maxAge, err := r.fetch(ctx)
-	var set *KeySet
-	if err == nil {
-		if hash := sha256.Sum256(body); st.set == nil || hash != st.bodyHash {
-			if set, err = ParseJWKS(body); err == nil {
-				st.bodyHash = hash
-			}
-		} else {
-			set = st.set // the same pointer: tokens verified with it stay in caches
-		}
-	}
+	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
+	defer cancel()
+	set, maxAge, err := r.fetchKeys(ctx, &st, full)
 	if err != nil {
-		delay := min(minInterval<<min(st.failures, 16), maxBackoff, r.opts.Refresh) // 10 s, 20 s, 40 s, 1 min
+		delay := min(minInterval<<min(st.failures, 16), maxBackoff, r.opts.Refresh) // 2 s, 4 s, 8 s, ... 1 min
 		st.failures++
 		st.next = now.Add(delay)
 		st.report.Next, st.report.Err = st.next, err.Error()
@@ -48,19 +43,47 @@ func (r *remote) refresh(ctx context.Context) *remoteState {
 	}
 	st.set, st.failures = set, 0
 	st.next = now.Add(interval)
-	st.usableTo = st.next.Add(r.opts.MaxStale)
+	st.fresh = st.next
 	st.report = SourceState{
-		URL: r.url, Keys: set.Len(), Skipped: set.Skipped(),
-		Fetched: now, Attempted: now, Next: st.next, UsableTo: st.usableTo,
+		URL: r.url, KeysURL: st.keysURL, Keys: set.Len(), Skipped: set.Skipped(),
+		Fetched: now, Attempted: now, Next: st.next,
 	}
 	return &st
 }
 
-// fetch gets the document and the max-age its server gives it, 0 for none.
-func (r *remote) fetch(ctx context.Context) ([]byte, time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.opts.Timeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url, nil)
+// fetchKeys gets the key set, and notes in st where it was and what it was. The same document gives the same pointer: tokens
+// verified with it stay in caches.
+func (r *remote) fetchKeys(ctx context.Context, st *remoteState, full bool) (*KeySet, time.Duration, error) {
+	at := r.url
+	if r.issuer != "" {
+		if full || st.keysURL == "" {
+			found, err := r.discover(ctx)
+			if err != nil {
+				return nil, 0, err
+			}
+			st.keysURL = found
+		}
+		at = st.keysURL
+	}
+	body, maxAge, err := r.fetch(ctx, at)
+	if err != nil {
+		return nil, 0, err
+	}
+	hash := sha256.Sum256(body)
+	if st.set != nil && hash == st.bodyHash {
+		return st.set, maxAge, nil
+	}
+	set, err := ParseJWKS(body)
+	if err != nil {
+		return nil, 0, fmt.Errorf("GET %s: %w", at, err)
+	}
+	st.bodyHash = hash
+	return set, maxAge, nil
+}
+
+// fetch gets a document and the max-age its server gives it, 0 for none.
+func (r *remote) fetch(ctx context.Context, at string) ([]byte, time.Duration, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, nil)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -72,14 +95,14 @@ func (r *remote) fetch(ctx context.Context) ([]byte, time.Duration, error) {
 	}
 	defer func() { _ = resp.Body.Close() }() // reading it has told of any failure that counts
 	if resp.StatusCode != http.StatusOK {
-		return nil, 0, fmt.Errorf("GET %s answered status %d instead of 200", r.url, resp.StatusCode)
+		return nil, 0, fmt.Errorf("GET %s answered status %d instead of 200", at, resp.StatusCode)
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, r.opts.MaxBytes+1))
 	if err != nil {
-		return nil, 0, fmt.Errorf("GET %s broke off: %w", r.url, err)
+		return nil, 0, fmt.Errorf("GET %s broke off: %w", at, err)
 	}
 	if int64(len(body)) > r.opts.MaxBytes {
-		return nil, 0, fmt.Errorf("GET %s answered more than %d bytes", r.url, r.opts.MaxBytes)
+		return nil, 0, fmt.Errorf("GET %s answered more than %d bytes", at, r.opts.MaxBytes)
 	}
 	return body, maxAgeOf(resp.Header), nil
 }

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -12,6 +13,7 @@ import (
 	"encoding/json"
 	"maps"
 	"math/big"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -238,4 +240,12 @@ func publicDER(k crypto.PublicKey, encode func(any) ([]byte, error)) []byte {
 		panic(err)
 	}
 	return b
+}
+
+// home is where the callers of these tests are.
+var home = netip.MustParseAddr("192.0.2.1")
+
+// login authenticates a caller from home.
+func login(a *Authenticator, h Headers, now time.Time) (*Identity, *canon.Error) {
+	return a.Authenticate(context.Background(), h, home, now)
 }

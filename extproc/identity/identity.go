@@ -1,10 +1,10 @@
 // Package identity answers who is calling: it turns the credential headers of a request into an
 // Identity, or into the error the caller should see.
 //
-// Two kinds of credential are known. An API key is looked up by its SHA-256 hash. A JSON Web Token
-// (RFC 7519) is verified with the keys of the issuer it names. Nothing here does I/O on a request's
-// path: the keys of issuers are fetched in the background by JWKS, which outlives the immutable
-// Authenticators built for each configuration.
+// Two kinds of credential are known. An API key is looked up by its hash, among those of the configuration and those
+// of a store (StoredKeys). A JSON Web Token (RFC 7519) is verified with the keys of the issuer it names. Nothing
+// here does I/O on a request's path: the keys of issuers are fetched in the background by JWKS, which outlives the
+// immutable Authenticators built for each configuration. A request waits only for a signing key that is not known yet.
 package identity
 
 import "slices"
@@ -26,6 +26,15 @@ type Identity struct {
 	Scopes []string
 	// Credential names what let the caller in, for logs: "key:<APIKey name>" or "jwt:<issuer>". Never secret.
 	Credential string
+
+	// ConsumerID is "<namespace>/<consumer>" and CredentialID "<namespace>/<credential>": what counters go by.
+	ConsumerID, CredentialID string
+	// KeyID is CredentialID where a key let the caller in, and else "".
+	KeyID string
+	// KeyPrefix is the beginning of the key, if somebody noted it; for people.
+	KeyPrefix string
+	// RequestsPerMinute that the key may make. 0: no limit of its own.
+	RequestsPerMinute int64
 }
 
 // MayUse reports whether every allow-list admits the model.

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,8 @@ type issuer struct {
 	claims               ClaimMap
 	leeway               time.Duration
 	keys                 RemoteKeys
+	credential           string // of its identities
+	credentialID         string
 }
 
 // token is a JWT in compact form (RFC 7515 section 3.1), taken apart and not verified.
@@ -137,7 +140,7 @@ func (t *token) readHeader(header map[string]any) *canon.Error {
 
 // verify finds the issuer the token is for and checks the token against it. The iss and aud claims are read before
 // the signature is checked, to choose; everything is then checked with the chosen issuer's keys.
-func (a *Authenticator) verify(t *token, now time.Time) (*cached, *canon.Error) {
+func (a *Authenticator) verify(ctx context.Context, t *token, now time.Time) (*cached, *canon.Error) {
 	iss, _ := t.claims["iss"].(string)
 	candidates := a.issuers[iss]
 	if iss == "" || len(candidates) == 0 {
@@ -152,7 +155,7 @@ func (a *Authenticator) verify(t *token, now time.Time) (*cached, *canon.Error) 
 		if !slices.ContainsFunc(i.audiences, func(s string) bool { return slices.Contains(aud, s) }) {
 			continue
 		}
-		e, bad := a.verifyWith(i, t, now)
+		e, bad := a.verifyWith(ctx, i, t, now)
 		if bad == nil {
 			return e, nil
 		}
@@ -166,18 +169,17 @@ func (a *Authenticator) verify(t *token, now time.Time) (*cached, *canon.Error) 
 	return nil, first
 }
 
-func (a *Authenticator) verifyWith(i *issuer, t *token, now time.Time) (*cached, *canon.Error) {
+// verifyWith checks a token against one issuer. What costs little comes first: a token that is refused for its claims
+// makes no signature check and no fetch.
+func (a *Authenticator) verifyWith(ctx context.Context, i *issuer, t *token, now time.Time) (*cached, *canon.Error) {
 	if !slices.Contains(i.algorithms, t.alg) {
 		return nil, badToken("its signature algorithm is not accepted")
 	}
-	set, retry := i.keys.Current(now)
-	if set == nil {
-		return nil, keysUnavailable(i.iss, retry)
-	}
-	if bad := checkSignature(i, t, set); bad != nil {
+	until, from, bad := i.checkClaims(t.claims, now)
+	if bad != nil {
 		return nil, bad
 	}
-	until, from, bad := i.checkClaims(t.claims, now)
+	set, bad := i.verifySignature(ctx, t, now) // may wait
 	if bad != nil {
 		return nil, bad
 	}
@@ -188,23 +190,45 @@ func (a *Authenticator) verifyWith(i *issuer, t *token, now time.Time) (*cached,
 	return &cached{id: id, issuer: i, keys: set, notBefore: from, expires: until}, nil
 }
 
-func checkSignature(i *issuer, t *token, set *KeySet) *canon.Error {
+// verifySignature checks the signature and tells the keys that verified it. An issuer may just have changed its keys, so
+// a token whose key is not known waits for them to be fetched again.
+func (i *issuer) verifySignature(ctx context.Context, t *token, now time.Time) (*KeySet, *canon.Error) {
+	first, _ := i.keys.Current(now)
+	var bad *canon.Error
+	newer := true
+	if first != nil {
+		if bad, newer = checkSignature(t, first); !newer {
+			return first, bad
+		}
+	}
+	sure := i.keys.Await(ctx, func(s *KeySet) bool { return s != first && len(s.find(t.kid, t.alg)) > 0 })
+	set, retry := i.keys.Current(now)
+	if set != nil && set != first {
+		bad, newer = checkSignature(t, set)
+	}
+	if set == nil || newer && !sure { // nobody knows whether the token is good
+		return nil, keysUnavailable(i.iss, max(retry, minRetryAfter))
+	}
+	return set, bad
+}
+
+// checkSignature verifies with a set of keys. newer says that other keys could verify what these do not: the token names a key
+// that is not there, or none.
+func checkSignature(t *token, set *KeySet) (bad *canon.Error, newer bool) {
 	keys := set.find(t.kid, t.alg)
 	if len(keys) == 0 {
-		// A rotation may just have happened. The refresh runs in the background; this token is refused until then.
-		i.keys.Refresh()
-		return badToken("it is signed with a key that its issuer does not publish")
+		return badToken("it is signed with a key that its issuer does not publish"), true
 	}
 	if len(keys) > maxKeysTried {
-		return badToken("its header does not say which key (kid) of the issuer signed it")
+		return badToken("its header does not say which key (kid) of the issuer signed it"), false
 	}
 	method := signingMethod(t.alg)
 	for _, k := range keys {
 		if method.Verify(t.signed, t.signature, k) == nil {
-			return nil
+			return nil, false
 		}
 	}
-	return badToken("its signature does not verify")
+	return badToken("its signature does not verify"), t.kid == ""
 }
 
 // checkClaims checks the registered claims and returns the time span in which they hold: from nbf and iat with

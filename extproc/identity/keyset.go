@@ -1,9 +1,11 @@
 package identity
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,20 +23,39 @@ const (
 	maxKeyIDShown  = 64   // bytes of a kid in reports
 )
 
-// KeySource fetches signing keys. JWKS is the one used in production.
-type KeySource interface {
-	// Watch starts keeping the keys of a JWKS URL, or joins who keeps them already. It does not block.
-	Watch(url string) (RemoteKeys, error)
+// KeyLocation says where an issuer publishes its keys.
+type KeyLocation struct {
+	URL     string        // of a JWKS document; or
+	Issuer  string        // whose OpenID configuration names that URL
+	KeepFor time.Duration // that keys stay good which cannot be fetched again; 0: the source's default
 }
 
-// RemoteKeys is one issuer's current keys. Its methods are called on requests' paths: they must not
-// block, and are safe for concurrent use.
+// KeySource fetches signing keys. JWKS is the one used in production.
+type KeySource interface {
+	// Watch starts keeping the keys of a location, or joins who keeps them already. It does not block.
+	Watch(KeyLocation) (RemoteKeys, error)
+}
+
+// RemoteKeys is one issuer's current keys. Its methods are called on requests' paths, and are safe for concurrent use.
 type RemoteKeys interface {
 	// Current gives the newest keys that may be used at this time. The same pointer means the same keys.
-	// nil where there are none, with the time until a retry makes sense.
+	// nil where there are none, with the time until a retry makes sense. It does not block.
 	Current(now time.Time) (set *KeySet, retry time.Duration)
-	// Refresh asks for newer keys, soon and in the background.
-	Refresh()
+	// Await asks for newer keys and waits: until fits likes them, or a fetch that began after the call has ended, or
+	// waiting has no point. It reports whether the keys are now as the issuer publishes them. Many calls cause one
+	// fetch, and fetches keep a distance.
+	Await(ctx context.Context, fits func(*KeySet) bool) (sure bool)
+}
+
+// Offline is a KeySource that checks locations and never has keys, for validating a configuration.
+type Offline struct{}
+
+// Watch makes Offline a KeySource.
+func (Offline) Watch(at KeyLocation) (RemoteKeys, error) {
+	if err := at.check(); err != nil {
+		return nil, err
+	}
+	return staticKeys{}, nil
 }
 
 // KeySet is an immutable set of verification keys.
@@ -193,9 +214,34 @@ func keyAlgorithms(key any) ([]string, error) {
 			return []string{"ES512"}, nil
 		}
 	case ed25519.PublicKey:
+		if smallOrder(key) {
+			return nil, errors.New("it is a point of small order, with which anybody can sign")
+		}
 		return []string{"EdDSA"}, nil
 	}
 	return nil, errors.New("its type or curve is not supported")
+}
+
+// smallOrder recognises the eight points of order 1, 2, 4 and 8 of Curve25519 in all their encodings: a signature by such a
+// key says nothing, and the standard library verifies it. Given is y of little end; the sign of x is in the top bit.
+func smallOrder(key ed25519.PublicKey) bool {
+	if len(key) != ed25519.PublicKeySize {
+		return true
+	}
+	var y [ed25519.PublicKeySize]byte
+	copy(y[:], key)
+	y[31] &= 0x7f
+	return slices.Contains(smallOrderY, hex.EncodeToString(y[:]))
+}
+
+var smallOrderY = []string{
+	"0000000000000000000000000000000000000000000000000000000000000000", // 0, order 4
+	"0100000000000000000000000000000000000000000000000000000000000000", // 1, order 1
+	"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05", // order 8
+	"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a", // order 8
+	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // p-1, order 2
+	"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // p, which is 0
+	"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // p+1, which is 1
 }
 
 func shortened(kid string) string {
@@ -205,9 +251,14 @@ func shortened(kid string) string {
 	return kid
 }
 
-// staticKeys are keys that come with the configuration.
+// staticKeys are keys that come with the configuration. Those of Offline are never there.
 type staticKeys struct{ set *KeySet }
 
-func (k staticKeys) Current(time.Time) (*KeySet, time.Duration) { return k.set, 0 }
+func (k staticKeys) Current(time.Time) (*KeySet, time.Duration) {
+	if k.set == nil {
+		return nil, minRetryAfter
+	}
+	return k.set, 0
+}
 
-func (k staticKeys) Refresh() {}
+func (k staticKeys) Await(context.Context, func(*KeySet) bool) bool { return k.set != nil }

@@ -114,7 +114,7 @@ func TestKeyIDs(t *testing.T) {
 	}
 	cfg := testConfig()
 	cfg.Issuers[0].Keys.JWKS = jwks(jwk("r1", &k.otherRSA.PublicKey, nil), jwk("r1", &k.rsa.PublicKey, nil))
-	if _, err := newAuthenticator(t, cfg, nil).Authenticate(bearer(rsaToken(nil)), t0); err != nil {
+	if _, err := login(newAuthenticator(t, cfg, nil), bearer(rsaToken(nil)), t0); err != nil {
 		t.Errorf("the second key of the kid: %v", err)
 	}
 }
@@ -129,12 +129,12 @@ func TestManyKeys(t *testing.T) {
 	cfg := testConfig()
 	cfg.Issuers[0].Keys.JWKS = jwks(list...)
 	a := newAuthenticator(t, cfg, nil)
-	id, bad := a.Authenticate(bearer(mint(object{"alg": "RS256"}, goodClaims(rsaIssuer, nil), signWith("RS256", k.rsa))), t0)
+	id, bad := login(a, bearer(mint(object{"alg": "RS256"}, goodClaims(rsaIssuer, nil), signWith("RS256", k.rsa))), t0)
 	mustRefuse(t, id, bad, 401, CodeInvalidToken)
 	if !strings.Contains(bad.Message, "kid") {
 		t.Errorf("message %q does not ask for a kid", bad.Message)
 	}
-	if _, bad := a.Authenticate(bearer(rsaToken(nil)), t0); bad != nil {
+	if _, bad := login(a, bearer(rsaToken(nil)), t0); bad != nil {
 		t.Errorf("with a kid: %v", bad)
 	}
 	for len(list) <= maxSetKeys {

@@ -1,8 +1,10 @@
 package identity
 
 import (
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"regexp"
 	"strings"
 	"testing"
@@ -15,12 +17,13 @@ func TestHashKey(t *testing.T) {
 	if got := HashKey("abc"); got != abc {
 		t.Errorf("HashKey = %s", got)
 	}
-	if got, err := ParseHash(abc); err != nil || got != sha256.Sum256([]byte("abc")) {
-		t.Errorf("ParseHash = %x, %v", got, err)
+	if kind, got, err := ParseHash(abc); err != nil || kind != HashSHA256 || got != sha256.Sum256([]byte("abc")) {
+		t.Errorf("ParseHash = %v %x, %v", kind, got, err)
 	}
 	for _, bad := range []string{"", "sha256:", abc[7:], abc[:70], abc + "0", strings.ToUpper(abc), "sha256:" + strings.ToUpper(abc[7:]),
-		"sha512:" + abc[7:], "sha256:" + strings.Repeat("g", 64), " " + abc} {
-		if got, err := ParseHash(bad); err == nil || got != [32]byte{} {
+		"sha512:" + abc[7:], "sha256:" + strings.Repeat("g", 64), " " + abc, "hmac-" + abc[:70],
+		"hmac-" + strings.ToUpper(abc), "hmac-hmac-" + abc, "hmac-sha512:" + abc[7:]} {
+		if _, got, err := ParseHash(bad); err == nil || got != [32]byte{} {
 			t.Errorf("ParseHash(%q) = %x, %v", bad, got, err)
 		}
 	}
@@ -162,4 +165,53 @@ func TestCacheBound(t *testing.T) {
 	if c.get(&fresh.sum, later) != fresh {
 		t.Error("a new entry found no place among expired ones")
 	}
+}
+
+// TestPepper compares with the standard library's HMAC.
+func TestPepper(t *testing.T) {
+	for _, secret := range []string{pepperSecret, strings.Repeat("p", 32), strings.Repeat("p", 64), strings.Repeat("p", 65), strings.Repeat("p", 1000)} {
+		p, err := NewPepper([]byte(secret))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range 70 {
+			key := strings.Repeat("k", n*n)
+			h := hmac.New(sha256.New, []byte(secret))
+			h.Write([]byte(key))
+			want := "hmac-sha256:" + hex.EncodeToString(h.Sum(nil))
+			if got := p.HashKey(key); got != want {
+				t.Errorf("%d characters: %s, want %s", len(key), got, want)
+				return
+			}
+			kind, sum, err := ParseHash(want)
+			if err != nil || kind != HashHMAC || sum != p.sum(key) {
+				t.Errorf("ParseHash = %v %x, %v", kind, sum, err)
+			}
+		}
+	}
+	if _, err := NewPepper([]byte(strings.Repeat("p", 31))); err == nil || !strings.Contains(err.Error(), "31 bytes") {
+		t.Errorf("a short pepper: %v", err)
+	}
+	secret := []byte(pepperSecret)
+	p, err := NewPepper(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(secret)
+	if p.HashKey("x") != testPepper().HashKey("x") {
+		t.Error("the pepper changed with its source")
+	}
+}
+
+// FuzzParseHash: what is read is what would be written.
+func FuzzParseHash(f *testing.F) {
+	f.Add(HashKey("x"))
+	f.Add(testPepper().HashKey("x"))
+	f.Add("hmac-sha256:")
+	f.Fuzz(func(t *testing.T, s string) {
+		kind, sum, err := ParseHash(s)
+		if err == nil && FormatHash(kind, sum) != s {
+			t.Errorf("%q is read as %s", s, FormatHash(kind, sum))
+		}
+	})
 }

@@ -4,10 +4,16 @@
 package table
 
 import (
+	"context"
 	"time"
+
+	"google.golang.org/grpc/metadata"
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/limit"
+	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/usage/money"
 )
 
 // Table is one version of the configuration as requests see it.
@@ -18,12 +24,32 @@ type Table struct {
 	// Created is the Unix time that model lists show.
 	Created int64
 
+	// Currency that every amount of money is in.
+	Currency string
+	// KeySharing is how replicas count the limits that keys have of their own.
+	KeySharing limit.Mode
+	// Gateway is the one LLMGateway, "namespace/name"; "" where there are several and each request says which.
+	Gateway string
+	// Policies are the limits, budgets and breakers that requests must pass.
+	Policies Policies
+
 	// Chains are the orders of candidates, by the name of the composite cluster that walks them.
 	Chains map[string]*Chain
 
 	entries []entry          // every (rule, match), most specific first
 	byModel map[string][]int // entries that name a model exactly, by that model; ascending
 	generic []int            // entries with patterns or without models; ascending
+}
+
+// GatewayOf says which LLMGateway a request came in by.
+func (t *Table) GatewayOf(ctx context.Context) string {
+	if t.Gateway != "" {
+		return t.Gateway
+	}
+	if v := metadata.ValueFromIncomingContext(ctx, wire.GatewayMetadata); len(v) > 0 {
+		return v[0]
+	}
+	return ""
 }
 
 // Rule is one rule of a Route.
@@ -34,6 +60,8 @@ type Rule struct {
 	Candidates     []*Candidate // in the order of the Route; at most MaxCandidates
 	// Timeout bounds the request, all attempts included.
 	Timeout time.Duration
+	// Policies that are attached to the rule or its Route.
+	Policies []*Policy
 
 	variants map[Mask]*Variant
 }
@@ -100,6 +128,9 @@ type Backend struct {
 	// Models maps callers' names to the backend's own; nil: any model, by the caller's name.
 	Models           map[string]string
 	DefaultMaxTokens int64
+	// Prices by the caller's names for models, and of every other model; nil where nobody has told.
+	Prices       map[string]*money.Table
+	DefaultPrice *money.Table
 }
 
 // Serves says whether the backend serves a model, by the caller's name.
@@ -120,6 +151,17 @@ func (c *Candidate) UpstreamModel(model string) string {
 		return own
 	}
 	return model
+}
+
+// Price is what the caller's model costs there; nil where nobody has told.
+func (c *Candidate) Price(model string) *money.Table {
+	if c.Model != "" {
+		model = c.Model
+	}
+	if p := c.Backend.Prices[model]; p != nil {
+		return p
+	}
+	return c.Backend.DefaultPrice
 }
 
 // serves says whether the candidate can serve a caller's model.

@@ -30,6 +30,8 @@ const (
 	AttemptNamespace = "weir.attempt"
 	// BackendNamespace is endpoint and cluster metadata.
 	BackendNamespace = "weir"
+	// TokenUsageNamespace holds the usage that Envoy read in an answer, typed: envoy.data.ai.v3.TokenUsage.
+	TokenUsageNamespace = "envoy.ai.token_usage"
 )
 
 // Keys in PeekNamespace.
@@ -38,6 +40,19 @@ const (
 	PeekStream = "stream" // raw JSON of the top-level stream
 	PeekError  = "error"  // why the body could not be read, one word
 	PeekRead   = "read"   // true when there was a body
+	PeekSource = "source" // the caller's address and port
+	PeekHide   = "hide"   // true when Weir asked for the usage of a stream in the caller's place
+	PeekID     = "id"     // of the request, unique: Envoy's record has it whatever comes of the decision
+
+	// Top-level numbers as raw JSON, where they are numbers of 32 bytes or less.
+	PeekMaxTokens           = "max_tokens"
+	PeekMaxCompletionTokens = "max_completion_tokens"
+	PeekMaxOutputTokens     = "max_output_tokens"
+	PeekN                   = "n"
+
+	PeekSize       = "size"        // bytes of the body, as it came
+	PeekMedia      = "media"       // how many of them are in strings that look like media in base64; absent for none
+	PeekMediaCount = "media_count" // of such strings
 )
 
 // Keys in DecisionNamespace.
@@ -54,6 +69,22 @@ const (
 	KeyVersion    = "version"    // of the table that decided
 	KeyStream     = "stream"     // "true" when the caller asked for a stream
 )
+
+// Keys in DecisionNamespace that are headers of the answer by the same name.
+const (
+	KeyLimitRequests     = "x-ratelimit-limit-requests"
+	KeyRemainingRequests = "x-ratelimit-remaining-requests"
+	KeyResetRequests     = "x-ratelimit-reset-requests" // seconds
+	KeyLimitTokens       = "x-ratelimit-limit-tokens"
+	KeyRemainingTokens   = "x-ratelimit-remaining-tokens"
+	KeyResetTokens       = "x-ratelimit-reset-tokens" // seconds
+	KeyBudgetWarning     = "x-weir-budget-warning"
+)
+
+// AnswerHeaders are those keys.
+var AnswerHeaders = []string{
+	KeyLimitRequests, KeyRemainingRequests, KeyResetRequests, KeyLimitTokens, KeyRemainingTokens, KeyResetTokens, KeyBudgetWarning,
+}
 
 // Keys in AttemptNamespace.
 const KeyContentLength = "content_length" // of a replaced body, decimal
@@ -87,3 +118,6 @@ var CallerHeaders = []string{
 	"forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip", "origin", "referer",
 	"openai-organization", "openai-project", "x-dashscope-workspace", "anthropic-workspace-id", "x-goog-user-project",
 }
+
+// GatewayMetadata is the gRPC metadata of the door's calls that names the LLMGateway, "namespace/name".
+const GatewayMetadata = "x-weir-gateway"

@@ -54,11 +54,13 @@ type Record struct {
 	Status  int     `json:"status,omitempty"`
 	End     string  `json:"end"`
 	Fault   Kind    `json:"fault,omitempty"`
-	// Events and Tokens are what was sent; Usage is what the whole answer bills.
-	Events   int      `json:"events,omitempty"`
-	Tokens   int      `json:"tokens,omitempty"`
-	Usage    Usage    `json:"usage"`
-	Duration Duration `json:"duration"`
+	// Events and Tokens are what was sent, Reasoning the tokens of them that were thought; Usage is what the whole answer
+	// bills.
+	Events    int      `json:"events,omitempty"`
+	Tokens    int      `json:"tokens,omitempty"`
+	Reasoning int      `json:"reasoning,omitempty"`
+	Usage     Usage    `json:"usage"`
+	Duration  Duration `json:"duration"`
 }
 
 // Fingerprint is what a record shows in place of a credential: the start of its SHA-256. Tests compare

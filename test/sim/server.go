@@ -2,7 +2,6 @@ package sim
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"io"
 	"math"
@@ -258,7 +257,7 @@ func (c *call) plain(w http.ResponseWriter, r *http.Request, rep *exchange.Reply
 		c.rec.End = Aborted
 		return true
 	}
-	c.rec.Tokens = rep.Tokens
+	c.rec.Tokens, c.rec.Reasoning = rep.Tokens, rep.Usage.Reasoning
 	if c.rec.End == Running {
 		c.rec.End = Finished
 		if rep.Status >= 400 {
@@ -287,8 +286,17 @@ func (c *call) stream(w http.ResponseWriter, r *http.Request, req *exchange.Requ
 	w.WriteHeader(rep.Status)
 	c.rec.Status = rep.Status
 	begun := false
+	var held exchange.Frame // tokens of the events that wait for their batch to be full
+	sent := func() {
+		c.rec.Tokens += held.Tokens
+		c.rec.Reasoning += held.Reasoning
+		held = exchange.Frame{}
+	}
 	for f := range rep.Frames {
 		if c.strike != nil && c.rec.Events == c.strike.AfterEvents {
+			if out.flush() == nil {
+				sent()
+			}
 			return c.cut(out, req)
 		}
 		wait := f.Tokens
@@ -301,12 +309,18 @@ func (c *call) stream(w http.ResponseWriter, r *http.Request, req *exchange.Requ
 			return true
 		}
 		c.rec.Events++
-		c.rec.Tokens += f.Tokens
+		held.Tokens += f.Tokens
+		held.Reasoning += f.Reasoning
+		if len(out.held) == 0 {
+			sent()
+		}
 	}
-	if err := errors.Join(out.flush(), context.Cause(ctx)); err != nil {
+	// A client that leaves when everything has been sent, as some do at [DONE], has its answer.
+	if out.flush() != nil {
 		c.rec.End = Aborted
 		return true
 	}
+	sent()
 	c.rec.End = Finished
 	return false
 }

@@ -5,13 +5,33 @@ import (
 	"sync"
 )
 
-// Tally counts requests and tokens. Output counts what was sent, so an aborted stream counts in part.
-type Tally struct {
+// Count is of requests that were answered and of their tokens. Cached and CacheWritten are parts of Input, Reasoning is a
+// part of Output. Output counts what was sent, so a stream that broke off counts in part, and its input in full.
+type Count struct {
 	Requests     int `json:"requests"`
 	Input        int `json:"input_tokens"`
 	Cached       int `json:"cached_tokens"`
 	CacheWritten int `json:"cache_written_tokens"`
 	Output       int `json:"output_tokens"`
+	Reasoning    int `json:"reasoning_tokens"`
+}
+
+func (c *Count) add(r *Record) {
+	c.Requests++
+	c.Input += r.Usage.Input
+	c.Cached += r.Usage.Cached
+	c.CacheWritten += r.Usage.CacheWritten
+	c.Output += r.Tokens
+	c.Reasoning += r.Reasoning
+}
+
+// Tally is what a provider would bill: every answer that began well. Of these, Aborted counts the ones whose client left
+// before the end, and Broken the ones that a fault cut off; the rest are complete. An answer that was an error
+// bills nothing, and neither does a request that was given up before its answer began.
+type Tally struct {
+	Count
+	Aborted Count `json:"aborted"`
+	Broken  Count `json:"broken"`
 }
 
 // Stats counts everything since the start, or since the records were deleted.
@@ -84,11 +104,13 @@ func add(m map[string]Tally, name string, r *Record) {
 		name = "other"
 	}
 	t := m[name]
-	t.Requests++
-	t.Input += r.Usage.Input
-	t.Cached += r.Usage.Cached
-	t.CacheWritten += r.Usage.CacheWritten
-	t.Output += r.Tokens
+	t.add(r)
+	switch r.End {
+	case Aborted:
+		t.Aborted.add(r)
+	case Faulted:
+		t.Broken.add(r)
+	}
 	m[name] = t
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/usage/money"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -64,6 +65,9 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 			}
 			b.Models[string(m.Name)] = string(upstream)
 		}
+	}
+	if !c.prices(ref, b, spec) {
+		return
 	}
 
 	addresses, secure, err := c.addresses(b, spec)
@@ -313,4 +317,27 @@ func duration(d *metav1.Duration) time.Duration {
 		return 0
 	}
 	return d.Duration
+}
+
+// prices reads what a backend's models cost.
+func (c *compiler) prices(ref source.ObjectRef, b *backend, spec *v1alpha1.BackendSpec) (ok bool) {
+	ok = true
+	read := func(field string, list []v1alpha1.Price) *money.Table {
+		t, err := money.FromAPI(list)
+		if err != nil {
+			c.errorf(ref, field, "%v", err)
+			ok = false
+		}
+		return t
+	}
+	b.DefaultPrice = read("spec.prices", spec.Prices)
+	for i := range spec.Models {
+		if t := read(fmt.Sprintf("spec.models[%d].prices", i), spec.Models[i].Prices); t != nil {
+			if b.Prices == nil {
+				b.Prices = map[string]*money.Table{}
+			}
+			b.Prices[string(spec.Models[i].Name)] = t
+		}
+	}
+	return ok
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/xds/source"
 )
@@ -42,6 +43,10 @@ type Version struct {
 	// Retain is how long a request of this version may still need its clusters after another version
 	// has taken over.
 	Retain time.Duration
+	// MaxWait is the longest time that a limit lets a request wait.
+	MaxWait time.Duration
+	// Settings are what the gateways say about the process itself.
+	Settings
 }
 
 // Options are what the objects do not say.
@@ -49,6 +54,8 @@ type Options struct {
 	Dialects *adapters.Set
 	// Keys fetches the signing keys of JWT issuers; nil where no issuer has a URL.
 	Keys identity.KeySource
+	// Identity is what authentication keeps from one version to the next.
+	Identity identity.Shared
 	// ExtProcCluster is the bootstrap cluster that serves ext_proc and access logs.
 	ExtProcCluster string
 	// SystemCAs is the path of the system's certificate authorities, PEM, where Envoy runs. They are trusted for backends
@@ -69,6 +76,8 @@ type compiler struct {
 	problems []source.Problem
 
 	backends map[source.ObjectRef]*backend
+	rules    map[string][]namedRule // by "namespace/name" of the Route
+	known    map[source.ObjectRef]bool
 }
 
 // Compile compiles objects. The Version is nil when a problem is an Error.
@@ -76,6 +85,8 @@ func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
 	c := &compiler{
 		opts: opts, objs: objs,
 		backends: map[source.ObjectRef]*backend{},
+		rules:    map[string][]namedRule{},
+		known:    map[source.ObjectRef]bool{},
 		out: &Version{
 			Table:     &table.Table{Chains: map[string]*table.Chain{}, Created: opts.Created},
 			Listeners: map[string]*listenerv3.Listener{},
@@ -85,11 +96,16 @@ func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
 			Routes:    map[string]*routev3.Route{},
 		},
 	}
+	for _, o := range objs.All() {
+		c.known[source.RefOf(o)] = true
+	}
+	c.settings()
 	c.identity()
 	for _, b := range objs.Backends {
 		c.backend(b)
 	}
 	c.routes()
+	c.policies()
 	c.gateways()
 	source.SortProblems(c.problems)
 	if source.HasErrors(c.problems) {
@@ -97,6 +113,13 @@ func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
 	}
 	c.out.ID = c.out.hash(objs)
 	c.out.Table.Version = c.out.ID
+	c.out.Table.Currency = c.out.Currency
+	if c.out.Shared != nil {
+		c.out.Table.KeySharing = limit.Lease
+	}
+	if len(objs.Gateways) == 1 {
+		c.out.Table.Gateway = objs.Gateways[0].Namespace + "/" + objs.Gateways[0].Name
+	}
 	return c.out, c.problems
 }
 

@@ -30,8 +30,15 @@ import (
 
 const httpOptionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-//go:embed peek.lua
-var peekSource string
+// What Lua does at the door: reads requests, and takes out of answers what only Weir asked for.
+var (
+	//go:embed json.lua
+	jsonSource string
+	//go:embed peek.lua
+	peekSource string
+	//go:embed hide.lua
+	hideSource string
+)
 
 // Decisions answer in well under a millisecond; a body of tens of MB takes Weir longer to read. Envoy
 // answers 504 when the time is over.
@@ -131,12 +138,13 @@ func chainFilters(extProcCluster string) []*hcmv3.HttpFilter {
 	}
 }
 
-// doorFilters are what every request passes: the peek into its body, the decision, the route.
-func doorFilters(extProcCluster string, router *anypb.Any) []*hcmv3.HttpFilter {
+// doorFilters are what every request passes: the peek into its body, the decision, the route. Answers pass them in the
+// other order: counted as the backend sent them, translated, and without the usage that only Weir asked for.
+func doorFilters(decide *corev3.GrpcService, askForUsage bool, router *anypb.Any) []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
-		filter("weir.peek", &luav3.Lua{DefaultSourceCode: inline(peekSource)}),
+		filter("weir.peek", &luav3.Lua{DefaultSourceCode: inline(script(askForUsage))}),
 		filter("weir.decide", &extprocv3.ExternalProcessor{
-			GrpcService:    grpcService(extProcCluster),
+			GrpcService:    decide,
 			MessageTimeout: durationpb.New(decisionTimeout),
 			// A decision asks for the bodies it needs, in its answer to the headers.
 			AllowModeOverride:  true,
@@ -148,6 +156,7 @@ func doorFilters(extProcCluster string, router *anypb.Any) []*hcmv3.HttpFilter {
 			},
 			StatusOnError: unavailable(),
 		}),
+		filter(countFilter, tokenUsage()),
 		{Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router}},
 	}
 }
@@ -186,9 +195,10 @@ func removePrefix(prefix string) *mutationv3.HeaderMutation {
 	}}
 }
 
-// ownNames removes from a backend's answer what only Weir says.
+// ownNames removes from a backend's answer what only Weir says: its own headers, and what is left of limits. A backend's
+// limits are those of the gateway's account, which callers share.
 func ownNames() []*mutationv3.HeaderMutation {
-	return []*mutationv3.HeaderMutation{removePrefix("x-weir-")}
+	return []*mutationv3.HeaderMutation{removePrefix("x-weir-"), removePrefix("x-ratelimit-"), removePrefix("anthropic-ratelimit-")}
 }
 
 func removePrefixes() []*mutationv3.HeaderMutation {

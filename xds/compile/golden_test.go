@@ -2,11 +2,13 @@ package compile
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -247,7 +249,7 @@ func dumpTable(t *table.Table) map[string]any {
 	for _, key := range []string{marker + "-client-key-of-the-batch-job", "weir-demo-key", "nobody"} {
 		var h identity.Headers
 		h.Add("authorization", "Bearer "+key)
-		id, err := t.Auth.Authenticate(h, time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC))
+		id, err := t.Auth.Authenticate(context.Background(), h, netip.Addr{}, time.Date(2026, 6, 1, 0, 0, 0, 0, time.UTC))
 		if err != nil {
 			callers[key] = fmt.Sprintf("%d %s", err.HTTPStatus(), http.StatusText(err.HTTPStatus()))
 			continue

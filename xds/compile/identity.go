@@ -10,7 +10,10 @@ import (
 
 // identity builds the authenticator from Consumers, APIKeys and JWTIssuers.
 func (c *compiler) identity() {
-	var cfg identity.Config
+	cfg := identity.Config{Shared: c.opts.Identity, MaxFailedLogins: c.out.MaxFailedLogins, Pepper: c.pepper()}
+	if !c.out.StoredKeys {
+		cfg.Stored = nil
+	}
 	known := map[source.ObjectRef]bool{}
 	for _, o := range c.objs.Consumers {
 		known[source.ObjectRef{Kind: "Consumer", Namespace: o.Namespace, Name: o.Name}] = true
@@ -34,14 +37,16 @@ func (c *compiler) identity() {
 			}
 			hash = identity.HashKey(secret.Reveal())
 		}
-		sum, err := identity.ParseHash(hash)
+		kind, sum, err := identity.ParseHash(hash)
 		if err != nil {
 			c.errorf(ref, "spec.hash", "%v", err)
 			continue
 		}
 		k := identity.Key{
-			Namespace: o.Namespace, Name: o.Name, Consumer: string(o.Spec.Consumer), Hash: sum,
-			Disabled: o.Spec.Disabled, AllowedModels: names(o.Spec.AllowedModels), Scopes: o.Spec.Scopes,
+			Namespace: o.Namespace, Name: o.Name, Consumer: string(o.Spec.Consumer),
+			Hash: sum, Kind: kind, Prefix: o.Spec.Prefix, Disabled: o.Spec.Disabled,
+			AllowedModels: names(o.Spec.AllowedModels), AllowedCIDRs: o.Spec.AllowedCIDRs, Scopes: o.Spec.Scopes,
+			RequestsPerMinute: o.Spec.RequestsPerMinute,
 		}
 		if o.Spec.ExpiresAt != nil {
 			k.ExpiresAt = o.Spec.ExpiresAt.Time
@@ -66,10 +71,42 @@ func (c *compiler) identity() {
 		}
 		c.errorf(source.ObjectRef{Kind: ce.Kind, Namespace: ce.Namespace, Name: ce.Name}, field, "%s", ce.Reason)
 	}
-	if len(cfg.Keys) == 0 && len(cfg.Issuers) == 0 {
+	if len(cfg.Keys) == 0 && len(cfg.Issuers) == 0 && !c.out.StoredKeys {
 		c.warnf(source.ObjectRef{}, "", "there is no APIKey and no JWTIssuer: every request will be refused with 401")
 	}
 	c.out.Table.Auth = auth
+}
+
+// pepper is the first gateway's, nil where it has none. Keys are not tied to a gateway, so all gateways must agree.
+func (c *compiler) pepper() *identity.Pepper {
+	var value string
+	var out *identity.Pepper
+	for i, g := range c.objs.Gateways {
+		const field = "spec.authentication.keyPepperRef"
+		at := source.ObjectRef{Kind: "LLMGateway", Namespace: g.Namespace, Name: g.Name}
+		own := ""
+		if ref := g.Spec.Authentication.KeyPepperRef; ref != nil {
+			secret, ok := c.objs.Secrets[source.SecretKeyOf(g.Namespace, *ref)]
+			if !ok {
+				c.errorf(at, field, "the pepper cannot be read")
+				continue
+			}
+			own = secret.Reveal()
+			p, err := identity.NewPepper([]byte(own))
+			if err != nil {
+				c.errorf(at, field, "%v", err)
+				continue
+			}
+			if i == 0 {
+				value, out = own, p
+			}
+		}
+		if i > 0 && own != value {
+			c.errorf(at, field, "the pepper is not that of LLMGateway %s/%s, and keys are valid at every gateway: give both the same",
+				c.objs.Gateways[0].Namespace, c.objs.Gateways[0].Name)
+		}
+	}
+	return out
 }
 
 func (c *compiler) issuer(o *v1alpha1.JWTIssuer) (identity.Issuer, bool) {
@@ -79,12 +116,15 @@ func (c *compiler) issuer(o *v1alpha1.JWTIssuer) (identity.Issuer, bool) {
 		Algorithms: o.Spec.Algorithms, RequiredScopes: o.Spec.RequiredScopes,
 		Claims: identity.ClaimMap{
 			Consumer: o.Spec.Claims.Consumer, Tenant: o.Spec.Claims.Tenant,
-			AllowedModels: o.Spec.Claims.AllowedModels, Labels: o.Spec.Claims.Labels,
+			AllowedModels: o.Spec.Claims.AllowedModels, Scopes: o.Spec.Claims.Scopes, Labels: o.Spec.Claims.Labels,
 		},
 		Leeway: duration(o.Spec.Leeway),
 	}
 	keys := o.Spec.Keys
+	i.Keys.KeepFor = duration(keys.KeepFor)
 	switch {
+	case keys.Discovery:
+		i.Keys.Discovery = true
 	case keys.URL != "":
 		i.Keys.URL = keys.URL
 	case keys.File != "":

@@ -145,12 +145,16 @@ func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hc
 	if c.opts.MaxHeaderKiB > 0 {
 		headerKiB = c.opts.MaxHeaderKiB
 	}
+	decide := grpcService(c.opts.ExtProcCluster)
+	if len(c.objs.Gateways) > 1 { // a decision that knows of one only need not be told
+		decide.InitialMetadata = []*corev3.HeaderValue{{Key: wire.GatewayMetadata, Value: g.Namespace + "/" + g.Name}}
+	}
 	return &hcmv3.HttpConnectionManager{
 		StatPrefix: "ingress",
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: RouteConfigName, ConfigSource: ads(),
 		}},
-		HttpFilters: doorFilters(c.opts.ExtProcCluster, pack(&routerv3.Router{SuppressEnvoyHeaders: true})),
+		HttpFilters: doorFilters(decide, asksForUsage(g), pack(&routerv3.Router{SuppressEnvoyHeaders: true})),
 
 		// What clients send under our own names is gone before anything reads it.
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{
@@ -162,6 +166,7 @@ func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hc
 		NormalizePath:                wrapperspb.Bool(true),
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
 		UseRemoteAddress:             wrapperspb.Bool(true),
+		XffNumTrustedHops:            uint32(g.Spec.Authentication.TrustedHops),
 		SkipXffAppend:                true,
 		ServerName:                   "weir",
 		PreserveExternalRequestId:    true,

@@ -78,15 +78,8 @@ func options(t testing.TB) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Options{Dialects: set, Keys: noFetch{}, ExtProcCluster: "weir_extproc", SystemCAs: systemCAs}
+	return Options{Dialects: set, Keys: identity.Offline{}, ExtProcCluster: "weir_extproc", SystemCAs: systemCAs}
 }
-
-// noFetch takes every URL and never has keys.
-type noFetch struct{}
-
-func (noFetch) Watch(string) (identity.RemoteKeys, error)           { return noFetch{}, nil }
-func (noFetch) Current(time.Time) (*identity.KeySet, time.Duration) { return nil, 0 }
-func (noFetch) Refresh()                                            {}
 
 // load reads documents as `weir run` does, from a folder that also has jwks.json. Problems of the documents
 // themselves fail the test: here they are about what compiling adds.

@@ -1,42 +1,20 @@
--- Reads the model and the stream flag of a JSON request body, so that Weir can decide without seeing
--- the body. What it finds goes into dynamic metadata as raw JSON; Weir judges it. It refuses nothing
--- itself: it reports an error word, and the refusal is an answer in the caller's dialect, which Weir gives.
+-- Reads what a decision needs of a JSON request body, so that Weir can decide without seeing the body: the
+-- model, the stream flag, the limits of the answer, and how large it is. What it finds goes into dynamic
+-- metadata as raw JSON; Weir judges it. It refuses nothing itself: it reports an error word, and the refusal
+-- is an answer in the caller's dialect, which Weir gives.
 --
--- It passes all JSON (RFC 8259) that nests no deeper than MAX_DEPTH, but for top-level keys that two
--- parsers could read differently: model or stream repeated or in another case, any key with an escape or
--- with bytes above 127 (some parsers fold those onto ASCII letters).
+-- It passes what json.lua passes, but for top-level keys that two parsers could read differently: model or stream
+-- repeated or in another case. They must be UTF-8. Of the limits, which are only estimated with, the last one
+-- counts, as with most parsers.
 --
--- It is not a whole JSON parser: it builds no tree, and checks no more than keeps a parser that is lenient
--- about comments, quotes, bare keys or escapes from seeing other strings, and so another model, than it
--- did. The top level is strict, as are escapes and the kinds of brackets everywhere. Inside nested values
--- the bytes between strings are checked one by one, not as a grammar: [1 2,,tt] passes. In strings that are
--- values, control characters and bytes that are not UTF-8 pass (but not in the model and the stream flag).
+-- Where ASK_FOR_USAGE is set it also asks for the usage of OpenAI streams whose caller did not, and marks the
+-- request for hide.lua, which takes it out of the answer.
 
-local byte, find, sub, gsub = string.byte, string.find, string.sub, string.gsub
+local gsub = string.gsub
 
 local NAMESPACE = "weir.peek"
 local MAX_VALUE = 1024 -- bytes of raw JSON reported for a value; longer is an error
-local MAX_DEPTH = 10000 -- objects and arrays in each other, the outermost included; that of Go's encoding/json
-local WALK = 12 -- bytes that are cheaper to look at one by one than to search through
-
-local QUOTE, BACKSLASH, COLON, COMMA = 34, 92, 58, 44
-local OPEN_BRACE, CLOSE_BRACE, OPEN_BRACKET = 123, 125, 91
-local MINUS, PLUS, DOT, ZERO, NINE = 45, 43, 46, 48, 57
-
--- the set of the bytes of s
-local function bytes(s)
-  local set = {}
-  for i = 1, #s do set[byte(s, i)] = true end
-  return set
-end
-
-local BETWEEN = bytes(" \t\r\n,:0123456789.eE+-truefalsn") -- what stands between the strings and brackets of a value
-local ESCAPED = bytes('"\\/bfnrt') -- what may follow a backslash, but for u
-local HEX = bytes("0123456789abcdefABCDEF")
-local LITERALS = { [102] = "false", [110] = "null", [116] = "true" } -- by the first byte
-
--- the closing brackets awaited by the nested values around one; kept, so that small values allocate nothing
-local stack = {}
+local MAX_NUMBER = 32 -- bytes of a number that is reported; longer ones are not
 
 -- the sequences of more than one byte that UTF-8 has (RFC 3629 section 4)
 local SEQUENCES = {
@@ -51,145 +29,6 @@ local function is_utf8(s)
   return not find(s, "[\128-\255]")
 end
 
--- position of the quote that closes the string opened at i, and the first backslash from there or any
--- position before; nil if nothing closes it or an escape in it is not one of JSON.
--- backslash is the first from i, or any position before i for not known.
-local function string_end(s, i, backslash)
-  i = i + 1
-  -- short strings, and escapes close to each other
-  local c = byte(s, i)
-  local far = i + WALK
-  while i < far do
-    if c == QUOTE then return i, backslash end
-    if c == BACKSLASH then
-      c = byte(s, i + 1)
-      if c == 117 then -- u
-        if not (HEX[byte(s, i + 2)] and HEX[byte(s, i + 3)] and HEX[byte(s, i + 4)] and HEX[byte(s, i + 5)]) then return nil end
-        i = i + 6
-      elseif ESCAPED[c] then
-        i = i + 2
-      else
-        return nil
-      end
-      far = i + WALK
-    else
-      i = i + 1
-    end
-    c = byte(s, i)
-    if not c then return nil end
-    if i == far then
-      local quote = find(s, '"', i, true)
-      if not quote then return nil end
-      if backslash < i then backslash = find(s, "\\", i, true) or #s + 1 end
-      if quote < backslash then return quote, backslash end
-      i = backslash
-      c = BACKSLASH
-      far = i + WALK
-    end
-  end
-end
-
--- first position from i that is not white space, and the byte there
-local function skip_space(s, i)
-  local c = byte(s, i)
-  while c == 32 or c == 10 or c == 13 or c == 9 do
-    i = i + 1
-    c = byte(s, i)
-  end
-  return i, c
-end
-
--- first position from i that is no digit, and the byte there; nil if i is none
-local function skip_digits(s, i)
-  local start = i
-  local c = byte(s, i)
-  while c and c >= ZERO and c <= NINE do
-    i = i + 1
-    c = byte(s, i)
-  end
-  if i == start then return nil end
-  return i, c
-end
-
--- position after the number that starts at i with byte c; nil if it is none
-local function skip_number(s, i, c)
-  if c == MINUS then
-    i = i + 1
-    c = byte(s, i)
-  end
-  if c == ZERO then
-    i = i + 1
-    c = byte(s, i)
-  else
-    i, c = skip_digits(s, i)
-  end
-  if c == DOT then i, c = skip_digits(s, i + 1) end
-  if c == 101 or c == 69 then -- e, E
-    c = byte(s, i + 1)
-    if c == PLUS or c == MINUS then i = i + 1 end
-    i = skip_digits(s, i + 1)
-  end
-  return i
-end
-
--- position after the object or array that starts at i with byte c, and backslash; or nil and an error word
-local function skip_nested(s, i, c, backslash)
-  local depth = 1 -- the outermost object
-  local close = 0
-  while true do
-    if BETWEEN[c] then
-      -- nothing to learn
-    elseif c == QUOTE then
-      i, backslash = string_end(s, i, backslash)
-      if not i then return nil, "syntax" end
-    elseif c == OPEN_BRACE or c == OPEN_BRACKET then
-      if depth == MAX_DEPTH then return nil, "too_deep" end
-      stack[depth] = close
-      depth = depth + 1
-      close = c + 2
-    elseif c == close then
-      depth = depth - 1
-      if depth == 1 then return i + 1, backslash end
-      close = stack[depth]
-    else
-      return nil, "syntax"
-    end
-    i = i + 1
-    c = byte(s, i)
-  end
-end
-
--- position after the value that starts at i with byte c, and backslash; or nil and an error word
-local function skip_value(s, i, c, backslash)
-  if c == QUOTE then
-    i, backslash = string_end(s, i, backslash)
-    if not i then return nil, "syntax" end
-    return i + 1, backslash
-  end
-  if c == OPEN_BRACE or c == OPEN_BRACKET then return skip_nested(s, i, c, backslash) end
-  local literal = LITERALS[c]
-  if not literal then
-    i = skip_number(s, i, c)
-    if not i then return nil, "syntax" end
-    return i, backslash
-  end
-  if sub(s, i, i + #literal - 1) ~= literal then return nil, "syntax" end
-  return i + #literal, backslash
-end
-
--- position of the quote that closes the top-level key opened at i; or nil and an error word
-local function key_end(s, i)
-  local c
-  repeat
-    i = i + 1
-    c = byte(s, i)
-    if not c or c < 32 then return nil, "syntax" end
-    if c == BACKSLASH then return nil, "escaped_key" end
-    if c > 127 then return nil, "key_not_ascii" end
-  until c == QUOTE
-  return i
-end
-
 -- whether word, in any case, stands in s from i
 local function is_word(s, i, word)
   for k = 1, #word do
@@ -199,56 +38,86 @@ local function is_word(s, i, word)
   return true
 end
 
--- the key between the quotes at open and close, if it is model or stream in any case
+-- The keys of interest by their length. Of the first two another case is an error: a parser may fold it.
+local KEYS = {
+  [5] = "model", [6] = "stream", [14] = "stream_options",
+  [1] = "n", [10] = "max_tokens", [17] = "max_output_tokens", [21] = "max_completion_tokens",
+}
+local STRICT = { model = true, stream = true }
+local NUMBERS = { "n", "max_tokens", "max_output_tokens", "max_completion_tokens" }
+
+-- the key of interest that stands between the quotes at open and close, and whether it is in another case
 local function key_of_interest(s, open, close)
-  local size = close - open - 1
-  if (size == 5 and is_word(s, open + 1, "model")) or (size == 6 and is_word(s, open + 1, "stream")) then
-    return sub(s, open + 1, close - 1)
-  end
+  local word = KEYS[close - open - 1]
+  if not word or not is_word(s, open + 1, word) then return nil end
+  if sub(s, open + 1, close - 1) == word then return word end
+  if STRICT[word] then return word, true end
 end
 
--- an error word (or nil), the raw model, the raw stream flag
+-- an error word (or nil), the raw values by their key, and where the value of stream_options begins and ends: nil
+-- where there is none, 0 where there are several
 local function peek(s)
+  media, media_count = 0, 0
   local i, c = skip_space(s, 1)
   if c ~= OPEN_BRACE then return "not_object" end
-  local model, stream
+  local values = {}
+  local options_from, options_to
   local backslash = 0
   i, c = skip_space(s, i + 1)
   while c ~= CLOSE_BRACE do
-    if c ~= QUOTE then return "syntax" end
-    local close, key_error = key_end(s, i)
-    if not close then return key_error end
-    local key = key_of_interest(s, i, close)
-    i, c = skip_space(s, close + 1)
-    if c ~= COLON then return "syntax" end
-    i, c = skip_space(s, i + 1)
-    local after, rest = skip_value(s, i, c, backslash)
-    if not after then return rest end
-    backslash = rest
-    if key == "model" then
-      if model then return "duplicate_model" end
-      if after - i > MAX_VALUE then return "long_model" end
-      model = sub(s, i, after - 1)
-      if not is_utf8(model) then return "not_utf8" end
-    elseif key == "stream" then
-      if stream then return "duplicate_stream" end
-      if after - i > MAX_VALUE then return "long_stream" end
-      stream = sub(s, i, after - 1)
-      if not is_utf8(stream) then return "not_utf8" end
+    local open = i
+    local close, from, after
+    close, from, after, backslash, i, c = next_member(s, open, c, backslash)
+    if not close then return from end
+    local key, other_case = key_of_interest(s, open, close)
+    if other_case then return "key_case" end
+    if key == "model" or key == "stream" then
+      if values[key] then return "duplicate_" .. key end
+      if after - from > MAX_VALUE then return "long_" .. key end
+      local value = sub(s, from, after - 1)
+      if not is_utf8(value) then return "not_utf8" end
+      values[key] = value
+    elseif key == "stream_options" then
+      options_from, options_to = options_from and 0 or from, after - 1
     elseif key then
-      return "key_case"
-    end
-    i, c = skip_space(s, after)
-    if c == COMMA then
-      i, c = skip_space(s, i + 1)
-      if c ~= QUOTE then return "syntax" end
-    elseif c ~= CLOSE_BRACE then
-      return "syntax"
+      local first = byte(s, from)
+      local number = first == MINUS or first >= ZERO and first <= NINE
+      values[key] = number and after - from <= MAX_NUMBER and sub(s, from, after - 1) or nil
     end
   end
   i, c = skip_space(s, i + 1)
   if c then return "trailing" end
-  return nil, model, stream
+  return nil, values, options_from, options_to
+end
+
+local USAGE = '"include_usage":true'
+
+-- s with a request for the usage of the stream; nil if it has one already, or something in its place that is not
+-- understood. The value of stream_options stands from there to there, as peek says.
+local function ask_for_usage(s, from, to)
+  local new
+  if not from then
+    from = skip_space(s, 1)
+    to, new = from, '{"stream_options":{' .. USAGE .. "},"
+  elseif from == 0 then
+    return nil
+  elseif sub(s, from, to) == "null" then
+    new = "{" .. USAGE .. "}"
+  elseif byte(s, from) ~= OPEN_BRACE then
+    return nil
+  else
+    local first, last = member(s, from, "include_usage")
+    if first == 0 then return nil end
+    if first then
+      local value = sub(s, first, last)
+      if value ~= "false" and value ~= "null" then return nil end
+      from, to, new = first, last, "true"
+    else
+      local _, c = skip_space(s, from + 1)
+      to, new = from, "{" .. USAGE .. (c == CLOSE_BRACE and "" or ",")
+    end
+  end
+  return sub(s, 1, from - 1) .. new .. sub(s, to + 1)
 end
 
 -- A tunnel has no body that ends: waiting for it would keep Weir from refusing. No answer to the others
@@ -260,25 +129,73 @@ local function has_credential(headers)
   return headers:get("authorization") or headers:get("x-api-key") or headers:get("api-key") or headers:get("x-goog-api-key")
 end
 
+-- Only these answer with chunks that have their usage in an event of its own, and only when asked. The dialects of
+-- Weir do not share the paths.
+local function has_stream_options(path)
+  local query = find(path, "?", 1, true)
+  if query then path = sub(path, 1, query - 1) end
+  return find(path, "/completions/?$") ~= nil
+end
+
+-- An ID for each request, so that its record can be told by it whatever comes of the decision. Every worker has a Lua of
+-- its own, and a new one with every new configuration: where a table of it lies, and when, tells them apart.
+local prefix
+local serial = 0
+
+local function next_id(handle)
+  if not prefix then prefix = string.match(tostring({}), "%w+$") .. "-" .. handle:timestampString() .. "-" end
+  serial = serial + 1
+  return prefix .. serial
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
-  if BODILESS[headers:get(":method")] or not has_credential(headers) then return end
+  if not has_credential(headers) then return end
+  -- Envoy knows which proxies to believe.
+  local stream = handle:streamInfo()
+  stream:dynamicMetadata():set(NAMESPACE, "source", stream:downstreamRemoteAddress())
+  if BODILESS[headers:get(":method")] then return end
   local body = handle:body()
   if not body then return end
   local size = body:length()
-  local found = handle:streamInfo():dynamicMetadata()
+  local found = handle:streamInfo():dynamicMetadata() -- Envoy takes back what it gave before it waited for the body
   if size == 0 then
     found:set(NAMESPACE, "error", "empty")
     return
   end
   -- A failure of Lua itself, as for want of memory, must not look like a request without a body.
-  local ok, err, model, stream = pcall(function() return peek(body:getBytes(0, size)) end)
+  local text, asking
+  local ok, err, values, from, to = pcall(function()
+    text = body:getBytes(0, size)
+    return peek(text)
+  end)
   if not ok then
     found:set(NAMESPACE, "error", "unreadable")
     return
   end
-  if err then found:set(NAMESPACE, "error", err) end
-  if model then found:set(NAMESPACE, "model", model) end
-  if stream then found:set(NAMESPACE, "stream", stream) end
+  if err then
+    found:set(NAMESPACE, "error", err)
+  else
+    if values.model then found:set(NAMESPACE, "model", values.model) end
+    if values.stream then found:set(NAMESPACE, "stream", values.stream) end
+    for _, key in ipairs(NUMBERS) do
+      if values[key] then found:set(NAMESPACE, key, values[key]) end
+    end
+    if media_count > 0 then
+      found:set(NAMESPACE, "media", media)
+      found:set(NAMESPACE, "media_count", media_count)
+    end
+    if ASK_FOR_USAGE and values.stream == "true" then
+      headers = handle:headers()
+      ok, asking = pcall(ask_for_usage, text, from, to)
+      if ok and asking and has_stream_options(headers:get(":path")) then
+        body:setBytes(asking)
+        if headers:get("content-length") then headers:replace("content-length", tostring(#asking)) end
+        found:set(NAMESPACE, "hide", true)
+      end
+    end
+  end
+  found:set(NAMESPACE, "id", next_id(handle))
+  found:set(NAMESPACE, "size", size)
   found:set(NAMESPACE, "read", true)
 end

@@ -6,57 +6,99 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	lua "github.com/yuin/gopher-lua"
+
+	"github.com/weir-dev/weir/extproc/wire"
 )
 
 // peeked is what the filter leaves in metadata.
 type peeked struct {
 	err, model, stream string
+	limits             string // the numbers, "n=1 max_tokens=5", in the order of limitKeys
+	size               int
+	media, mediaCount  int
 	read               bool
-	asked              bool // for the body, which makes Envoy hold it
+	source             string // the caller's address
+	asked              bool   // for the body, which makes Envoy hold it
+	hide               bool   // its answer must lose the usage
+	sent               string // the body that goes on, where it is another
+	length             string // its content-length
 }
 
-// peeker runs peek.lua on bodies, in a Lua of the version that Envoy's LuaJIT has (5.1).
-type peeker struct{ state *lua.LState }
+var limitKeys = []string{wire.PeekN, wire.PeekMaxTokens, wire.PeekMaxOutputTokens, wire.PeekMaxCompletionTokens}
 
-// handle is the part of Envoy's stream handle that peek.lua uses. The body is a global, nil for none.
+// remote is what the stream handle says of the caller.
+const remote = "[2001:db8::1]:4711"
+
+// peeker runs peek.lua on bodies, in a Lua of the version that Envoy's LuaJIT has (5.1).
+type peeker struct {
+	state *lua.LState
+	path  string
+	id    string // of the last request
+}
+
+// handle is the part of Envoy's stream handle that peek.lua uses. The body is a global, nil for none. As with Envoy, nothing
+// that was got before the body may be used after it.
 const handle = `
-function run(body, method, credential, broken)
+function run(body, method, path, credential, broken)
   local out = {}
+  local held = false
+  local function fresh(f)
+    local made = held
+    return function(...)
+      if made ~= held then error("object used outside of proper scope") end
+      return f(...)
+    end
+  end
   local handle = {
-    headers = function() return {get = function(_, name)
-      if name == ":method" then return method end
-      if name == credential then return "secret" end
-    end} end,
+    headers = function() return {
+      get = fresh(function(_, name)
+        if name == ":method" then return method end
+        if name == ":path" then return path end
+        if name == "content-length" then return "1" end
+        if name == credential then return "secret" end
+      end),
+      replace = fresh(function(_, name, value) out[name] = value end),
+    } end,
     body = function()
       out.asked = true
-      return body and {length = function() return #body end, getBytes = function(_, from, n)
-        if broken then error("not enough memory") end
-        return string.sub(body, from + 1, from + n)
-      end}
+      held = true
+      return body and {
+        length = function() return #body end,
+        getBytes = function(_, from, n)
+          if broken then error("not enough memory") end
+          return string.sub(body, from + 1, from + n)
+        end,
+        setBytes = function(_, text) out.sent = text end,
+      }
     end,
-    streamInfo = function() return {dynamicMetadata = function() return {set = function(_, namespace, key, value)
-      if namespace ~= "weir.peek" then error("metadata under " .. namespace) end
-      out[key] = value
-    end} end} end,
+    streamInfo = function() return {
+      downstreamRemoteAddress = fresh(function() return "[2001:db8::1]:4711" end),
+      dynamicMetadata = fresh(function() return {set = fresh(function(_, namespace, key, value)
+        if namespace ~= "weir.peek" then error("metadata under " .. namespace) end
+        out[key] = value
+      end)} end),
+    } end,
+    timestampString = function() return "1700000000000" end,
   }
   envoy_on_request(handle)
   return out
 end`
 
-func newPeeker(t testing.TB) *peeker {
+func newPeeker(t testing.TB, source, path string) *peeker {
 	t.Helper()
 	s := lua.NewState()
 	t.Cleanup(s.Close)
-	if err := s.DoString(peekSource + handle); err != nil {
+	if err := s.DoString(source + handle); err != nil {
 		t.Fatalf("load peek.lua: %v", err)
 	}
-	return &peeker{s}
+	return &peeker{state: s, path: path}
 }
 
 // peek runs the filter; one that does not end fails the test.
@@ -66,7 +108,7 @@ func (p *peeker) peek(t testing.TB, body lua.LValue, method, credential string, 
 	defer cancel()
 	p.state.SetContext(ctx)
 	call := lua.P{Fn: p.state.GetGlobal("run"), NRet: 1, Protect: true}
-	if err := p.state.CallByParam(call, body, lua.LString(method), lua.LString(credential), lua.LBool(broken)); err != nil {
+	if err := p.state.CallByParam(call, body, lua.LString(method), lua.LString(p.path), lua.LString(credential), lua.LBool(broken)); err != nil {
 		t.Fatalf("peek.lua fails: %v", err)
 	}
 	out := p.state.Get(-1).(*lua.LTable)
@@ -77,8 +119,20 @@ func (p *peeker) peek(t testing.TB, body lua.LValue, method, credential string, 
 		}
 		return ""
 	}
+	number := func(key string) int { v, _ := out.RawGetString(key).(lua.LNumber); return int(v) }
 	is := func(key string) bool { return out.RawGetString(key) == lua.LTrue }
-	return peeked{text("error"), text("model"), text("stream"), is("read"), is("asked")}
+	var limits []string
+	for _, key := range limitKeys {
+		if v := text(key); v != "" {
+			limits = append(limits, key+"="+v)
+		}
+	}
+	p.id = text(wire.PeekID)
+	return peeked{
+		err: text(wire.PeekError), model: text(wire.PeekModel), stream: text(wire.PeekStream), limits: strings.Join(limits, " "),
+		size: number(wire.PeekSize), media: number(wire.PeekMedia), mediaCount: number(wire.PeekMediaCount),
+		read: is(wire.PeekRead), source: text(wire.PeekSource), asked: is("asked"), hide: is(wire.PeekHide), sent: text("sent"), length: text("content-length"),
+	}
 }
 
 func (p *peeker) body(t testing.TB, body string) peeked {
@@ -88,7 +142,7 @@ func (p *peeker) body(t testing.TB, body string) peeked {
 
 func TestPeek(t *testing.T) {
 	long := strings.Repeat("m", 1030)
-	p := newPeeker(t)
+	p := newPeeker(t, script(false), "/v1/chat/completions")
 	for _, c := range []struct{ name, body, err, model, stream string }{
 		{"plain", `{"model":"gpt-4o","stream":true,"messages":[]}`, "", `"gpt-4o"`, "true"},
 		{"spaces", " \r\n\t{ \"model\" \t:\n\"a b\" , \"stream\" : false } \n", "", `"a b"`, "false"},
@@ -163,7 +217,7 @@ func TestPeek(t *testing.T) {
 		{"no UTF-8 elsewhere", "{\"x\":\"\xff\",\"model\":\"m\"}", "", `"m"`, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			want := peeked{c.err, c.model, c.stream, true, true}
+			want := peeked{err: c.err, model: c.model, stream: c.stream, size: len(c.body), read: true, source: remote, asked: true}
 			if got := p.body(t, c.body); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
@@ -171,10 +225,105 @@ func TestPeek(t *testing.T) {
 	}
 }
 
+// TestPeekLimits: what the answer may cost at most, and how much of the request is no text.
+func TestPeekLimits(t *testing.T) {
+	p := newPeeker(t, script(false), "/v1/chat/completions")
+	picture := "data:image/png;base64," + strings.Repeat("iVBORw0KGgo+/A", 1000) + "=="
+	for _, c := range []struct {
+		name, body, limits string
+		media, count       int
+	}{
+		{"all", `{"n":2,"max_tokens":10,"max_output_tokens":1e3,"max_completion_tokens":-5}`, "n=2 max_tokens=10 max_output_tokens=1e3 max_completion_tokens=-5", 0, 0},
+		{"the last one counts", `{"n":2,"n":3,"max_tokens":5,"max_tokens":null}`, "n=3", 0, 0},
+		{"no numbers", `{"n":"2","max_tokens":null,"max_output_tokens":[1],"max_completion_tokens":true}`, "", 0, 0},
+		{"nested", `{"x":{"n":2}}`, "", 0, 0},
+		{"another case", `{"N":2,"Max_Tokens":1,"max?tokens":4}`, "", 0, 0},
+		{"long", `{"n":` + strings.Repeat("1", 33) + `,"max_tokens":` + strings.Repeat("1", 32) + `}`, "max_tokens=" + strings.Repeat("1", 32), 0, 0},
+		{"picture", `{"a":[{"url":"` + picture + `"}]}`, "", len(picture), 1},
+		{"pictures", `{"a":[{"url":"` + picture + `"},"` + picture[22:] + `"],"b":"` + picture + `"}`, "", 3*len(picture) - 22, 3},
+		{"escaped slashes", `{"a":["` + strings.ReplaceAll(picture, "/", `\/`) + `"]}`, "", len(strings.ReplaceAll(picture, "/", `\/`)), 1},
+		{"many escapes", `{"a":["` + strings.Repeat(`\/`, 5000) + `"]}`, "", 10000, 1},
+		{"short", `{"a":["` + picture[:8191] + `"]}`, "", 0, 0},
+		{"a byte more", `{"a":["` + picture[:8192] + `"]}`, "", 8192, 1},
+		{"prose", `{"a":["` + strings.Repeat("lorem ipsum ", 1000) + `"]}`, "", 0, 0},
+		{"prose of long words", `{"a":["` + strings.Repeat("模型", 5000) + `"]}`, "", 0, 0},
+		{"code", `{"a":["` + strings.Repeat(`if(a[i]){return;}`, 1000) + `"]}`, "", 0, 0},
+	} {
+		got := p.body(t, c.body)
+		if got.err != "" || got.limits != c.limits || got.media != c.media || got.mediaCount != c.count {
+			t.Errorf("%s: got %q, %d bytes of media in %d; error %q", c.name, got.limits, got.media, got.mediaCount, got.err)
+		}
+	}
+}
+
+// TestPeekIDs: no two requests have one ID, in one Lua or in several.
+func TestPeekIDs(t *testing.T) {
+	seen := map[string]bool{}
+	for range 3 {
+		p := newPeeker(t, script(false), "/v1/chat/completions")
+		for range 3 {
+			p.body(t, `{}`)
+			id := p.id
+			if id == "" || seen[id] || strings.Trim(id, "0123456789abcdefx-") != "" {
+				t.Errorf("the ID %q is empty, or comes twice", id)
+			}
+			seen[id] = true
+		}
+	}
+}
+
+// TestPeekAsksForUsage: OpenAI's streams say what they used when they are asked.
+func TestPeekAsksForUsage(t *testing.T) {
+	const asking = `{"stream_options":{"include_usage":true},`
+	for _, c := range []struct{ name, path, body, sent string }{
+		{"none", "/v1/chat/completions", `{"model":"m","stream":true}`, asking + `"model":"m","stream":true}`},
+		{"spaces", "/team/v1/completions/?a=b", " \n{ \"stream\" : true }", " \n" + asking + " \"stream\" : true }"},
+		{"null", "/v1/chat/completions", `{"stream":true,"stream_options": null ,"a":1}`, `{"stream":true,"stream_options": {"include_usage":true} ,"a":1}`},
+		{"empty", "/v1/chat/completions", `{"stream_options":{ },"stream":true}`, `{"stream_options":{"include_usage":true },"stream":true}`},
+		{"other options", "/v1/chat/completions", `{"stream_options":{"a":{"include_usage":true}},"stream":true}`, `{"stream_options":{"include_usage":true,"a":{"include_usage":true}},"stream":true}`},
+		{"refused", "/v1/chat/completions", `{"stream_options":{"a":1,"include_usage": false},"stream":true}`, `{"stream_options":{"a":1,"include_usage": true},"stream":true}`},
+		{"refused by null", "/v1/chat/completions", `{"stream_options":{"include_usage":null,"a":1},"stream":true}`, `{"stream_options":{"include_usage":true,"a":1},"stream":true}`},
+		{"nested option", "/v1/chat/completions", `{"a":{"stream_options":{"include_usage":true}},"stream":true}`, asking + `"a":{"stream_options":{"include_usage":true}},"stream":true}`},
+
+		{"asked", "/v1/chat/completions", `{"stream":true,"stream_options":{"include_usage":true}}`, ""},
+		{"no stream", "/v1/chat/completions", `{"stream":false}`, ""},
+		{"no stream flag", "/v1/chat/completions", `{"model":"m"}`, ""},
+		{"stream of another kind", "/v1/chat/completions", `{"stream":"true"}`, ""},
+		{"twice", "/v1/chat/completions", `{"stream":true,"stream_options":null,"stream_options":null}`, ""},
+		{"three times", "/v1/chat/completions", `{"stream":true,"stream_options":null,"stream_options":null,"stream_options":null}`, ""},
+		{"no object", "/v1/chat/completions", `{"stream":true,"stream_options":[]}`, ""},
+		{"no flag", "/v1/chat/completions", `{"stream":true,"stream_options":{"include_usage":1}}`, ""},
+		{"two flags", "/v1/chat/completions", `{"stream":true,"stream_options":{"include_usage":false,"include_usage":false}}`, ""},
+		{"escaped option", "/v1/chat/completions", `{"stream":true,"stream_options":{"include\u005fusage":false}}`, ""},
+		{"odd object", "/v1/chat/completions", `{"stream":true,"stream_options":{1}}`, ""},
+		{"not JSON", "/v1/chat/completions", `{"stream":true,"stream_options":null`, ""},
+		{"responses", "/v1/responses", `{"stream":true}`, ""},
+		{"messages", "/v1/messages?x=/completions", `{"stream":true}`, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := newPeeker(t, script(true), c.path)
+			got := p.body(t, c.body)
+			want := ""
+			if c.sent != "" {
+				want = strconv.Itoa(len(c.sent))
+			}
+			if got.sent != c.sent || got.hide != (c.sent != "") || got.length != want {
+				t.Errorf("got %s, hide %v, content-length %q\nwant %s", got.sent, got.hide, got.length, c.sent)
+			}
+			if c.sent != "" && !json.Valid([]byte(got.sent)) {
+				t.Error("this is no JSON")
+			}
+			if got := newPeeker(t, script(false), c.path).body(t, c.body); got.sent != "" || got.hide {
+				t.Errorf("where nothing is asked for: %+v", got)
+			}
+		})
+	}
+}
+
 // TestPeekAsksForBodies: Envoy holds a body only where the decision needs it.
 func TestPeekAsksForBodies(t *testing.T) {
-	p := newPeeker(t)
-	body, found := lua.LString(`{"model":"m"}`), peeked{model: `"m"`, read: true, asked: true}
+	p := newPeeker(t, script(false), "/v1/chat/completions")
+	body, found := lua.LString(`{"model":"m"}`), peeked{model: `"m"`, size: 13, read: true, source: remote, asked: true}
 	for _, c := range []struct {
 		name               string
 		body               lua.LValue
@@ -187,14 +336,14 @@ func TestPeekAsksForBodies(t *testing.T) {
 		{"api-key", body, "POST", "api-key", false, found},
 		{"x-goog-api-key", body, "PUT", "x-goog-api-key", false, found},
 		{"no credential", body, "POST", "cookie", false, peeked{}},
-		{"GET", body, "GET", "authorization", false, peeked{}},
-		{"HEAD", body, "HEAD", "authorization", false, peeked{}},
-		{"DELETE", body, "DELETE", "authorization", false, peeked{}},
-		{"OPTIONS", body, "OPTIONS", "authorization", false, peeked{}},
-		{"a tunnel", body, "CONNECT", "authorization", false, peeked{}},
-		{"no body", lua.LNil, "POST", "authorization", false, peeked{asked: true}},
-		{"an empty body", lua.LString(""), "POST", "authorization", false, peeked{err: "empty", asked: true}},
-		{"Lua fails", body, "POST", "authorization", true, peeked{err: "unreadable", asked: true}},
+		{"GET", body, "GET", "authorization", false, peeked{source: remote}},
+		{"HEAD", body, "HEAD", "authorization", false, peeked{source: remote}},
+		{"DELETE", body, "DELETE", "authorization", false, peeked{source: remote}},
+		{"OPTIONS", body, "OPTIONS", "authorization", false, peeked{source: remote}},
+		{"a tunnel", body, "CONNECT", "authorization", false, peeked{source: remote}},
+		{"no body", lua.LNil, "POST", "authorization", false, peeked{source: remote, asked: true}},
+		{"an empty body", lua.LString(""), "POST", "authorization", false, peeked{err: "empty", source: remote, asked: true}},
+		{"Lua fails", body, "POST", "authorization", true, peeked{err: "unreadable", source: remote, asked: true}},
 	} {
 		if got := p.peek(t, c.body, c.method, c.credential, c.broken); got != c.want {
 			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
@@ -204,7 +353,7 @@ func TestPeekAsksForBodies(t *testing.T) {
 
 // TestPeekHopsOverLongStrings: what a prompt costs is a search for its end, whatever is in it.
 func TestPeekHopsOverLongStrings(t *testing.T) {
-	p := newPeeker(t)
+	p := newPeeker(t, script(false), "/v1/chat/completions")
 	for name, long := range map[string]string{
 		"letters": strings.Repeat("a", 1<<20), "backslashes": strings.Repeat(`\\`, 1<<19), "quotes": strings.Repeat(`\"`, 1<<19),
 	} {
@@ -216,7 +365,7 @@ func TestPeekHopsOverLongStrings(t *testing.T) {
 
 // TestPeekDepth: as deep as encoding/json goes, and no deeper.
 func TestPeekDepth(t *testing.T) {
-	p := newPeeker(t)
+	p := newPeeker(t, script(false), "/v1/chat/completions")
 	nested := func(n int) string {
 		return `{"x":` + strings.Repeat("[", n) + strings.Repeat("]", n) + `,"model":"m"}`
 	}
@@ -235,7 +384,7 @@ func special(r rune) bool { return r == '\\' || r > 127 }
 
 // reference says what peek.lua must find in valid JSON, by encoding/json.
 func reference(data []byte) peeked {
-	out := peeked{read: true, asked: true}
+	out := peeked{read: true, asked: true, source: remote, size: len(data)}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
 	if first, err := dec.Token(); err != nil || first != json.Delim('{') {
@@ -280,6 +429,13 @@ func reference(data []byte) peeked {
 		found[key] = string(raw)
 	}
 	out.model, out.stream = found["model"], found["stream"]
+	var limits []string
+	for _, key := range limitKeys {
+		if v := found[key]; v != "" && strings.Contains("-0123456789", v[:1]) && len(v) <= 32 {
+			limits = append(limits, key+"="+v)
+		}
+	}
+	out.limits = strings.Join(limits, " ")
 	return out
 }
 
@@ -300,7 +456,7 @@ func compareWithReference(t *testing.T, p *peeker, data []byte) {
 
 // TestPeekEqualsReference peeks into random JSON, and into what is left of it when a byte is lost or changed.
 func TestPeekEqualsReference(t *testing.T) {
-	p := newPeeker(t)
+	p := newPeeker(t, script(false), "/v1/chat/completions")
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 3000 {
 		data := []byte(randomJSON(rng, 0))
@@ -325,7 +481,7 @@ func randomJSON(rng *rand.Rand, depth int) string {
 		return strings.Join(items, ",")
 	}
 	word := func() string {
-		return `"` + []string{"model", "stream", "Model", "x", "", "a\\\"b", "\\\\", "mod\\u0065l", "}{", "é模", "messages", "y", "z", "w"}[rng.IntN(14)] + `"`
+		return `"` + []string{"model", "stream", "Model", "n", "max_tokens", "Max_tokens", "max_output_tokens", "x", "", "a\\\"b", "\\\\", "mod\\u0065l", "}{", "é模", "messages", "y", "z", "w"}[rng.IntN(18)] + `"`
 	}
 	kind := rng.IntN(8)
 	if depth == 0 {
@@ -353,6 +509,6 @@ func FuzzPeek(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	p := newPeeker(f)
+	p := newPeeker(f, script(false), "/v1/chat/completions")
 	f.Fuzz(func(t *testing.T, data []byte) { compareWithReference(t, p, data) })
 }

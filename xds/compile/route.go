@@ -48,6 +48,12 @@ type member struct {
 	cluster string
 }
 
+// namedRule is a rule of a Route with the name that a sectionName selects it by; "" where it has none.
+type namedRule struct {
+	section string
+	rule    *table.Rule
+}
+
 // routes compiles every Route into the table's rules and Envoy's routes.
 func (c *compiler) routes() {
 	var b table.Builder
@@ -69,6 +75,8 @@ func (c *compiler) routes() {
 				continue
 			}
 			c.variants(rule, members, spec)
+			id := r.Namespace + "/" + r.Name
+			c.rules[id] = append(c.rules[id], namedRule{string(spec.Name), rule})
 			matches := spec.Matches
 			if len(matches) == 0 {
 				matches = []v1alpha1.RouteMatch{{}}
@@ -212,9 +220,9 @@ func (c *compiler) variants(rule *table.Rule, members []member, spec *v1alpha1.R
 			attempts = len(in)
 		}
 		if len(in) == 1 || attempts == 1 {
-			v.DirectKey = c.route(rule, spec, attempts, true, firstChoices(in), func(m member) string { return m.cluster })
+			v.DirectKey = c.route(rule, spec, attempts, true, in, func(m member) string { return m.cluster })
 		}
-		v.ChainKey = c.route(rule, spec, attempts, false, firstChoices(in), func(m member) string {
+		v.ChainKey = c.route(rule, spec, attempts, false, in, func(m member) string {
 			return c.chain(order(m, in, attempts))
 		})
 		out[mask] = v
@@ -296,9 +304,9 @@ func (c *compiler) chain(members []member) string {
 }
 
 // route makes one Envoy route and returns its key.
-func (c *compiler) route(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, direct bool, first []member, cluster func(member) string) string {
+func (c *compiler) route(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, direct bool, in []member, cluster func(member) string) string {
 	weighted := &routev3.WeightedCluster{}
-	for _, m := range first {
+	for _, m := range firstChoices(in) {
 		w := &routev3.WeightedCluster_ClusterWeight{Name: cluster(m), Weight: wrapperspb.UInt32(m.Weight)}
 		if direct {
 			w.HostRewriteSpecifier = &routev3.WeightedCluster_ClusterWeight_HostRewriteLiteral{HostRewriteLiteral: m.Backend.Host}
@@ -325,6 +333,8 @@ func (c *compiler) route(rule *table.Rule, spec *v1alpha1.RouteRule, attempts in
 		Name:   rule.Name,
 		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 		Action: &routev3.Route_Route{Route: action},
+
+		TypedPerFilterConfig: countAs(in),
 	}
 	key := rule.Name + "#" + short(deterministic(withoutWeights(r)))
 	c.out.Routes[key] = r
@@ -382,17 +392,21 @@ func retryPolicy(spec *v1alpha1.RouteRule, attempts int) *routev3.RetryPolicy {
 
 // RouteConfiguration is the one route configuration, of these entries.
 func RouteConfiguration(entries map[string]*routev3.Route, maxBody uint32) *routev3.RouteConfiguration {
+	headers := []*corev3.HeaderValueOption{
+		headerValue(wire.RouteHeader, "%DYNAMIC_METADATA("+wire.DecisionNamespace+":"+wire.KeyRoute+")%"),
+		headerValue(wire.BackendHeader, "%UPSTREAM_METADATA("+wire.BackendNamespace+":"+wire.KeyBackend+")%"),
+	}
+	for _, name := range wire.AnswerHeaders { // Envoy leaves out those that the decision has not set
+		headers = append(headers, headerValue(name, "%DYNAMIC_METADATA("+wire.DecisionNamespace+":"+name+")%"))
+	}
 	return &routev3.RouteConfiguration{
 		Name: RouteConfigName,
 		VirtualHosts: []*routev3.VirtualHost{{
-			Name:                   "weir",
-			Domains:                []string{"*"},
-			Matcher:                ruleMatcher(entries),
-			RequestBodyBufferLimit: wrapperspb.UInt64(uint64(maxBody)),
-			ResponseHeadersToAdd: []*corev3.HeaderValueOption{
-				headerValue(wire.RouteHeader, "%DYNAMIC_METADATA("+wire.DecisionNamespace+":"+wire.KeyRoute+")%"),
-				headerValue(wire.BackendHeader, "%UPSTREAM_METADATA("+wire.BackendNamespace+":"+wire.KeyBackend+")%"),
-			},
+			Name:                    "weir",
+			Domains:                 []string{"*"},
+			Matcher:                 ruleMatcher(entries),
+			RequestBodyBufferLimit:  wrapperspb.UInt64(uint64(maxBody)),
+			ResponseHeadersToAdd:    headers,
 			ResponseHeadersToRemove: providerHeaders,
 		}},
 		// A key is looked up in a map, so ten thousand rules cost a request no more than one.

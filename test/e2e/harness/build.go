@@ -71,6 +71,16 @@ func Binary(t testing.TB) string {
 	return path
 }
 
+// EnvoyBinary returns the path of Envoy, which is fetched where it is not on the machine.
+func EnvoyBinary(t testing.TB) string {
+	t.Helper()
+	path, err := envoyBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // Main runs the tests of a package and removes what Binary built: TestMain calls it.
 func Main(m *testing.M) {
 	code := m.Run()

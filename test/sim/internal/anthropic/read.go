@@ -161,7 +161,7 @@ func read(r *exchange.Request, b *jsontree.Node) *completion {
 
 	total, read, written, hour := r.Cache.Marked(r.Credential()+"/"+c.summary.Model, parts, minCached, r.Now)
 	c.answer = ask.Answer(0)
-	c.usage = exchange.Usage{Input: total, Cached: read, CacheWritten: written, Output: c.answer.Tokens()}
+	c.usage = exchange.Usage{Input: total, Cached: read, CacheWritten: written, Output: c.answer.Tokens(), Reasoning: len(c.answer.Thinking)}
 	c.hour = hour
 	return c
 }

@@ -47,7 +47,7 @@ func (c *completion) withThinking(u *usageObject) *usageObject {
 		u.Details = new(struct {
 			Thinking int `json:"thinking_tokens"`
 		})
-		u.Details.Thinking = len(c.answer.Thinking)
+		u.Details.Thinking = c.usage.Reasoning
 	}
 	return u
 }

@@ -55,6 +55,7 @@ func (c *completion) frames(yield func(exchange.Frame) bool) {
 
 	empty := ""
 	if c.thinks {
+		s.thinking = true
 		s.open(block{Type: "thinking", Thinking: &empty, Signature: &empty}, 0)
 		if c.omitted {
 			s.hidden = len(c.answer.Thinking)
@@ -66,6 +67,7 @@ func (c *completion) frames(yield func(exchange.Frame) bool) {
 		sig := signature(c.thought())
 		s.delta(delta{Type: "signature_delta", Signature: &sig}, 0)
 		s.close()
+		s.thinking = false
 	}
 	if len(c.answer.Text) > 0 {
 		s.open(block{Type: "text", Text: &empty}, 0)
@@ -95,15 +97,21 @@ type stream struct {
 	yield  func(exchange.Frame) bool
 	index  int
 	hidden int // tokens that were made but not shown: the next event waits for them
-	pinged bool
-	done   bool
+	// thinking says that tokens are reasoning.
+	thinking bool
+	pinged   bool
+	done     bool
 }
 
 func (s *stream) send(name string, v any, tokens int) {
 	if s.done {
 		return
 	}
-	s.done = !s.yield(exchange.Frame{Data: event(name, v), Tokens: tokens + s.hidden})
+	f := exchange.Frame{Data: event(name, v), Tokens: tokens + s.hidden}
+	if s.thinking {
+		f.Reasoning = f.Tokens
+	}
+	s.done = !s.yield(f)
 	s.hidden = 0
 }
 

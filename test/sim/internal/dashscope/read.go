@@ -144,6 +144,7 @@ func read(r *exchange.Request, b *jsontree.Node) *completion {
 		a := ask.Answer(i)
 		c.answers = append(c.answers, a)
 		c.usage.Output += a.Tokens()
+		c.usage.Reasoning += len(a.Thinking)
 	}
 	return c
 }

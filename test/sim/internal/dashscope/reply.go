@@ -153,15 +153,14 @@ func (c *completion) reply() *exchange.Reply {
 		rep = &exchange.Reply{Status: 200, Frames: c.frames, Header: http.Header{
 			"Content-Type": {"text/event-stream;charset=UTF-8"}, "Cache-Control": {"no-cache"}}}
 	} else {
-		out, thought := outputObject{}, 0
-		for i, a := range c.answers {
-			thought += len(a.Thinking)
+		out := outputObject{}
+		for i := range c.answers {
 			out.Choices = append(out.Choices, c.choice(i))
 		}
 		if c.asText {
 			out = plainText(strings.Join(c.answers[0].Text, ""), finishReason(c.answers[0].Finish))
 		}
-		rep = exchange.JSON(200, replyObject{out, c.usageObject(c.usage.Output, thought), c.r.UUID()})
+		rep = exchange.JSON(200, replyObject{out, c.usageObject(c.usage.Output, c.usage.Reasoning), c.r.UUID()})
 		rep.Tokens = c.usage.Output
 	}
 	rep.Summary, rep.Usage = c.summary, c.usage

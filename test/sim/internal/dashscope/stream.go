@@ -47,23 +47,26 @@ type progress struct {
 // choice says why it ended; before that the finish reason is the string "null".
 func (c *completion) frames(yield func(exchange.Frame) bool) {
 	id, output, thought := 0, 0, 0
-	send := func(out outputObject, tokens int) bool {
+	send := func(out outputObject, p piece) bool {
 		id++
-		output += tokens
-		return yield(exchange.Frame{Tokens: tokens,
+		output += p.tokens
+		reasoning := 0
+		if p.thought != "" {
+			reasoning = p.tokens
+		}
+		thought += reasoning
+		return yield(exchange.Frame{Tokens: p.tokens, Reasoning: reasoning,
 			Data: frame(id, "result", 200, replyObject{out, c.usageObject(output, thought), c.r.UUID()})})
 	}
 	for i, a := range c.answers {
 		var sofar progress
 		for _, p := range pieces(i, a) {
-			if p.thought != "" {
-				thought++
-			}
-			if !send(c.step(&sofar, a, p, "null"), p.tokens) {
+			if !send(c.step(&sofar, a, p, "null"), p) {
 				return
 			}
 		}
-		if !send(c.step(&sofar, a, piece{choice: i, call: -1}, finishReason(a.Finish)), 0) {
+		end := piece{choice: i, call: -1}
+		if !send(c.step(&sofar, a, end, finishReason(a.Finish)), end) {
 			return
 		}
 	}

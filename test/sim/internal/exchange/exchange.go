@@ -58,16 +58,17 @@ type Reply struct {
 // Frame is one event of a stream with the bytes that go on the wire.
 type Frame struct {
 	Data []byte
-	// Tokens is how many output tokens the event carries; 0 for framing.
-	Tokens int
+	// Tokens is how many output tokens the event carries; 0 for framing. Reasoning of them were thought, not said.
+	Tokens, Reasoning int
 }
 
-// Usage are the billed tokens. Cached and CacheWritten are parts of Input.
+// Usage are the billed tokens. Cached and CacheWritten are parts of Input, Reasoning is a part of Output.
 type Usage struct {
 	Input        int `json:"input"`
 	Output       int `json:"output"`
 	Cached       int `json:"cached"`
 	CacheWritten int `json:"cache_written"`
+	Reasoning    int `json:"reasoning"`
 }
 
 // Summary is the parsed request in brief, for the record.

@@ -90,7 +90,7 @@ func (p Provider) chat(r *exchange.Request, b *jsontree.Node, _ []string) (*exch
 	ch.usage = exchange.Usage{Input: total + c.extra + perReply, Cached: cached}
 	for _, a := range ch.answers {
 		ch.usage.Output += a.Tokens()
-		ch.thought += len(a.Thinking)
+		ch.usage.Reasoning += len(a.Thinking)
 	}
 
 	var rep *exchange.Reply

@@ -16,7 +16,6 @@ type completion struct {
 	body    *jsontree.Node
 	answers []model.Answer
 	usage   exchange.Usage
-	thought int
 }
 
 type usageObject struct {
@@ -38,7 +37,7 @@ type usageObject struct {
 func (c *completion) usageObject() *usageObject {
 	u := &usageObject{PromptTokens: c.usage.Input, CompletionTokens: c.usage.Output, TotalTokens: c.usage.Input + c.usage.Output}
 	u.PromptDetails.Cached = c.usage.Cached
-	u.CompletionDetails.Reasoning = c.thought
+	u.CompletionDetails.Reasoning = c.usage.Reasoning
 	return u
 }
 
@@ -197,9 +196,9 @@ func (c *completion) stream() *exchange.Reply {
 		chunk.Usage = (*nullValue)(nil)
 	}
 	frames := func(yield func(exchange.Frame) bool) {
-		send := func(ch deltaChoice, tokens int) bool {
+		send := func(ch deltaChoice, s step) bool {
 			chunk.Choices = []deltaChoice{ch}
-			return yield(exchange.Frame{Data: frame(chunk), Tokens: tokens})
+			return yield(exchange.Frame{Data: frame(chunk), Tokens: s.tokens, Reasoning: s.thought})
 		}
 		var turns [][]step
 		for i := range c.answers {
@@ -214,7 +213,7 @@ func (c *completion) stream() *exchange.Reply {
 				if turns[i] = turns[i][1:]; len(turns[i]) == 0 {
 					left--
 				}
-				if !send(s.choice(c, i), s.tokens) {
+				if !send(s.choice(c, i), s) {
 					return
 				}
 			}
@@ -234,10 +233,11 @@ func (c *completion) stream() *exchange.Reply {
 
 // step is one chunk to come.
 type step struct {
-	delta  deltaObject
-	said   string // the token, for its probability
-	tokens int
-	finish string
+	delta   deltaObject
+	said    string // the token, for its probability
+	tokens  int
+	thought int // of the tokens
+	finish  string
 }
 
 func (s step) choice(c *completion, index int) deltaChoice {
@@ -264,14 +264,14 @@ func (c *completion) steps(index int) []step {
 	}
 	out := []step{first}
 	for i := range a.Thinking {
-		s := step{tokens: 1}
+		s := step{tokens: 1, thought: 1}
 		if c.p.Qwen {
 			s.delta.Reasoning = &a.Thinking[i]
 			out = append(out, s)
 		}
 	}
 	if !c.p.Qwen && len(a.Thinking) > 0 {
-		out[0].tokens = len(a.Thinking) // hidden reasoning delays the first chunk
+		out[0].tokens, out[0].thought = len(a.Thinking), len(a.Thinking) // hidden reasoning delays the first chunk
 	}
 	for i, t := range a.Text {
 		out = append(out, step{delta: deltaObject{Content: &a.Text[i]}, said: t, tokens: 1})

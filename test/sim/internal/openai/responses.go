@@ -91,7 +91,7 @@ func (p Provider) responses(r *exchange.Request, b *jsontree.Node, _ []string) (
 	c.ask.Seed = r.Seed
 	total, cached := r.Cache.Observe(r.Credential()+"/"+b.Get("model").Str(), c.ask.Prompt, tokens.Implicit{Block: 128, Min: 1024, TTL: 10 * time.Minute}, r.Now)
 	t := &turn{r: r, body: b, answer: c.ask.Answer(0)}
-	t.usage = exchange.Usage{Input: total + c.extra + perReply, Cached: cached, Output: t.answer.Tokens()}
+	t.usage = exchange.Usage{Input: total + c.extra + perReply, Cached: cached, Output: t.answer.Tokens(), Reasoning: len(t.answer.Thinking)}
 	var rep *exchange.Reply
 	if b.Get("stream").True() {
 		rep = &exchange.Reply{Status: 200, Frames: t.frames, Header: http.Header{

@@ -51,7 +51,7 @@ func (t *turn) object(status string, output any) object {
 	if status == "completed" {
 		usage = object{
 			{"input_tokens", t.usage.Input}, {"input_tokens_details", object{{"cached_tokens", t.usage.Cached}}},
-			{"output_tokens", t.usage.Output}, {"output_tokens_details", object{{"reasoning_tokens", len(t.answer.Thinking)}}},
+			{"output_tokens", t.usage.Output}, {"output_tokens_details", object{{"reasoning_tokens", t.usage.Reasoning}}},
 			{"total_tokens", t.usage.Input + t.usage.Output},
 		}
 		completed = t.r.Now.Unix()
@@ -137,18 +137,20 @@ func (t *turn) item(it item, status string) object {
 // frames streams the response: every event has its name, its type and a rising sequence number.
 func (t *turn) frames(yield func(exchange.Frame) bool) {
 	seq := -1
-	send := func(kind string, tokens int, members ...member) bool {
+	emit := func(kind string, f exchange.Frame, members ...member) bool {
 		seq++
 		o := append(object{{"type", kind}, {"sequence_number", seq}}, members...)
 		data := append([]byte("event: "+kind+"\ndata: "), exchange.Encode(o)...)
-		return yield(exchange.Frame{Data: append(data, "\n\n"...), Tokens: tokens})
+		f.Data = append(data, "\n\n"...)
+		return yield(f)
 	}
-	if !send("response.created", 0, member{"response", t.object("in_progress", []any{})}) ||
-		!send("response.in_progress", 0, member{"response", t.object("in_progress", []any{})}) {
+	send := func(kind string, members ...member) bool { return emit(kind, exchange.Frame{}, members...) }
+	if !send("response.created", member{"response", t.object("in_progress", []any{})}) ||
+		!send("response.in_progress", member{"response", t.object("in_progress", []any{})}) {
 		return
 	}
 	for i, it := range t.list() {
-		if !t.streamItem(send, i, it) {
+		if !t.streamItem(emit, i, it) {
 			return
 		}
 	}
@@ -156,16 +158,22 @@ func (t *turn) frames(yield func(exchange.Frame) bool) {
 	if t.answer.Finish == model.Length {
 		kind = "response.incomplete"
 	}
-	send(kind, 0, member{"response", t.object("completed", t.items())})
+	send(kind, member{"response", t.object("completed", t.items())})
 }
 
-func (t *turn) streamItem(send func(string, int, ...member) bool, index int, it item) bool {
-	out, id := member{"output_index", index}, member{"item_id", it.id}
-	hidden := 0
-	if it.kind == "reasoning" {
-		hidden = len(it.say) // billed and waited for, not shown
+func (t *turn) streamItem(emit func(string, exchange.Frame, ...member) bool, index int, it item) bool {
+	send := func(kind string, tokens int, members ...member) bool {
+		return emit(kind, exchange.Frame{Tokens: tokens}, members...)
 	}
-	if !send("response.output_item.added", hidden, out, member{"item", t.item(it, "in_progress")}) {
+	out, id := member{"output_index", index}, member{"item_id", it.id}
+	var first exchange.Frame
+	switch it.kind {
+	case "reasoning":
+		first.Tokens, first.Reasoning = len(it.say), len(it.say) // billed and waited for, not shown
+	case "function_call":
+		first.Tokens = it.call.Cost() - len(it.call.Args) // its name
+	}
+	if !emit("response.output_item.added", first, out, member{"item", t.item(it, "in_progress")}) {
 		return false
 	}
 	said := strings.Join(it.say, "")

@@ -1,0 +1,341 @@
+package extproc
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/breaker"
+	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/limit"
+	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/usage"
+	"github.com/weir-dev/weir/usage/money"
+)
+
+// The codes of refusals by limits.
+const (
+	codeLimited     = "rate_limit_exceeded"
+	codeBudget      = "budget_exceeded"
+	codeTooLarge    = "request_too_large_for_limit"
+	codeStoreDown   = "limits_unavailable"
+	codeBreakerOpen = "circuit_open"
+)
+
+// tokensPerImage is about what providers count for a picture of a million pixels.
+const tokensPerImage = 1500
+
+// asked is a request that has found its rule, as the guard sees it.
+type asked struct {
+	table     *table.Table
+	gateway   string // that it came in by, "namespace/name"
+	id        *identity.Identity
+	rule      *table.Rule
+	variant   *table.Variant
+	dialect   *canon.Dialect
+	operation canon.Operation
+	request   *request
+	model     string
+	stream    bool
+	now       time.Time
+}
+
+// admitted is a request that limits, budgets and breakers let through.
+type admitted struct {
+	open  *usage.Open
+	facts facts // for the headers of its answer
+	// cut says whether a budget is spent when a backend's answer has used so much, so that the stream must end; nil where
+	// no budget could be overrun.
+	cut func(backend string, used canon.Usage) bool
+}
+
+// admit asks everything that may refuse a request that has a rule, and takes what it reserves. A request that is
+// refused holds nothing.
+func (s *Server) admit(ctx context.Context, a *asked) (*admitted, facts, *canon.Error) {
+	var policiesBuf [8]*table.Policy
+	policies := a.table.Applying(policiesBuf[:0], a.gateway, a.rule, a.id, a.model)
+	subject := limit.Subject{Tenant: a.id.Tenant, Consumer: a.id.ConsumerID, Credential: a.id.CredentialID}
+
+	var outcomes []usage.Outcome
+	drop := func() {
+		for _, o := range outcomes {
+			o.Drop()
+		}
+	}
+	var rulesBuf [16]*limit.Rule
+	rules := rulesBuf[:0]
+	if a.id.RequestsPerMinute > 0 {
+		rules = append(rules, s.keyRule(a.table, a.id))
+	}
+	for _, p := range policies {
+		rules = append(rules, p.Limits...)
+		if p.Breaker == nil {
+			continue
+		}
+		pass, refused := s.opts.Breakers.Allow(p.Breaker, breakerKey(p.BreakerPer, &subject), a.now)
+		if refused != nil {
+			drop()
+			return nil, nil, &canon.Error{Kind: canon.ErrOverloaded, Code: codeBreakerOpen, RetryAfter: refused.RetryAfter,
+				Message: fmt.Sprintf("Too many requests have failed lately, so the circuit breaker %q refuses more for now; try again in %s s.",
+					refused.Rule.Name, seconds(refused.RetryAfter))}
+		}
+		outcomes = append(outcomes, pass)
+		if pass.Shadowed() {
+			s.opts.Metrics.BreakerShadowed(p.Breaker.Name)
+		}
+	}
+
+	est := s.estimate(a, rules)
+	grant, refused := s.opts.Limits.Admit(ctx, rules, subject, est)
+	if refused != nil {
+		drop()
+		return nil, limitFacts(refused.Headers), refusedBy(refused)
+	}
+	out := &admitted{facts: limitFacts(grant.Headers())}
+	if w := tightest(grant.Warnings()); w != nil {
+		out.facts = append(out.facts, fact{wire.KeyBudgetWarning, budgetWarning(w)})
+	}
+	out.open = &usage.Open{
+		ID: s.exchanges.newID(), RequestID: a.request.requestID, Time: a.now,
+		Tenant: a.id.Tenant, Namespace: a.id.Namespace, Consumer: a.id.Consumer, Credential: a.id.Credential,
+		Route: a.rule.Name, Model: a.model, Operation: string(a.operation), Dialect: a.dialect.Name, Stream: a.stream,
+		Currency: a.table.Currency, Candidates: make([]usage.Candidate, len(a.variant.Candidates)),
+		EstimatedInput: est.Input, Grant: settled{grant}, Outcomes: outcomes,
+		Expires: a.now.Add(a.rule.Timeout + expiryMargin),
+	}
+	for i, c := range a.variant.Candidates {
+		out.open.Candidates[i] = usage.Candidate{
+			Backend: c.Backend.ID, UpstreamModel: c.UpstreamModel(a.model), Prices: c.Price(a.model),
+			Translated: c.Backend.Dialect.Name != a.dialect.Name,
+		}
+	}
+	if a.cuttable() {
+		out.cut = cutter(grant, out.open, a.now)
+	}
+	s.opts.Desk.Begin(out.open)
+	return out, nil, nil
+}
+
+// cuttable says whether a running answer can be ended: of streams of chat Weir can tell what they have cost so far.
+func (a *asked) cuttable() bool { return a.stream && a.operation == canon.OpChat }
+
+// A budget of which so much is left is not watched: a stream of watchedOutput tokens, which is as long as models
+// write, fits watchedStreams times into it, and a twentieth of it is left.
+const (
+	watchedOutput  = 128_000
+	watchedStreams = 16
+	watchedShare   = 20
+)
+
+// cutter watches a stream for the budgets that it could overrun; nil where there are none.
+func cutter(grant *limit.Grant, open *usage.Open, now time.Time) func(string, canon.Usage) bool {
+	rule, left, ok := grant.Cut()
+	if !ok {
+		return nil
+	}
+	longest := money.Nano(0)
+	for i := range open.Candidates {
+		if p := open.Candidates[i].Prices.At(now); p != nil {
+			cost, _ := p.Cost(money.Tokens{Output: watchedOutput})
+			longest = max(longest, cost)
+		}
+	}
+	if left/watchedStreams > int64(longest) && left > rule.Limit/watchedShare {
+		return nil
+	}
+	return func(backend string, used canon.Usage) bool {
+		for i := range open.Candidates {
+			if c := &open.Candidates[i]; c.Backend == backend {
+				p := c.Prices.At(now)
+				if p == nil {
+					return false
+				}
+				cost, _ := p.Cost(money.Tokens(usage.TokensOf(&used)))
+				_, left, ok := grant.Cut()
+				return ok && int64(cost) >= left
+			}
+		}
+		return false
+	}
+}
+
+// settled makes a limit.Grant what the desk settles.
+type settled struct{ *limit.Grant }
+
+func (g settled) Settle(input, output, cost int64) {
+	g.Grant.Settle(limit.Amounts{Input: input, Output: output, Cost: cost})
+}
+
+// keyRule is the limit that a key has of its own. All have one name, because names are labels of metrics.
+func (s *Server) keyRule(t *table.Table, id *identity.Identity) *limit.Rule {
+	if r, ok := s.keyRules.Load(id.KeyID); ok {
+		if r := r.(*limit.Rule); r.Limit == id.RequestsPerMinute && r.Sharing == t.KeySharing {
+			return r
+		}
+	}
+	r := &limit.Rule{
+		ID: "APIKey/" + id.KeyID, Name: "APIKey", Unit: limit.Requests, Algorithm: limit.SlidingWindow,
+		Limit: id.RequestsPerMinute, Window: time.Minute, Per: limit.PerCredential, Sharing: t.KeySharing,
+	}
+	s.keyRules.Store(id.KeyID, r)
+	return r
+}
+
+// AdmitKey counts a request that somebody else serves under the limit that the caller's key has of its own.
+func (s *Server) AdmitKey(ctx context.Context, id *identity.Identity) *canon.Error {
+	t := s.table.Load()
+	if t == nil || id.RequestsPerMinute == 0 {
+		return nil
+	}
+	grant, refused := s.opts.Limits.Admit(ctx, []*limit.Rule{s.keyRule(t, id)},
+		limit.Subject{Tenant: id.Tenant, Consumer: id.ConsumerID, Credential: id.CredentialID}, limit.Estimate{})
+	if refused != nil {
+		return refusedBy(refused)
+	}
+	grant.Settle(limit.Amounts{})
+	return nil
+}
+
+func breakerKey(per limit.Scope, s *limit.Subject) string {
+	switch per {
+	case limit.PerTenant:
+		return s.Tenant
+	case limit.PerConsumer:
+		return s.Consumer
+	case limit.PerCredential:
+		return s.Credential
+	}
+	return ""
+}
+
+// estimate is what a request may use: its input by its size, its output by what it asks for, and its cost at the
+// dearest backend that may serve it.
+func (s *Server) estimate(a *asked, rules []*limit.Rule) limit.Estimate {
+	p := &a.request.peek
+	kind := usage.Kind{Model: a.model, Dialect: a.dialect.Name, Operation: string(a.operation), Stream: a.stream}
+	est := limit.Estimate{Input: s.opts.Estimator.Input(kind, p.size-p.media) + p.mediaCount*tokensPerImage}
+	est.Output, est.HasMax = p.maxOutput()
+	est.Cuttable = a.cuttable()
+	if a.operation == canon.OpEmbeddings || a.operation == canon.OpCountTokens {
+		est.Output, est.HasMax = 0, true // they write nothing
+	}
+	costs := false
+	for _, r := range rules {
+		costs = costs || r.Unit == limit.Cost
+	}
+	if !costs {
+		return est
+	}
+	for _, c := range a.variant.Candidates {
+		price := c.Price(a.model).At(a.now)
+		if price == nil {
+			continue
+		}
+		// Nobody knows yet what the provider has in its cache, nor what part of the output is reasoning.
+		dearest := money.Price{Input: max(price.Input, price.CacheWrite), Output: max(price.Output, price.Reasoning), Request: price.Request}
+		tokens := money.Tokens{Input: est.Input}
+		if est.HasMax {
+			tokens.Output = est.Output
+		}
+		cost, _ := dearest.Cost(tokens)
+		est.Cost = max(est.Cost, int64(cost))
+		est.OutputPrice = max(est.OutputPrice, int64(dearest.Output))
+	}
+	return est
+}
+
+// maxOutput is the largest output that a request asks for, in tokens, and whether it asks for one.
+func (p *peek) maxOutput() (int64, bool) {
+	most := int64(-1)
+	for _, raw := range [...]string{p.maxTokens, p.maxCompletionTokens, p.maxOutputTokens} {
+		if n, ok := count(raw); ok {
+			most = max(most, n)
+		}
+	}
+	if most < 0 {
+		return 0, false
+	}
+	if n, ok := count(p.n); ok && n > 1 {
+		most *= min(n, maxChoices)
+	}
+	return most, true
+}
+
+// maxChoices and maxAsked bound what a request can make Weir reserve; providers refuse far less.
+const (
+	maxChoices = 128
+	maxAsked   = 1 << 30
+)
+
+// count reads a JSON number that counts something.
+func count(raw string) (int64, bool) {
+	if raw == "" {
+		return 0, false
+	}
+	if n, err := strconv.ParseInt(raw, 10, 64); err == nil && n >= 0 {
+		return min(n, maxAsked), true
+	}
+	var f float64 // 1e3, 100.0
+	if json.Unmarshal([]byte(raw), &f) != nil || f < 0 {
+		return 0, false
+	}
+	return int64(min(f, maxAsked)), true
+}
+
+// refusedBy is a refusal as an error for the caller.
+func refusedBy(r *limit.Refusal) *canon.Error {
+	e := &canon.Error{Kind: canon.ErrRateLimit, Code: codeLimited, RetryAfter: r.RetryAfter}
+	switch r.Kind {
+	case limit.BudgetSpent:
+		e.Code = codeBudget
+	case limit.TooLarge:
+		e.Code = codeTooLarge
+	case limit.StoreDown:
+		e.Kind, e.Code = canon.ErrOverloaded, codeStoreDown
+	case limit.Limited, limit.QueueFull, limit.Canceled:
+	}
+	text := r.Error()
+	e.Message = strings.ToUpper(text[:1]) + text[1:]
+	if r.RetryAfter > 0 {
+		e.Message += "; try again in " + seconds(r.RetryAfter) + " s"
+	}
+	e.Message += "."
+	return e
+}
+
+// tightest is the budget of which the largest part is spent; nil for none.
+func tightest(list []limit.Warning) (out *limit.Warning) {
+	for i := range list {
+		w := &list[i]
+		if out == nil || float64(w.Used)*float64(out.Limit) > float64(out.Used)*float64(w.Limit) {
+			out = w
+		}
+	}
+	return out
+}
+
+// budgetWarning is the value of the header that warns of a budget.
+func budgetWarning(w *limit.Warning) string {
+	return w.Rule.Name + "; spent=" + strconv.Itoa(int(100*float64(w.Used)/float64(w.Limit))) + "%"
+}
+
+// limitFacts are the headers of limits, on their way to Envoy.
+func limitFacts(h limit.Headers) facts {
+	var out facts
+	if r := h.Requests; r.Rule != nil {
+		out = append(out, fact{wire.KeyLimitRequests, decimal(r.Limit)}, fact{wire.KeyRemainingRequests, decimal(max(r.Remaining, 0))}, fact{wire.KeyResetRequests, seconds(r.Reset)})
+	}
+	if r := h.Tokens; r.Rule != nil {
+		out = append(out, fact{wire.KeyLimitTokens, decimal(r.Limit)}, fact{wire.KeyRemainingTokens, decimal(max(r.Remaining, 0))}, fact{wire.KeyResetTokens, seconds(r.Reset)})
+	}
+	return out
+}
+
+func decimal(n int64) string { return strconv.FormatInt(n, 10) }
+
+var _ usage.Outcome = breaker.Pass{}

@@ -1,0 +1,109 @@
+package limit
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// TestAFloodOfNames: memory stays bounded, and neither running requests nor spent limits are forgotten for it.
+func TestAFloodOfNames(t *testing.T) {
+	const most = 20 * shards
+	c := newClock()
+	e := New(Options{Now: c.now, MaxCounters: most})
+	defer e.Close(context.Background())
+	day := func(r *Rule) { r.Per, r.Window = PerTenant, 24*time.Hour }
+	r, running := rule("rpd", Requests, 3, day), rule("atonce", Concurrent, 1, day)
+	spent, open := Subject{Tenant: "spent"}, Subject{Tenant: "open"}
+	for range 3 {
+		admitted(t, e, spent, Estimate{}, r)
+	}
+	g := admitted(t, e, open, Estimate{}, running)
+	reservedIn(e)
+	for i := range 20 * most {
+		s := Subject{Tenant: fmt.Sprintf("bomb-%d", i)}
+		admitted(t, e, s, Estimate{}, r).Settle(Amounts{})
+		c.pass(time.Millisecond)
+	}
+	if n := ruleState(t, e, "rpd").Counters; n > most {
+		t.Errorf("%d counters, bounded to %d", n, most)
+	}
+	refused(t, e, open, Estimate{}, running)
+	g.Settle(Amounts{})
+	admitted(t, e, open, Estimate{}, running)
+	if rs := ruleState(t, e, "rpd"); rs.Admitted != 20*most+3 {
+		t.Errorf("%d admissions are counted: those of forgotten counters are lost", rs.Admitted)
+	}
+}
+
+// TestNearTheLimitIsKept: of those that must go, the ones that have used least go.
+func TestNearTheLimitIsKept(t *testing.T) {
+	const most = 20 * shards
+	e := New(Options{Now: newClock().now, MaxCounters: most})
+	defer e.Close(context.Background())
+	r := budget("b", 100, func(r *Rule) { r.Per = PerTenant })
+	for i := range 50 {
+		admitted(t, e, Subject{Tenant: fmt.Sprintf("rich-%d", i)}, Estimate{Cost: 100, HasMax: true}, r).Settle(Amounts{Cost: 100})
+	}
+	for i := range 10 * most {
+		admitted(t, e, Subject{Tenant: fmt.Sprintf("bomb-%d", i)}, Estimate{Cost: 1, HasMax: true}, r).Settle(Amounts{Cost: 1})
+	}
+	for i := range 50 {
+		refused(t, e, Subject{Tenant: fmt.Sprintf("rich-%d", i)}, Estimate{Cost: 1, HasMax: true}, r)
+	}
+}
+
+// TestSweep: counters that are back at zero are forgotten while nobody comes, and so are rules.
+func TestSweep(t *testing.T) {
+	e, c := local(t)
+	r := rule("rpm", Requests, 5, func(r *Rule) { r.Per = PerTenant })
+	held := rule("held", TotalTokens, 100)
+	for i := range 1000 {
+		admitted(t, e, Subject{Tenant: fmt.Sprint(i)}, Estimate{}, r).Settle(Amounts{})
+	}
+	g := admitted(t, e, Subject{}, tokens(5, 5), held)
+	sweepAll := func() {
+		for i := range shards {
+			e.reg.sweep(i, e.moment())
+		}
+	}
+	sweepAll()
+	if n := ruleState(t, e, "rpm").Counters; n != 1000 {
+		t.Errorf("%d of 1000 counters left while they count", n)
+	}
+	c.pass(2 * time.Minute)
+	sweepAll()
+	if n := ruleState(t, e, "rpm").Counters; n != 0 {
+		t.Errorf("%d counters left", n)
+	}
+	if n := ruleState(t, e, "held").Counters; n != 1 {
+		t.Error("a counter was forgotten that a request depends on")
+	}
+	g.Settle(Amounts{Input: 5})
+	c.pass(2 * time.Minute)
+	for range 3 { // the counter; then its rule is found unused twice
+		sweepAll()
+	}
+	if s := e.States(10); len(s) != 0 {
+		t.Errorf("rules that nobody uses are still told of: %+v", s)
+	}
+	admitted(t, e, Subject{}, tokens(5, 5), held)
+}
+
+// TestForgottenWhileFound: a request that found a counter just before it was forgotten takes the new one.
+func TestForgottenWhileFound(t *testing.T) {
+	e, _ := local(t)
+	r := rule("rpm", Requests, 1)
+	g := &Grant{e: e}
+	g.holds = g.few[:0]
+	q := request{g: g, m: e.moment()}
+	g.insert(hold{rule: r, amount: 1, c: e.reg.counter(r, "", q.m)})
+	for i := range shards {
+		e.reg.sweep(i, q.m)
+	}
+	if o := e.try(context.Background(), &q); o.refusal != nil {
+		t.Fatal(o.refusal)
+	}
+	refused(t, e, Subject{}, Estimate{}, r)
+}

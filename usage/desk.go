@@ -1,0 +1,212 @@
+package usage
+
+import (
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-dev/weir/usage/ledger"
+)
+
+// Ledger keeps what Desk enters: *ledger.Ledger. Neither call may wait for anything but memory.
+type Ledger interface {
+	// Begin notes a request that goes on. If the process dies before its Commit, it is entered as interrupted.
+	Begin(ledger.Intent) bool
+	// Commit enters a request that has begun and ended.
+	Commit(ledger.Entry) bool
+}
+
+// DeskOptions are what a Desk needs. All fields are required.
+type DeskOptions struct {
+	Ledger    Ledger
+	Estimator *Estimator
+	Registry  prometheus.Registerer // takes the metrics
+	Now       func() time.Time
+}
+
+// Desk settles requests: it turns the end of each one into tokens, money and an entry, and gives back what was
+// reserved. A request is settled once, by whoever is first: its record (Close), the death of the Envoy that had it (Lost),
+// or time (Sweep).
+type Desk struct {
+	opts    DeskOptions
+	metrics *deskMetrics
+	seed    maphash.Seed
+	shards  [deskShards]deskShard
+}
+
+const deskShards = 64 // a power of two; so that requests share no lock
+
+type deskShard struct {
+	mu sync.Mutex
+	m  map[string]*Open
+	n  atomic.Int64 // of m
+	_  [40]byte     // keep neighbours off one cache line
+}
+
+const (
+	// confirmWithin is how long a decision may be on its way to Envoy. Nothing confirms it when the caller went away
+	// while Envoy waited for it, and then Envoy's record does not name what was kept either.
+	confirmWithin = 15 * time.Second
+	// recordMargin is how long after the end of a request its record may come.
+	recordMargin = 30 * time.Second
+)
+
+// NewDesk makes a Desk, and registers its metrics.
+func NewDesk(o DeskOptions) *Desk {
+	d := &Desk{opts: o, seed: maphash.MakeSeed()}
+	for i := range d.shards {
+		d.shards[i].m = map[string]*Open{}
+	}
+	d.metrics = newDeskMetrics(o.Registry, d.InFlight)
+	return d
+}
+
+// InFlight is the number of requests that are not settled.
+func (d *Desk) InFlight() int {
+	n := int64(0)
+	for i := range d.shards {
+		n += d.shards[i].n.Load()
+	}
+	return int(n)
+}
+
+// Begin takes a request that was let in, before Envoy is told so. The Desk owns its Grant and Outcomes from now on.
+func (d *Desk) Begin(o *Open) {
+	o.desk, o.begun = d, d.opts.Now()
+	s := d.shard(o.ID)
+	s.mu.Lock()
+	s.m[o.ID] = o
+	s.n.Store(int64(len(s.m)))
+	s.mu.Unlock()
+}
+
+// Close settles the request that a record is of. It is a Sink. Records of requests that were never let in name no
+// exchange; those that come twice, or are of a process that died, change nothing.
+func (d *Desk) Close(r *Record) {
+	if r.Exchange == "" {
+		return
+	}
+	o := d.take(r.Exchange)
+	if o != nil {
+		o.Confirm() // the record may be faster than what tells that Envoy has the decision
+	}
+	if o == nil || !o.end() {
+		d.metrics.unmatched.Inc()
+		return
+	}
+	v := o.judge(r, d.opts.Estimator)
+	d.settle(o, &v)
+	if v.exemplary {
+		e := &v.entry
+		k := Kind{Backend: e.Backend, Model: e.UpstreamModel, Dialect: o.Dialect, Operation: o.Operation, Stream: o.Stream}
+		d.opts.Estimator.Learn(k, int64(r.BytesIn), int64(r.BytesOut), e.Tokens)
+		// Before a backend is chosen, the caller's name is all there is.
+		k.Backend, k.Model = "", o.Model
+		d.opts.Estimator.LearnInput(k, int64(r.BytesIn), e.Tokens)
+	}
+}
+
+// Lost settles every request that began by now: the Envoy that had them is gone. Call it once no more records of that
+// Envoy can come. It returns how many requests it has entered as interrupted.
+//
+// What was sent to a backend is charged its estimated input, because the backend has most likely read it, and the output
+// that is known to have been delivered: for translated streams only, as nobody else has seen the others.
+func (d *Desk) Lost(now time.Time) int {
+	return d.give(now, func(o *Open) bool { return !o.begun.After(now) })
+}
+
+// Sweep settles requests whose record will not come any more: as Lost does those that must have ended long ago, and
+// without an entry those that Envoy never went on with. Call it every few seconds. It returns how many
+// requests it has entered as interrupted.
+func (d *Desk) Sweep(now time.Time) int {
+	return d.give(now, func(o *Open) bool { return now.After(o.Expires.Add(recordMargin)) })
+}
+
+// give settles the requests that are over, and those that were not confirmed in time.
+func (d *Desk) give(now time.Time, over func(*Open) bool) (interrupted int) {
+	for i := range d.shards {
+		var ended, abandoned []*Open
+		s := &d.shards[i]
+		s.mu.Lock()
+		for id, o := range s.m {
+			isOver := over(o)
+			switch {
+			case (isOver || now.Sub(o.begun) > confirmWithin) && o.abandon():
+				abandoned = append(abandoned, o)
+			case isOver && o.end():
+				ended = append(ended, o)
+			default:
+				continue
+			}
+			delete(s.m, id)
+		}
+		s.n.Store(int64(len(s.m)))
+		s.mu.Unlock()
+		for _, o := range abandoned {
+			o.release(d)
+		}
+		for _, o := range ended {
+			v := o.interrupted()
+			d.settle(o, &v)
+		}
+		interrupted += len(ended)
+	}
+	return interrupted
+}
+
+// settle tells everybody how a request ended. Only who has ended or abandoned an Open may call it.
+func (d *Desk) settle(o *Open, v *verdict) {
+	if !v.begun {
+		d.opts.Ledger.Begin(intent(&v.entry))
+	}
+	d.opts.Ledger.Commit(v.entry)
+	if o.Grant != nil {
+		if v.asked {
+			o.Grant.Settle(v.entry.Tokens.InputTotal(), v.entry.Tokens.OutputTotal(), v.entry.Cost)
+		} else {
+			o.Grant.Cancel()
+		}
+	}
+	if len(o.Outcomes) > 0 {
+		now := d.opts.Now()
+		for _, out := range o.Outcomes {
+			if v.end == endNeutral {
+				out.Drop()
+			} else {
+				out.Done(v.end == endGood, now)
+			}
+		}
+	}
+	d.metrics.settled(&v.entry)
+}
+
+// take removes a request.
+func (d *Desk) take(id string) *Open {
+	s := d.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.m[id]
+	if o != nil {
+		delete(s.m, id)
+		s.n.Store(int64(len(s.m)))
+	}
+	return o
+}
+
+// remove removes a request that has been given up.
+func (d *Desk) remove(o *Open) {
+	s := d.shard(o.ID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m[o.ID] == o {
+		delete(s.m, o.ID)
+		s.n.Store(int64(len(s.m)))
+	}
+}
+
+func (d *Desk) shard(id string) *deskShard {
+	return &d.shards[maphash.String(d.seed, id)%deskShards]
+}

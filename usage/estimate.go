@@ -1,0 +1,264 @@
+package usage
+
+import (
+	"hash/maphash"
+	"math"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+
+	"github.com/weir-dev/weir/adapters/canon"
+)
+
+// Kind is what requests have in common whose tokens take about the same number of bytes.
+type Kind struct {
+	// Backend and Model: the backend's ID and its own name of the model. Before a backend is chosen, Backend
+	// is "" and Model the caller's name.
+	Backend, Model string
+	// Dialect is the caller's: bytes are counted on the caller's side.
+	Dialect   string
+	Operation string
+	Stream    bool
+}
+
+// Estimator says how many tokens bytes are, where nobody has counted them: before a request is served, and when no
+// report of the provider came. It learns from the requests whose report came. It is safe for concurrent use.
+type Estimator struct {
+	seed   maphash.Seed
+	clock  atomic.Uint32 // counts what was learned; orders models by when they were last used
+	shards [estimatorShards]estimatorShard
+}
+
+const (
+	estimatorShards = 16 // a power of two
+	// maxKinds bounds the memory, at about 300 bytes each: callers make up names of models, and some backends serve any.
+	maxKinds = 4096
+)
+
+type estimatorShard struct {
+	mu sync.RWMutex
+	m  map[kindKey]*kindRatios
+	_  [32]byte // keep neighbours off one cache line
+}
+
+// kindKey is a Kind; whether it is a stream is an index of ratios.
+type kindKey struct{ backend, model, dialect, operation string }
+
+// kindRatios are bytes per token.
+type kindRatios struct {
+	used atomic.Uint32
+	// in is by size of the body: a short one is mostly JSON around few words, a huge one is mostly pictures.
+	in  [bodyClasses]ratio
+	out [2]ratio // whole answers, streams
+}
+
+// NewEstimator makes an Estimator that has learned nothing.
+func NewEstimator() *Estimator {
+	e := &Estimator{seed: maphash.MakeSeed()}
+	for i := range e.shards {
+		e.shards[i].m = map[kindKey]*kindRatios{}
+	}
+	return e
+}
+
+// bodyClasses are bodies below 512 bytes, 2 KiB, 8 KiB, 32 KiB, 256 KiB, and larger ones.
+const bodyClasses = 6
+
+func bodyClass(bytes int64) int {
+	switch n := bits.Len64(uint64(max(0, bytes))); {
+	case n <= 9:
+		return 0
+	case n <= 15:
+		return (n - 8) / 2
+	case n <= 18:
+		return 4
+	}
+	return 5
+}
+
+// bytesPerInput token, before anything is learned: of English text, with the JSON around it.
+const bytesPerInput = 4
+
+// shape is how an answer grows: what stands around it, and what each token adds before anything is learned.
+type shape struct {
+	around   int64
+	perToken float64
+}
+
+// shapeOf an answer, measured with the simulators, which write as the providers do (TestShapes). A stream has an event for
+// each token; what stands around it is what comes before the first one, because a stream that breaks off has no more.
+func shapeOf(k Kind) shape {
+	responses := k.Operation == string(canon.OpResponses)
+	switch {
+	case k.Stream && responses:
+		return shape{2600, 250}
+	case k.Stream && k.Dialect == "anthropic":
+		return shape{550, 120}
+	case k.Stream && k.Dialect == "dashscope":
+		return shape{0, 304}
+	case k.Stream:
+		return shape{300, 277}
+	case responses:
+		return shape{1010, 4.8}
+	case k.Dialect == "anthropic":
+		return shape{380, 4.8}
+	case k.Dialect == "dashscope":
+		return shape{245, 4.8}
+	}
+	return shape{560, 4.8}
+}
+
+// Input estimates the tokens of a request body of so many bytes.
+func (e *Estimator) Input(k Kind, bytes int64) int64 {
+	class := bodyClass(bytes)
+	return e.estimate(k, bytes, bytesPerInput, func(r *kindRatios) *ratio { return &r.in[class] })
+}
+
+// Output estimates the tokens of an answer, or of a part of it, of so many bytes.
+func (e *Estimator) Output(k Kind, bytes int64) int64 {
+	shape, stream := shapeOf(k), index(k.Stream)
+	return e.estimate(k, bytes-shape.around, shape.perToken, func(r *kindRatios) *ratio { return &r.out[stream] })
+}
+
+func index(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// estimate goes from the general to the particular: what is known of a dialect stands in for what is not known of a model.
+func (e *Estimator) estimate(k Kind, bytes int64, perToken float64, of func(*kindRatios) *ratio) int64 {
+	if bytes <= 0 {
+		return 0
+	}
+	for _, key := range [...]kindKey{k.general(), k.key()} {
+		if r := e.get(key); r != nil {
+			perToken = of(r).of(perToken)
+		}
+	}
+	return within(int64(math.Ceil(float64(bytes)/perToken)), maxTokens)
+}
+
+func (k Kind) key() kindKey { return kindKey{k.Backend, k.Model, k.Dialect, k.Operation} }
+
+// general is of all models that are asked in one way.
+func (k Kind) general() kindKey { return kindKey{dialect: k.Dialect, operation: k.Operation} }
+
+// Learn takes in a finished request: the bytes of its body, those of its whole answer, and what the provider reported.
+func (e *Estimator) Learn(k Kind, in, out int64, t Tokens) {
+	out -= shapeOf(k).around
+	for _, key := range [...]kindKey{k.general(), k.key()} {
+		r := e.getOrMake(key)
+		r.in[bodyClass(in)].add(in, t.InputTotal())
+		r.out[index(k.Stream)].add(out, t.OutputTotal())
+	}
+}
+
+// LearnInput takes in the input alone, for a Kind whose backend is not chosen.
+func (e *Estimator) LearnInput(k Kind, in int64, t Tokens) {
+	e.getOrMake(k.key()).in[bodyClass(in)].add(in, t.InputTotal())
+}
+
+func (e *Estimator) shard(k kindKey) *estimatorShard {
+	return &e.shards[(maphash.String(e.seed, k.model)^maphash.String(e.seed, k.backend))%estimatorShards]
+}
+
+func (e *Estimator) get(k kindKey) *kindRatios {
+	s := e.shard(k)
+	s.mu.RLock()
+	r := s.m[k]
+	s.mu.RUnlock()
+	if r != nil {
+		e.touch(r)
+	}
+	return r
+}
+
+// touch notes the use, but writes seldom: many cores read the same line.
+func (e *Estimator) touch(r *kindRatios) {
+	if now := e.clock.Load(); now-r.used.Load() > maxKinds/4 {
+		r.used.Store(now)
+	}
+}
+
+func (e *Estimator) getOrMake(k kindKey) *kindRatios {
+	if r := e.get(k); r != nil {
+		return r
+	}
+	s := e.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.m[k]; r != nil {
+		return r
+	}
+	now := e.clock.Add(1)
+	if len(s.m) >= maxKinds/estimatorShards {
+		s.evict(now)
+	}
+	r := &kindRatios{}
+	r.used.Store(now)
+	s.m[k] = r
+	return r
+}
+
+// evict forgets the one of a few that has not been used for longest. A map is walked in random order.
+func (s *estimatorShard) evict(now uint32) {
+	const few = 8
+	var oldest kindKey
+	var age uint32
+	seen := 0
+	for k, r := range s.m {
+		if a := now - r.used.Load(); seen == 0 || a > age {
+			oldest, age = k, a
+		}
+		if seen++; seen == few {
+			break
+		}
+	}
+	delete(s.m, oldest)
+}
+
+// ratio is a moving average of bytes per token: two sums in which what was seen fades, as two float32 in one word. The
+// zero value has seen nothing.
+type ratio struct{ sums atomic.Uint64 }
+
+const (
+	// fade is how much of the sums stays when something is added: after some 40 requests, a quarter.
+	fade = 1 - 1./32
+	// mostOfOne bounds the weight of one request, in tokens.
+	mostOfOne = 4096
+	// priorTokens is the weight of what holds for others.
+	priorTokens = 64
+	// Ratios outside of these bounds are no average of text: they come of pictures by reference, and of wrong reports.
+	leastPerToken, mostPerToken = 0.25, 1 << 14
+)
+
+func (r *ratio) add(bytes, tokens int64) {
+	if bytes <= 0 || tokens <= 0 {
+		return
+	}
+	perToken := min(max(float64(bytes)/float64(tokens), leastPerToken), mostPerToken)
+	weight := float64(min(tokens, mostOfOne))
+	for {
+		old := r.sums.Load()
+		b, t := unpack(old)
+		if r.sums.CompareAndSwap(old, pack(b*fade+perToken*weight, t*fade+weight)) {
+			return
+		}
+	}
+}
+
+// of is the average, with what holds otherwise counted in.
+func (r *ratio) of(otherwise float64) float64 {
+	b, t := unpack(r.sums.Load())
+	return (b + otherwise*priorTokens) / (t + priorTokens)
+}
+
+func pack(b, t float64) uint64 {
+	return uint64(math.Float32bits(float32(b)))<<32 | uint64(math.Float32bits(float32(t)))
+}
+
+func unpack(w uint64) (b, t float64) {
+	return float64(math.Float32frombits(uint32(w >> 32))), float64(math.Float32frombits(uint32(w)))
+}

@@ -1,0 +1,226 @@
+package usage
+
+import (
+	"sync"
+	"time"
+
+	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/usage/money"
+)
+
+// Grant is what a request took of its limits and budgets. Exactly one of the two is called, once.
+type Grant interface {
+	// Settle replaces what was reserved by what was used. A request that failed settles zeros: it was a request.
+	Settle(inputTokens, outputTokens, costNano int64)
+	// Cancel gives everything back, because no backend was asked.
+	Cancel()
+}
+
+// Outcome is told how a request ended, for a circuit breaker. Exactly one of the two is called, once.
+type Outcome interface {
+	// Done: ok is false for 5xx, time-outs and answers that broke off.
+	Done(ok bool, now time.Time)
+	// Drop: the end says nothing about backends. The caller went away or was wrong, or Weir answered itself.
+	Drop()
+}
+
+// Candidate is a backend that may serve a request, and what that would cost.
+type Candidate struct {
+	Backend       string // ID
+	UpstreamModel string // what the backend calls the model
+	Prices        *money.Table
+	Translated    bool // the backend speaks another dialect than the caller
+}
+
+// Open is a request that was let in and has not been settled. The exported fields are what is known when it is
+// let in; they must not change once Desk.Begin has it. The methods are for after that; they are safe for concurrent
+// use and do nothing once it is settled.
+type Open struct {
+	ID         string // of the exchange; unique over all processes and times
+	RequestID  string
+	Time       time.Time // when the request began; its prices are those of this time
+	Tenant     string
+	Namespace  string
+	Consumer   string
+	Credential string // which one; never its value
+	Route      string
+	Model      string // the caller's name for it
+	Operation  string
+	Dialect    string // the caller's
+	Stream     bool
+	Currency   string // of the prices
+	// Candidates in no order that matters. A request that goes on without an Attempt has one of them.
+	Candidates []Candidate
+	// EstimatedInput are the tokens of the request, by Estimator.Input.
+	EstimatedInput int64
+	Grant          Grant     // nil where nothing limits the request
+	Outcomes       []Outcome // of circuit breakers
+	// Expires is when Envoy ends the request at the latest.
+	Expires time.Time
+
+	desk  *Desk
+	begun time.Time
+
+	mu        sync.Mutex
+	closed    bool
+	confirmed bool
+	attempts  int
+	// asked holds, for each candidate, the number of the last attempt that asked it; 0 where none did.
+	asked     [maxCandidates]uint8
+	reported  bool // report holds something
+	complete  bool // report is final
+	cut       bool
+	failed    bool
+	report    canon.Usage
+	textBytes int64 // that was delivered
+}
+
+// maxCandidates that attempts are told apart for: as many as a rule may have.
+const maxCandidates = 16
+
+// Confirm notes that Envoy has the decision and goes on with the request. It says whether that is noted: false when the
+// request has been given up or settled.
+func (o *Open) Confirm() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.confirm()
+}
+
+// confirm enters the intent. It holds the lock meanwhile, so that the intent is noted before the entry.
+func (o *Open) confirm() bool {
+	if o.closed {
+		return false
+	}
+	if !o.confirmed {
+		o.confirmed = true
+		v := o.loss()
+		o.desk.opts.Ledger.Begin(intent(&v.entry))
+	}
+	return true
+}
+
+// Attempt notes that an attempt was prepared for a backend, and confirms the request. It says whether that is noted.
+func (o *Open) Attempt(backend, upstreamModel string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return false
+	}
+	o.attempts++
+	for i := range o.Candidates {
+		if c := &o.Candidates[i]; i < maxCandidates && c.Backend == backend && c.UpstreamModel == upstreamModel {
+			o.asked[i] = uint8(min(o.attempts, 255))
+			break
+		}
+	}
+	return o.confirm()
+}
+
+// Report takes what a translated answer reported. A stream may report several times; complete marks the final report,
+// after which none counts.
+func (o *Open) Report(u canon.Usage, complete bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.complete {
+		return
+	}
+	o.report, o.reported, o.complete = u, true, complete
+}
+
+// Delivered notes that so many bytes of what the model wrote went to the caller of a translated stream: text, reasoning
+// and arguments of tools. They are counted by their length if the stream ends without a report.
+func (o *Open) Delivered(textBytes int) {
+	o.mu.Lock()
+	o.textBytes += int64(max(0, textBytes))
+	o.mu.Unlock()
+}
+
+// Cut notes that Weir ended the answer because a budget was spent.
+func (o *Open) Cut() {
+	o.mu.Lock()
+	o.cut = true
+	o.mu.Unlock()
+}
+
+// Fail notes that the backend's answer broke off or turned into an error under a status that promised otherwise.
+func (o *Open) Fail() {
+	o.mu.Lock()
+	o.failed = true
+	o.mu.Unlock()
+}
+
+// Abandon gives up a request whose decision did not reach Envoy: nothing is counted and nothing is entered. It
+// says whether it did; a request that was confirmed goes on.
+func (o *Open) Abandon() bool {
+	if !o.abandon() {
+		return false
+	}
+	o.desk.remove(o)
+	o.release(o.desk)
+	return true
+}
+
+// abandon closes it unless it was confirmed.
+func (o *Open) abandon() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed || o.confirmed {
+		return false
+	}
+	o.closed = true
+	return true
+}
+
+// end closes it, and says whether it was open: then the caller settles it.
+func (o *Open) end() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return false
+	}
+	o.closed = true
+	return true
+}
+
+// release ends a request that never was one.
+func (o *Open) release(d *Desk) {
+	if o.Grant != nil {
+		o.Grant.Cancel()
+	}
+	for _, out := range o.Outcomes {
+		out.Drop()
+	}
+	d.metrics.abandoned.Inc()
+}
+
+// answering is the candidate that a backend is: the one of the last attempt at it. With no backend named, it is the one
+// of the last attempt at all, or the only one there is. It returns nil where that is unknown.
+func (o *Open) answering(backend string) *Candidate {
+	var found *Candidate
+	last := -1
+	for i := range o.Candidates {
+		c := &o.Candidates[i]
+		if backend != "" && c.Backend != backend {
+			continue
+		}
+		n := 0
+		if i < maxCandidates {
+			n = int(o.asked[i])
+		}
+		if n == 0 && backend == "" && len(o.Candidates) > 1 {
+			continue
+		}
+		if n > last {
+			found, last = c, n
+		}
+	}
+	return found
+}
+
+// free says whether backends take nothing for an operation: the counting of tokens generates none.
+func free(operation string) bool { return operation == string(canon.OpCountTokens) }
+
+// writes says whether an operation has output tokens.
+func writes(operation string) bool {
+	return operation != string(canon.OpEmbeddings) && !free(operation)
+}

@@ -1,0 +1,354 @@
+package compile
+
+import (
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/extproc/breaker"
+	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/limit"
+	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/xds/source"
+)
+
+// policies compiles LimitPolicies and Budgets. It runs when gateways, routes and consumers are known.
+func (c *compiler) policies() {
+	p := &c.out.Table.Policies
+	p.Gateways, p.Tenants = map[string][]*table.Policy{}, map[string][]*table.Policy{}
+	p.Consumers, p.Credentials = map[string][]*table.Policy{}, map[string][]*table.Policy{}
+	for _, o := range c.objs.LimitPolicies {
+		c.limitPolicy(o)
+	}
+	for _, o := range c.objs.Budgets {
+		c.budget(o)
+	}
+}
+
+func (c *compiler) limitPolicy(o *v1alpha1.LimitPolicy) {
+	ref := source.ObjectRef{Kind: "LimitPolicy", Namespace: o.Namespace, Name: o.Name}
+	spec := &o.Spec
+	models, ok := c.policyModels(ref, spec.Models)
+	sharing := c.sharing(ref, spec.Sharing)
+	var limits []limit.Rule
+	for i := range spec.Limits {
+		r, sound := c.limit(ref, fmt.Sprintf("spec.limits[%d]", i), &spec.Limits[i])
+		if !sound {
+			ok = false
+			continue
+		}
+		r.Name = o.Namespace + "/" + o.Name + "/" + string(spec.Limits[i].Name)
+		r.Shadow = spec.Mode == v1alpha1.ModeShadow
+		r.Per, r.Sharing, r.OnFailure = scope(spec.Per), sharing, onFailure(spec.Sharing.OnFailure)
+		c.out.MaxWait = max(c.out.MaxWait, r.MaxWait)
+		limits = append(limits, r)
+	}
+	if !ok {
+		return
+	}
+	c.attach(ref, spec.TargetRefs, spec.Per, func(suffix string) *table.Policy {
+		p := &table.Policy{Models: models}
+		for i := range limits {
+			r := limits[i]
+			r.ID = "LimitPolicy/" + r.Name + suffix
+			p.Limits = append(p.Limits, &r)
+		}
+		if b := spec.CircuitBreaker; b != nil {
+			p.Breaker = &breaker.Rule{
+				ID: "LimitPolicy/" + o.Namespace + "/" + o.Name + suffix, Name: o.Namespace + "/" + o.Name,
+				ErrorPercent: int(b.ErrorPercent), MinRequests: int(b.MinRequests), Window: duration(b.Window),
+				OpenFor: duration(b.OpenFor), HalfOpenRequests: int(b.HalfOpenRequests), WarmUp: duration(b.WarmUp),
+				Shadow: spec.Mode == v1alpha1.ModeShadow,
+			}
+			p.BreakerPer = scope(spec.Per)
+		}
+		return p
+	})
+}
+
+// limit compiles one limit, but for what its policy says.
+func (c *compiler) limit(ref source.ObjectRef, field string, l *v1alpha1.Limit) (r limit.Rule, ok bool) {
+	r = limit.Rule{
+		Unit: unit(l.Unit), Algorithm: limit.SlidingWindow, Window: duration(l.Window), MaxWait: duration(l.MaxWait),
+		AssumedOutput: l.AssumedOutputTokens,
+	}
+	if r.Limit, ok = c.amount(ref, field+".limit", l.Limit, l.Unit); !ok {
+		return r, false
+	}
+	if l.Algorithm == v1alpha1.TokenBucket {
+		r.Algorithm, r.Burst = limit.TokenBucket, r.Limit
+		if l.Burst != nil {
+			if r.Burst, ok = c.amount(ref, field+".burst", *l.Burst, l.Unit); !ok {
+				return r, false
+			}
+		}
+	}
+	if l.Unit == v1alpha1.UnitCost && !c.priced() {
+		c.warnf(ref, field+".unit", "no Backend has prices, so nothing costs anything and the limit is never reached")
+	}
+	return r, true
+}
+
+// amount reads a limit in its unit: a count, or nano-units of money.
+func (c *compiler) amount(ref source.ObjectRef, field string, q resource.Quantity, u v1alpha1.LimitUnit) (int64, bool) {
+	if q.Sign() <= 0 || q.Cmp(*resource.NewScaledQuantity(1, resource.Giga)) > 0 {
+		c.errorf(ref, field, "%s is not above 0 and at most 1G", q.String())
+		return 0, false
+	}
+	scale := resource.Scale(0)
+	if u == v1alpha1.UnitCost {
+		scale = resource.Nano
+	}
+	n := q.ScaledValue(scale) // rounds up
+	back := resource.NewScaledQuantity(n, scale)
+	if back.Cmp(q) != 0 {
+		if u == v1alpha1.UnitCost {
+			c.errorf(ref, field, "%s has more than 9 decimals", q.String())
+		} else {
+			c.errorf(ref, field, "%s is not a whole number, and %s are counted in whole ones", q.String(), u)
+		}
+		return 0, false
+	}
+	return n, true
+}
+
+func (c *compiler) budget(o *v1alpha1.Budget) {
+	ref := source.ObjectRef{Kind: "Budget", Namespace: o.Namespace, Name: o.Name}
+	spec := &o.Spec
+	models, ok := c.policyModels(ref, spec.Models)
+	location, err := time.LoadLocation(spec.TimeZone)
+	if err != nil {
+		c.errorf(ref, "spec.timeZone", "there is no time zone %q; use a name such as Europe/Berlin", spec.TimeZone)
+		ok = false
+	}
+	amount, sound := c.amount(ref, "spec.amount", spec.Amount, v1alpha1.UnitCost)
+	if !ok || !sound {
+		return
+	}
+	if !c.priced() {
+		c.warnf(ref, "", "no Backend has prices, so nothing costs anything and the budget is never spent")
+	}
+	rule := limit.Rule{
+		Name: o.Namespace + "/" + o.Name, Unit: limit.Cost, Algorithm: limit.Calendar, Limit: amount,
+		Period: period(spec.Period), Location: location,
+		WarnAt: amount/100*int64(spec.WarnAtPercent) + amount%100*int64(spec.WarnAtPercent)/100,
+		Per:    scope(spec.Per), WarnOnly: spec.Action == v1alpha1.BudgetWarn, CutStreams: spec.CutStreams,
+		AssumedOutput: spec.AssumedOutputTokens,
+		Sharing:       c.sharing(ref, spec.Sharing), OnFailure: onFailure(spec.Sharing.OnFailure),
+	}
+	c.attach(ref, spec.TargetRefs, spec.Per, func(suffix string) *table.Policy {
+		r := rule
+		r.ID = "Budget/" + r.Name + suffix
+		return &table.Policy{Models: models, Limits: []*limit.Rule{&r}}
+	})
+}
+
+// attach finds the targets of a policy. Where all that a target covers share a counter, each target has a policy of its
+// own, named by suffix; else all share one, so that a request that two targets cover is counted once.
+func (c *compiler) attach(ref source.ObjectRef, targets []v1alpha1.PolicyTarget, per v1alpha1.PolicyScope, make func(suffix string) *table.Policy) {
+	var shared *table.Policy
+	policy := func(t *v1alpha1.PolicyTarget) *table.Policy {
+		if per != v1alpha1.PerTarget {
+			if shared == nil {
+				shared = make("")
+			}
+			return shared
+		}
+		suffix := "@" + string(t.Kind) + "/" + t.Name
+		if t.SectionName != "" {
+			suffix += "/" + string(t.SectionName)
+		}
+		return make(suffix)
+	}
+	seen := map[v1alpha1.PolicyTarget]bool{}
+	for i := range targets {
+		t := &targets[i]
+		field := fmt.Sprintf("spec.targetRefs[%d]", i)
+		if seen[*t] {
+			c.errorf(ref, field, "the target %s %s is named twice", t.Kind, t.Name)
+			continue
+		}
+		seen[*t] = true
+		if t.Name == "*" && t.Kind != v1alpha1.TargetTenant {
+			c.errorf(ref, field+".name", "only a Tenant may be \"*\"; to cover everything name the LLMGateway")
+			continue
+		}
+		c.attachTo(ref, field, t, func() *table.Policy { return policy(t) })
+	}
+}
+
+func (c *compiler) attachTo(ref source.ObjectRef, field string, t *v1alpha1.PolicyTarget, policy func() *table.Policy) {
+	p := &c.out.Table.Policies
+	id := ref.Namespace + "/" + t.Name
+	named := source.ObjectRef{Kind: string(t.Kind), Namespace: ref.Namespace, Name: t.Name}
+	switch t.Kind {
+	case v1alpha1.TargetGateway:
+		if !c.known[named] {
+			c.errorf(ref, field+".name", "there is no LLMGateway %s", id)
+			return
+		}
+		p.Gateways[id] = append(p.Gateways[id], policy())
+	case v1alpha1.TargetRoute:
+		var rules []*table.Rule
+		for _, r := range c.rules[id] {
+			if t.SectionName == "" || r.section == string(t.SectionName) {
+				rules = append(rules, r.rule)
+			}
+		}
+		switch {
+		case !c.known[named]:
+			c.errorf(ref, field+".name", "there is no Route %s", id)
+			return
+		case len(rules) == 0 && t.SectionName != "":
+			c.errorf(ref, field+".sectionName", "the Route %s has no rule named %q", id, t.SectionName)
+			return
+		}
+		made := policy()
+		for _, r := range rules {
+			r.Policies = append(r.Policies, made)
+		}
+	case v1alpha1.TargetTenant:
+		// A tenant's own namespace may narrow itself; whoever runs the gateway may narrow anybody.
+		if t.Name != ref.Namespace && !c.hasGateway(ref.Namespace) {
+			c.errorf(ref, field+".name", "a policy in the namespace %s may only limit the tenant of that name; put it into the namespace of an LLMGateway", ref.Namespace)
+			return
+		}
+		if t.Name == "*" {
+			p.AllTenants = append(p.AllTenants, policy())
+			return
+		}
+		p.Tenants[t.Name] = append(p.Tenants[t.Name], policy())
+	case v1alpha1.TargetConsumer:
+		if !c.known[named] {
+			if len(c.objs.JWTIssuers) == 0 {
+				c.errorf(ref, field+".name", "there is no Consumer %s", id)
+				return
+			}
+			c.warnf(ref, field+".name", "there is no Consumer %s: the policy applies to callers whom a token of this namespace names so", id)
+		}
+		p.Consumers[id] = append(p.Consumers[id], policy())
+	case v1alpha1.TargetAPIKey:
+		if !c.known[named] {
+			if !c.storedKeys() {
+				c.errorf(ref, field+".name", "there is no APIKey %s", id)
+				return
+			}
+			c.warnf(ref, field+".name", "there is no APIKey object %s: the policy applies to a key of that name in the key store", id)
+		}
+		credential := ref.Namespace + "/key:" + t.Name // Identity.CredentialID
+		p.Credentials[credential] = append(p.Credentials[credential], policy())
+	}
+}
+
+func (c *compiler) hasGateway(namespace string) bool {
+	for _, g := range c.objs.Gateways {
+		if g.Namespace == namespace {
+			return true
+		}
+	}
+	return false
+}
+
+// storedKeys says whether some gateway takes keys from a store.
+func (c *compiler) storedKeys() bool {
+	for _, g := range c.objs.Gateways {
+		if g.Spec.Authentication.KeyStore == v1alpha1.KeysRedis {
+			return true
+		}
+	}
+	return false
+}
+
+// priced says whether anything has a price.
+func (c *compiler) priced() bool {
+	for _, b := range c.objs.Backends {
+		if len(b.Spec.Prices) > 0 {
+			return true
+		}
+		for i := range b.Spec.Models {
+			if len(b.Spec.Models[i].Prices) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (c *compiler) policyModels(ref source.ObjectRef, list []v1alpha1.ModelName) (*identity.Patterns, bool) {
+	if len(list) == 0 {
+		return nil, true
+	}
+	p, err := identity.NewPatterns(names(list))
+	if err != nil {
+		c.errorf(ref, "spec.models", "%v", err)
+		return nil, false
+	}
+	return p, true
+}
+
+// sharing is how a policy is shared, which needs something to share it in.
+func (c *compiler) sharing(ref source.ObjectRef, s v1alpha1.Sharing) limit.Mode {
+	if c.out.Shared == nil {
+		if s.Mode == v1alpha1.ShareExact {
+			c.warnf(ref, "spec.sharing.mode", "no LLMGateway has sharedState, so each replica counts for itself")
+		}
+		return limit.Local
+	}
+	switch s.Mode {
+	case v1alpha1.ShareExact:
+		return limit.Exact
+	case v1alpha1.ShareLocal:
+		return limit.Local
+	}
+	return limit.Lease
+}
+
+func onFailure(m v1alpha1.FailureMode) limit.Failure {
+	switch m {
+	case v1alpha1.FailAllow:
+		return limit.Allow
+	case v1alpha1.FailDeny:
+		return limit.Deny
+	}
+	return limit.LocalShare
+}
+
+func scope(s v1alpha1.PolicyScope) limit.Scope {
+	switch s {
+	case v1alpha1.PerTenant:
+		return limit.PerTenant
+	case v1alpha1.PerConsumer:
+		return limit.PerConsumer
+	case v1alpha1.PerCredential:
+		return limit.PerCredential
+	}
+	return limit.PerTarget
+}
+
+func unit(u v1alpha1.LimitUnit) limit.Unit {
+	switch u {
+	case v1alpha1.UnitInputTokens:
+		return limit.InputTokens
+	case v1alpha1.UnitOutputTokens:
+		return limit.OutputTokens
+	case v1alpha1.UnitTotalTokens:
+		return limit.TotalTokens
+	case v1alpha1.UnitConcurrent:
+		return limit.Concurrent
+	case v1alpha1.UnitCost:
+		return limit.Cost
+	}
+	return limit.Requests
+}
+
+func period(p v1alpha1.BudgetPeriod) limit.Period {
+	switch p {
+	case v1alpha1.PeriodDay:
+		return limit.Day
+	case v1alpha1.PeriodWeek:
+		return limit.Week
+	}
+	return limit.Month
+}
