@@ -2,6 +2,7 @@ package extproc
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -115,7 +116,7 @@ var kept = map[string]bool{":status": true, "date": true, "retry-after": true, "
 func foreign(headers []*corev3.HeaderValue) []string {
 	out := make([]string, 0, len(headers))
 	for _, kv := range headers {
-		if name := kv.GetKey(); !kept[name] {
+		if name := kv.GetKey(); !kept[name] && !slices.Contains(wire.AnswerHeaders, name) {
 			out = append(out, name)
 		}
 	}

@@ -156,8 +156,7 @@ func cutter(grant *limit.Grant, open *usage.Open, now time.Time) func(string, ca
 					return false
 				}
 				cost, _ := p.Cost(money.Tokens(usage.TokensOf(&used)))
-				_, left, ok := grant.Cut()
-				return ok && int64(cost) >= left
+				return grant.Spend(int64(cost))
 			}
 		}
 		return false
@@ -292,7 +291,7 @@ func refusedBy(r *limit.Refusal) *canon.Error {
 	e := &canon.Error{Kind: canon.ErrRateLimit, Code: codeLimited, RetryAfter: r.RetryAfter}
 	switch r.Kind {
 	case limit.BudgetSpent:
-		e.Code = codeBudget
+		e.Kind, e.Status, e.Code = canon.ErrBilling, 429, codeBudget // what OpenAI answers when an account has no credit
 	case limit.TooLarge:
 		e.Code = codeTooLarge
 	case limit.StoreDown:

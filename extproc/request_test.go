@@ -6,6 +6,9 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/weir-dev/weir/extproc/wire"
 )
 
 func TestReadRequest(t *testing.T) {
@@ -26,6 +29,35 @@ func TestReadRequest(t *testing.T) {
 	}
 	if r := readRequest(requestHeaders(headersOf(":path", "/p"), nil)); r.path != "/p" || r.query != "" || r.peek.read {
 		t.Errorf("got %+v", r)
+	}
+}
+
+// peekedAs is metadata as peek.lua leaves it.
+func peekedAs(fields map[string]*structpb.Value) *corev3.Metadata {
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{wire.PeekNamespace: {Fields: fields}}}
+}
+
+func TestReadPeek(t *testing.T) {
+	text, number := structpb.NewStringValue, structpb.NewNumberValue
+	m := requestHeaders(headersOf(":path", "/p"), peekedAs(map[string]*structpb.Value{
+		wire.PeekID: text("a-1"), wire.PeekMaxTokens: text("1"), wire.PeekMaxCompletionTokens: text("2"), wire.PeekMaxOutputTokens: text("3"),
+		wire.PeekN: text("4"), wire.PeekSize: number(5), wire.PeekMedia: number(6), wire.PeekMediaCount: number(7),
+	}))
+	want := peek{id: "a-1", maxTokens: "1", maxCompletionTokens: "2", maxOutputTokens: "3", n: "4", size: 5, media: 6, mediaCount: 7}
+	if got := readRequest(m).peek; got != want {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestReadSource(t *testing.T) {
+	for said, want := range map[string]string{
+		"192.0.2.1:80": "192.0.2.1", "[2001:db8::1]:80": "2001:db8::1", "[::ffff:192.0.2.1]:80": "192.0.2.1", "[fe80::1%eth0]:80": "fe80::1",
+		"": "invalid IP", "192.0.2.1": "invalid IP", "/tmp/socket": "invalid IP",
+	} {
+		m := requestHeaders(headersOf(":path", "/p"), peekedAs(map[string]*structpb.Value{wire.PeekSource: structpb.NewStringValue(said)}))
+		if got := readRequest(m).source.String(); got != want {
+			t.Errorf("%q: %s, want %s", said, got, want)
+		}
 	}
 }
 

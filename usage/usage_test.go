@@ -11,15 +11,19 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	aiv3 "github.com/envoyproxy/go-control-plane/envoy/data/ai/v3"
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/wire"
 )
 
@@ -41,7 +45,7 @@ func decided(t testing.TB, pairs ...string) *corev3.Metadata {
 
 // finished is the entry of a request that went well.
 func finished(t testing.TB) *accesslogv3.HTTPAccessLogEntry {
-	return &accesslogv3.HTTPAccessLogEntry{
+	e := &accesslogv3.HTTPAccessLogEntry{
 		CommonProperties: &accesslogv3.AccessLogCommon{
 			StartTime: timestamppb.New(t0), TimeToLastDownstreamTxByte: durationpb.New(3 * time.Second),
 			TimeToFirstDownstreamTxByte: durationpb.New(500 * time.Millisecond), Duration: durationpb.New(4 * time.Second),
@@ -49,10 +53,26 @@ func finished(t testing.TB) *accesslogv3.HTTPAccessLogEntry {
 			Metadata: decided(t, wire.KeyRoute, "default/all", wire.KeyDialect, "anthropic", wire.KeyModel, "gpt-4o", wire.KeyOperation, "chat",
 				wire.KeyConsumer, "demo", wire.KeyTenant, "acme", wire.KeyCredential, "key:demo", wire.KeyVersion, "v1",
 				wire.KeyExchange, "x-1", wire.KeyStream, "true"),
+			UpstreamRequestAttemptCount: 2,
 		},
 		Request:  &accesslogv3.HTTPRequestProperties{RequestId: "req-1", RequestBodyBytes: 11},
 		Response: &accesslogv3.HTTPResponseProperties{ResponseCode: wrapperspb.UInt32(200), ResponseCodeDetails: "via_upstream", ResponseBodyBytes: 22},
 	}
+	m := e.CommonProperties.Metadata
+	m.FilterMetadata[wire.PeekNamespace] = &structpb.Struct{Fields: map[string]*structpb.Value{wire.PeekID: structpb.NewStringValue("peek-1")}}
+	m.TypedFilterMetadata = map[string]*anypb.Any{wire.TokenUsageNamespace: packed(t, &aiv3.TokenUsage{
+		InputTokens: wrapperspb.UInt64(7), OutputTokens: wrapperspb.UInt64(5), ExtractionStatus: aiv3.TokenUsage_COMPLETE,
+	})}
+	return e
+}
+
+func packed(t testing.TB, m proto.Message) *anypb.Any {
+	t.Helper()
+	out, err := anypb.New(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 func TestRecord(t *testing.T) {
@@ -60,6 +80,7 @@ func TestRecord(t *testing.T) {
 		RequestID: "req-1", Start: t0, Duration: 3 * time.Second, FirstByte: 500 * time.Millisecond, Status: 200, Details: "via_upstream",
 		Stream: true, Dialect: "anthropic", Operation: "chat", Model: "gpt-4o", Route: "default/all", Backend: "default/openai",
 		Consumer: "demo", Tenant: "acme", Credential: "key:demo", Version: "v1", Exchange: "x-1", BytesIn: 11, BytesOut: 22,
+		PeekID: "peek-1", Attempts: 2, Reported: &canon.Usage{Input: 7, Output: 5}, ReportedComplete: true,
 	}
 	if got := record(finished(t)); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -104,6 +125,9 @@ func TestRecordsOfOtherEnds(t *testing.T) {
 		{"the caller reset the stream", func(e *accesslogv3.HTTPAccessLogEntry) {
 			e.Response.ResponseCodeDetails = "downstream_remote_disconnect"
 		}, func(r *Record) bool { return r.Aborted }},
+		{"the caller was gone before the decision", func(e *accesslogv3.HTTPAccessLogEntry) {
+			delete(e.CommonProperties.Metadata.FilterMetadata, wire.DecisionNamespace)
+		}, func(r *Record) bool { return r.Exchange == "" && r.PeekID == "peek-1" }},
 		{"other namespaces", func(e *accesslogv3.HTTPAccessLogEntry) {
 			e.CommonProperties.Metadata.FilterMetadata = map[string]*structpb.Struct{"other": e.CommonProperties.Metadata.FilterMetadata[wire.DecisionNamespace]}
 		}, func(r *Record) bool { return r.Route == "" && r.Exchange == "" }},

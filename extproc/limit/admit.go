@@ -70,34 +70,13 @@ func (e *Engine) try(ctx context.Context, q *request) outcome {
 
 // lock locks all counters of the request, in an order that all requests keep.
 func (e *Engine) lock(q *request) {
-	holds := q.g.holds
-	for i := 0; i < len(holds); i++ {
-		c := holds[i].c
-		c.mu.Lock()
-		if !c.dead {
-			continue
-		}
-		for j := 0; j <= i; j++ {
-			holds[j].c.mu.Unlock()
-		}
-		e.renew(q)
-		holds, i = q.g.holds, -1
-	}
-	for i := range holds {
-		if h := &holds[i]; h.waits {
+	for i := range q.g.holds {
+		h := &q.g.holds[i]
+		h.c.mu.Lock()
+		if h.waits {
 			h.waits = false
 			h.c.pool.demand -= h.amount
 		}
-	}
-}
-
-// renew finds the counters again after one was forgotten. Those that others wait with on this request's behalf cannot be.
-func (e *Engine) renew(q *request) {
-	old := append([]hold(nil), q.g.holds...)
-	q.g.holds = q.g.holds[:0]
-	for _, h := range old {
-		h.c = e.reg.counter(h.rule, h.c.subject, q.m)
-		q.g.insert(h)
 	}
 }
 
@@ -114,7 +93,6 @@ func (e *Engine) unlock(q *request) {
 // evaluate asks one counter whether the request fits. Nothing is taken.
 func (e *Engine) evaluate(h *hold, q *request) verdict {
 	c, r := h.c, h.rule
-	c.touched = q.m.t
 	mode := e.mode(r)
 	if mode != Local {
 		return e.evaluateShared(h, q, mode)
@@ -227,7 +205,6 @@ func (e *Engine) take(h *hold, m moment, src source) {
 	h.source = src
 	h.stamp = c.book.take(m, h.amount)
 	c.reserved += h.amount
-	c.holds++
 	c.counts.admitted++
 	switch src {
 	case pooled:
@@ -248,7 +225,8 @@ func (e *Engine) note(g *Grant, h *hold, m moment) {
 		return
 	}
 	s := e.state(h.c, r, m)
-	if used := s.Limit - s.Remaining; r.WarnAt > 0 && used >= r.WarnAt && !r.Shadow {
+	// What is only reserved warns of nothing: most of it comes back.
+	if used := s.Limit - s.Remaining - h.c.reserved; r.WarnAt > 0 && used >= r.WarnAt && !r.Shadow {
 		g.warnings = append(g.warnings, Warning{Rule: r, Used: used, Limit: s.Limit})
 	}
 	s.Remaining = max(s.Remaining, 0)

@@ -12,6 +12,10 @@ type counter struct {
 	subject string
 	serial  uint64 // the order in which a request locks its counters
 
+	// pins are requests that have found it and have not ended: they keep it from being forgotten. Added to under the
+	// shard's lock.
+	pins atomic.Int32
+
 	mu    sync.Mutex
 	book  book  // what this replica counts
 	pool  *pool // what it has of the store; nil until a rule is shared
@@ -38,9 +42,9 @@ func (c *counts) add(o counts) {
 	c.unasked += o.unasked
 }
 
-// busy says whether anything depends on the counter besides what it has counted. The caller holds its lock.
+// busy says whether anything depends on the counter besides what it has counted. The caller holds its lock and its shard's.
 func (c *counter) busy(flood bool) bool {
-	return c.holds > 0 || c.queue.n > 0 || c.pool != nil && c.pool.busy(flood)
+	return c.pins.Load() > 0 || c.pool != nil && c.pool.busy(flood)
 }
 
 // remote is the counter as the store knows it. The caller holds its lock.

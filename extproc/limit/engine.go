@@ -178,6 +178,7 @@ func (e *Engine) Admit(ctx context.Context, rules []*Rule, s Subject, est Estima
 	}
 	e.count(&q, &o, q.m.t-start.t)
 	if o.refusal != nil {
+		g.unpin()
 		o.refusal.Waited = time.Duration(q.m.t - start.t)
 		return nil, o.refusal
 	}
@@ -191,11 +192,18 @@ func (g *Grant) insert(h hold) {
 		i--
 	}
 	if i < len(g.holds) && g.holds[i].c == h.c {
+		h.c.pins.Add(-1)
 		return
 	}
 	g.holds = append(g.holds, hold{})
 	copy(g.holds[i+1:], g.holds[i:])
 	g.holds[i] = h
+}
+
+func (g *Grant) unpin() {
+	for i := range g.holds {
+		g.holds[i].c.pins.Add(-1)
+	}
 }
 
 // count tells what became of the request.
@@ -234,10 +242,9 @@ func (e *Engine) settle(h *hold, m moment, used int64) {
 		return
 	}
 	c := h.c
-	delta := used - h.amount
 	c.mu.Lock()
+	delta := used - h.amount // under the lock: Spend changes it
 	c.reserved -= h.amount
-	c.holds--
 	if delta != 0 {
 		c.book.change(m, h.stamp, delta)
 		if h.source != here {

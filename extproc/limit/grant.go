@@ -40,7 +40,7 @@ func (h *Headers) note(s State) {
 // Warning is a budget of which WarnAt is used.
 type Warning struct {
 	Rule        *Rule
-	Used, Limit int64 // Used counts what is reserved and may pass Limit
+	Used, Limit int64 // Used does not count what is only reserved, and may pass Limit
 }
 
 // Kind of a refusal.
@@ -149,7 +149,7 @@ func (g *Grant) Headers() Headers {
 	return g.headers
 }
 
-// Warnings are the budgets of which WarnAt was used when the request was admitted, itself included.
+// Warnings are the budgets of which WarnAt was used when the request was admitted.
 func (g *Grant) Warnings() []Warning {
 	if g == nil {
 		return nil
@@ -168,6 +168,7 @@ func (g *Grant) Settle(actual Amounts) {
 		h := &g.holds[i]
 		g.e.settle(h, m, h.rule.used(&actual))
 	}
+	g.unpin()
 }
 
 // Cancel gives everything back: it is for a request that no backend has seen.
@@ -179,6 +180,38 @@ func (g *Grant) Cancel() {
 	for i := range g.holds {
 		g.e.settle(&g.holds[i], m, 0)
 	}
+	g.unpin()
+}
+
+// Spend notes what a running request has cost so far, in nano-units, and says whether one of its CutStreams budgets is
+// spent. What is beyond the reservation counts at once, so that streams that run at the same time see each other's.
+func (g *Grant) Spend(nano int64) (spent bool) {
+	if g == nil || g.done.Load() {
+		return false
+	}
+	m, nano := g.e.moment(), clamp(nano)
+	for i := range g.holds {
+		h := &g.holds[i]
+		if !h.rule.CutStreams || h.rule.WarnOnly || h.source == nowhere {
+			continue
+		}
+		h.c.mu.Lock()
+		if g.done.Load() { // it is settled meanwhile, or waits for this lock to be
+			h.c.mu.Unlock()
+			return false
+		}
+		if delta := nano - h.amount; delta >= 0 {
+			h.amount = nano
+			h.c.reserved += delta
+			h.c.book.change(m, h.stamp, delta)
+			if h.source != here && delta > 0 {
+				g.e.settleShared(h, m, delta)
+			}
+			spent = spent || g.e.state(h.c, h.rule, m).Remaining <= 0
+		}
+		h.c.mu.Unlock()
+	}
+	return spent
 }
 
 // Cut is the CutStreams budget that has least left, and what this request may cost in all, in nano-units, before that
@@ -194,9 +227,9 @@ func (g *Grant) Cut() (r *Rule, nano int64, ok bool) {
 			continue
 		}
 		h.c.mu.Lock()
-		s := g.e.state(h.c, h.rule, m)
+		left := max(g.e.state(h.c, h.rule, m).Remaining+h.amount, 0)
 		h.c.mu.Unlock()
-		if left := max(s.Remaining+h.amount, 0); !ok || left < nano {
+		if !ok || left < nano {
 			r, nano, ok = h.rule, left, true
 		}
 	}

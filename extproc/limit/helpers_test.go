@@ -106,7 +106,7 @@ func ruleState(t testing.TB, e *Engine, id string) RuleState {
 func reservedIn(e *Engine) (units int64, grants int) {
 	e.reg.each(func(c *counter) {
 		units += c.reserved
-		grants += c.holds
+		grants += int(c.pins.Load())
 	})
 	return units, grants
 }

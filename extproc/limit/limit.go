@@ -176,7 +176,7 @@ type Estimate struct {
 	// OutputPrice in nano-units per million tokens turns AssumedOutput into money without HasMax.
 	OutputPrice int64
 	// Cuttable says that the request is a stream that can be ended when a CutStreams budget is spent. Such a budget then
-	// reserves AssumedOutput where more is asked for: the largest output may be far more than what will be written.
+	// reserves the input alone, and Grant.Spend counts the output as it comes.
 	Cuttable bool
 }
 
@@ -207,9 +207,10 @@ func (r *Rule) need(est *Estimate) int64 {
 		}
 	case Cost:
 		known = est.Cost
-		if est.HasMax && est.Cuttable && r.CutStreams && est.Output > r.AssumedOutput {
-			known = max(0, clamp(known)-perMillion(est.Output, est.OutputPrice))
-			known += perMillion(r.AssumedOutput, est.OutputPrice)
+		if est.Cuttable && r.CutStreams {
+			if est.HasMax {
+				known -= perMillion(est.Output, est.OutputPrice)
+			}
 			return max(1, min(clamp(known), r.capacity()))
 		}
 		if !est.HasMax {

@@ -10,7 +10,7 @@ const (
 	lifeMin = int64(50 * time.Millisecond)
 	// deniedMax is how long a refusal of the store is believed: other replicas give units back within about a second.
 	deniedMax = int64(500 * time.Millisecond)
-	deniedMin = int64(20 * time.Millisecond)
+	deniedMin = int64(50 * time.Millisecond)
 	// holdOff is how long a counter does not ask after an error of its own.
 	holdOff = int64(50 * time.Millisecond)
 	// maxBatches bounds the pieces in which a pool and its debts are kept apart by time.

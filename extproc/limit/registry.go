@@ -80,13 +80,16 @@ func (g *registry) shard(k *kind, subject string) *shard {
 	return &g.shards[(maphash.String(g.seed, subject)^k.hash)%shards]
 }
 
-// counter finds or makes the counter of a subject.
+// counter finds or makes the counter of a subject, and pins it.
 func (g *registry) counter(r *Rule, subject string, m moment) *counter {
 	k := g.kindOf(r, m)
 	s := g.shard(k, subject)
 	key := counterKey{k, subject}
 	s.mu.RLock()
 	c := s.counters[key]
+	if c != nil {
+		c.pins.Add(1)
+	}
 	s.mu.RUnlock()
 	if c != nil {
 		return c
@@ -94,10 +97,12 @@ func (g *registry) counter(r *Rule, subject string, m moment) *counter {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c = s.counters[key]; c != nil {
+		c.pins.Add(1)
 		return c
 	}
 	g.makeRoom(s, m)
-	c = &counter{kind: k, subject: subject, serial: g.serial.Add(1), book: newBook(r), touched: m.t}
+	c = &counter{kind: k, subject: subject, serial: g.serial.Add(1), book: newBook(r)}
+	c.pins.Add(1)
 	s.counters[key] = c
 	return c
 }
@@ -149,7 +154,6 @@ func (s *shard) drop(key counterKey, c *counter) {
 	if c.busy(true) {
 		return
 	}
-	c.dead = true
 	c.kind.forget(c.counts)
 	c.counts = counts{}
 	delete(s.counters, key)
@@ -212,9 +216,7 @@ func (g *registry) each(f func(*counter)) {
 		s.mu.RUnlock()
 		for _, c := range list {
 			c.mu.Lock()
-			if !c.dead {
-				f(c)
-			}
+			f(c)
 			c.mu.Unlock()
 		}
 	}

@@ -91,19 +91,42 @@ func TestSweep(t *testing.T) {
 	admitted(t, e, Subject{}, tokens(5, 5), held)
 }
 
-// TestForgottenWhileFound: a request that found a counter just before it was forgotten takes the new one.
-func TestForgottenWhileFound(t *testing.T) {
+// TestFoundIsNotForgotten: a request that has found a counter uses the one that others find too.
+func TestFoundIsNotForgotten(t *testing.T) {
 	e, _ := local(t)
 	r := rule("rpm", Requests, 1)
-	g := &Grant{e: e}
-	g.holds = g.few[:0]
-	q := request{g: g, m: e.moment()}
-	g.insert(hold{rule: r, amount: 1, c: e.reg.counter(r, "", q.m)})
+	c := e.reg.counter(r, "", e.moment())
 	for i := range shards {
-		e.reg.sweep(i, q.m)
+		e.reg.sweep(i, e.moment())
 	}
-	if o := e.try(context.Background(), &q); o.refusal != nil {
-		t.Fatal(o.refusal)
+	if e.reg.counter(r, "", e.moment()) != c {
+		t.Error("the counter was forgotten while a request had it")
 	}
-	refused(t, e, Subject{}, Estimate{}, r)
+	c.pins.Add(-2)
+	for i := range shards {
+		e.reg.sweep(i, e.moment())
+	}
+	if e.reg.counter(r, "", e.moment()) == c {
+		t.Error("the counter was kept for nobody")
+	}
+}
+
+// TestNewCountersOfOneRequest: those that a request has just made do not push each other out, however small the memory.
+func TestNewCountersOfOneRequest(t *testing.T) {
+	e := New(Options{Now: newClock().now, MaxCounters: 1})
+	defer e.Close(context.Background())
+	var rules []*Rule
+	for i := range 40 * shards {
+		rules = append(rules, rule(fmt.Sprint(i), Requests, 100))
+	}
+	g := admitted(t, e, Subject{}, Estimate{}, rules...)
+	seen := map[*counter]bool{}
+	for _, r := range rules {
+		seen[e.reg.counter(r, "", e.moment())] = true
+	}
+	for _, h := range g.holds {
+		if !seen[h.c] {
+			t.Fatalf("the counter of %s is not the one that others find", h.rule.ID)
+		}
+	}
 }

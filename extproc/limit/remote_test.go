@@ -26,7 +26,6 @@ type fakeStore struct {
 	adjusts  int
 	pings    int
 	asked    int // calls of the last kinds while err was set
-	over     int64
 }
 
 type fakeCounter struct {
@@ -224,4 +223,21 @@ func (s *fakeStore) calls() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return fmt.Sprintf("%d acquires, %d adjusts, %d pings", s.acquires, s.adjusts, s.pings)
+}
+
+// count is how many calls of Acquire or Adjust were answered.
+func (s *fakeStore) count(acquires bool) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if acquires {
+		return s.acquires
+	}
+	return s.adjusts
+}
+
+// away says how often the store was asked while it failed.
+func (s *fakeStore) away() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked
 }

@@ -161,7 +161,7 @@ func (e *Engine) ask(c *counter, r *Rule, m moment, least int64) {
 			p.failedUntil = now.t + holdOff
 		} else {
 			p.learn(a, now, least, period)
-			p.add(batch{n: a.Granted, at: e.store.stamp(a, m), taken: m.t, fresh: now.t, period: period})
+			p.add(batch{n: a.Granted, at: e.store.stamp(a, m, now), taken: m.t, fresh: now.t, period: period})
 		}
 		p.expire(now, c.period(now))
 		c.queue.kick()
@@ -208,7 +208,7 @@ func (e *Engine) takeExact(ctx context.Context, q *request, h *hold) outcome {
 		v = e.alone(h, q)
 	case a.Granted > 0:
 		c.pool.learn(a, q.m, h.amount, period)
-		h.at, h.taken = e.store.stamp(a, asked), asked.t
+		h.at, h.taken = e.store.stamp(a, asked, q.m), asked.t
 	default:
 		c.pool.learn(a, q.m, h.amount, period)
 		wait := time.Duration(c.pool.retryAt - q.m.t)

@@ -147,16 +147,11 @@ func (e *Engine) Restore(r *Rule, s Subject, nano int64, start time.Time) {
 	if r.Algorithm != Calendar || r.Unit != Cost || nano <= 0 {
 		return
 	}
-	for {
-		c := e.reg.counter(r, r.subject(&s), m)
-		c.mu.Lock()
-		dead := c.dead
-		if b, ok := c.book.(*calendar); ok && !dead && c.period(m) == start.UnixNano() {
-			b.take(m, clamp(nano))
-		}
-		c.mu.Unlock()
-		if !dead {
-			return
-		}
+	c := e.reg.counter(r, r.subject(&s), m)
+	c.mu.Lock()
+	if b, ok := c.book.(*calendar); ok && c.period(m) == start.UnixNano() {
+		b.take(m, clamp(nano))
 	}
+	c.mu.Unlock()
+	c.pins.Add(-1)
 }

@@ -50,13 +50,14 @@ func (s *store) replicas() int64 { return int64(max(s.Remote.Replicas(), 1)) }
 // clock is what the store's clock shows now, as far as its answers tell, in nanoseconds since 1970.
 func (s *store) clock(m moment) int64 { return m.wall + s.ahead.Load() }
 
-// stamp is when the store counted units that it was asked for at m.
-func (s *store) stamp(a Acquired, m moment) int64 {
+// stamp is when the store counted units that it was asked for at one moment and answered at another. Its clock is then taken
+// to be no later than it is: a change in the future would be none.
+func (s *store) stamp(a Acquired, asked, answered moment) int64 {
 	if a.At.IsZero() {
-		return m.wall
+		return asked.wall
 	}
 	at := a.At.UnixNano()
-	s.ahead.Store(at - m.wall)
+	s.ahead.Store(at - answered.wall)
 	return at
 }
 

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -276,5 +277,36 @@ func TestUsageIsHidden(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestUsageOfAnAbortedStream: Envoy reads the usage at the end of an answer, so there is none of one that the caller does not
+// take to its end. Its record says how many bytes were delivered.
+func TestUsageOfAnAbortedStream(t *testing.T) {
+	gone := make(chan struct{})
+	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("content-type", sse)
+		_, _ = io.WriteString(w, sseOf(`{"type":"message_start","message":{"type":"message","role":"assistant","usage":{"input_tokens":30,"output_tokens":1}}}`))
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+		close(gone)
+	}))
+	t.Cleanup(provider.Close)
+	backends, documents := twoBackends(provider.URL)
+	p := newPlane(t, planeOptions{backends: backends, documents: documents})
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	req := request(t, p.gateway(), "POST", "/v1/messages", "anthropic", chatBody("claude", "hi", true), "x-request-id", "aborted")
+	resp, err := http.DefaultClient.Do(req.WithContext(ctx))
+	must(t, err)
+	defer resp.Body.Close()
+	buf := make([]byte, 1)
+	if _, err := resp.Body.Read(buf); err != nil {
+		t.Fatal(err)
+	}
+	leave()
+	<-gone // the provider stops as well
+	if r := p.record(t, "aborted"); !r.Aborted || r.Status != 200 || r.Reported != nil || r.ReportedComplete || r.BytesOut == 0 || r.Attempts != 1 {
+		t.Errorf("the record is %+v", r)
 	}
 }

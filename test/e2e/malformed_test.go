@@ -127,7 +127,8 @@ func malformedGateway(t *testing.T) (*harness.Gateway, []*harness.Sim) {
 	an := harness.NewSim(t, sim.Options{Dialect: sim.Anthropic})
 	ds := harness.NewSim(t, sim.Options{Dialect: sim.DashScope})
 	g := harness.Start(t, harness.Options{
-		Listener: "limits: {maxRequestBytes: 1Mi}",
+		// More wrong credentials come from one address than anybody mistypes.
+		Listener: "limits: {maxRequestBytes: 1Mi}\nauthentication: {maxFailedLogins: 0}",
 		Backends: []harness.Backend{
 			{Name: "oa", Sim: oa, Models: []string{"gpt-4o", "renamed=gpt-4o"}},
 			{Name: "an", Sim: an, Models: []string{"claude-sonnet-4-5"}},

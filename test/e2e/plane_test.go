@@ -35,7 +35,6 @@ import (
 // plane is a real Envoy with the servers that it asks in this process, so that a test sees the records of its requests.
 type plane struct {
 	url string
-	pid int // of Envoy
 
 	mu      sync.Mutex
 	records map[string][]usage.Record // by request ID
@@ -147,7 +146,6 @@ func (p *plane) serve(t *testing.T, version *compile.Version, dialects *adapters
 	})
 	must(t, sup.WaitReady(ctx))
 	<-live
-	p.pid = sup.PID()
 }
 
 func (p *plane) note(r *usage.Record) {

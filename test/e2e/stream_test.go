@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +89,9 @@ func TestStreamFlows(t *testing.T) {
 	}
 }
 
+// unasked is the event with the usage of an OpenAI stream, which Weir asked for and not the caller.
+var unasked = regexp.MustCompile(`data: \{[^\n]*"choices":\[\],"usage":\{[^\n]*\n\n`)
+
 // flows sends one request and says what is wrong with the way its answer arrives.
 func (c streamCase) flows(client *http.Client, req *http.Request, name string) error {
 	resp, err := client.Do(req)
@@ -150,8 +154,14 @@ func (c streamCase) flows(client *http.Client, req *http.Request, name string) e
 	if !ended || !gotEnd || !wantEnd {
 		fail("ended: provider %v, its stream %v, the caller's %v", ended, wantEnd, gotEnd)
 	}
-	if c.caller == string(c.backend) && sent != all.String() {
+	if c.caller == string(c.backend) && unasked.ReplaceAllString(sent, "") != all.String() {
 		fail("in the same dialect the caller's bytes are not those of the provider")
+	}
+	if unasked.MatchString(all.String()) {
+		fail("the caller reads the usage that it has not asked for")
+	}
+	if asked := unasked.MatchString(sent); asked != (c.backend == sim.OpenAI) {
+		fail("the provider was asked for the usage: %v", asked)
 	}
 	return errors.Join(wrong...)
 }

@@ -196,7 +196,7 @@ func dumpAll[M proto.Message](t *testing.T, m map[string]M, brief bool) map[stri
 }
 
 // constant are fields and filters that minimal.out.yaml shows for all.
-var constant = []string{"local_reply_config", "request_mutations", "weir.attempt", "weir.peek", "weir.decide", "access_log", "early_header_mutation_extensions"}
+var constant = []string{"local_reply_config", "request_mutations", "response_mutations", "weir.attempt", "weir.peek", "weir.decide", "access_log", "early_header_mutation_extensions"}
 
 // shortened replaces what would drown a reader.
 func shortened(v any, brief bool) any {
@@ -221,8 +221,10 @@ func shortened(v any, brief bool) any {
 		}
 	case string:
 		switch {
-		case v == peekSource:
-			return "(peek.lua)"
+		case v == script(true):
+			return "(json.lua, peek.lua, hide.lua)"
+		case v == script(false):
+			return "(json.lua, peek.lua)"
 		case strings.HasPrefix(v, "-----BEGIN "):
 			kind, _, _ := strings.Cut(strings.TrimPrefix(v, "-----BEGIN "), "-")
 			return "(PEM " + strings.ToLower(kind) + ")"

@@ -14,9 +14,7 @@ func (c *compiler) identity() {
 	if !c.out.StoredKeys {
 		cfg.Stored = nil
 	}
-	known := map[source.ObjectRef]bool{}
 	for _, o := range c.objs.Consumers {
-		known[source.ObjectRef{Kind: "Consumer", Namespace: o.Namespace, Name: o.Name}] = true
 		cfg.Consumers = append(cfg.Consumers, identity.Consumer{
 			Namespace: o.Namespace, Name: o.Name, Tenant: o.Spec.Tenant, Labels: o.Spec.Labels,
 			AllowedModels: names(o.Spec.AllowedModels), Scopes: o.Spec.Scopes,
@@ -24,7 +22,7 @@ func (c *compiler) identity() {
 	}
 	for _, o := range c.objs.APIKeys {
 		ref := source.ObjectRef{Kind: "APIKey", Namespace: o.Namespace, Name: o.Name}
-		if !known[source.ObjectRef{Kind: "Consumer", Namespace: o.Namespace, Name: string(o.Spec.Consumer)}] {
+		if !c.known[source.ObjectRef{Kind: "Consumer", Namespace: o.Namespace, Name: string(o.Spec.Consumer)}] {
 			c.errorf(ref, "spec.consumer", "there is no Consumer %s/%s", o.Namespace, o.Spec.Consumer)
 			continue
 		}

@@ -133,7 +133,7 @@ func TestProblems(t *testing.T) {
 			want: []string{"APIKey default/k: spec.hash: another APIKey holds the same key; a key belongs to one APIKey"}},
 		{name: "hash that is none", documents: served + docRoute + doc("APIKey", "k", "{consumer: demo, hash: 'sha256:0000000000000000000000000000000000000000000000000000000000000001'}"),
 			edit: func(o *source.Objects) { o.APIKeys[1].Spec.Hash = "md5:1" },
-			want: []string{`APIKey default/k: spec.hash: a key hash is "sha256:" and 64 lower-case hexadecimal digits; make one with "weir keys hash"`}},
+			want: []string{`APIKey default/k: spec.hash: a key hash is "sha256:" or "hmac-sha256:" and 64 lower-case hexadecimal digits; make one with "weir keys hash"`}},
 		{name: "shared secret that is short", documents: served + docRoute + doc("JWTIssuer", "i", "{issuer: 'https://i', audiences: [a], algorithms: [HS256], keys: {secretRef: {env: SHORT_SECRET}}}"),
 			want: []string{"JWTIssuer default/i: spec.keys.secretRef: "}},
 		{name: "shared secret that is not there", documents: served + docRoute + doc("JWTIssuer", "i", "{issuer: 'https://i', audiences: [a], algorithms: [HS256], keys: {secretRef: {env: JWT_SECRET}}}"), edit: forgetSecrets,

@@ -248,6 +248,8 @@ func TestResync(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	changes := 0
+	w.OnChange = func() { changes++ }
 	now := t0
 	w.now = func() time.Time { return now }
 	sync := func(want int) {
@@ -264,6 +266,9 @@ func TestResync(t *testing.T) {
 	sync(1)
 	now = now.Add(1)
 	sync(0)
+	if changes != 2 {
+		t.Errorf("told of %d changes, want 2", changes)
+	}
 	// Another writer's keys are replaced.
 	into.Replace([]*identity.StoredKey{identity.NewStoredKey(identity.Key{Name: "other"})})
 	sync(0)

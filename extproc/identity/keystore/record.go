@@ -14,7 +14,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -54,14 +53,6 @@ func (r *Record) Key() (identity.Key, error) {
 		ExpiresAt: r.ExpiresAt, Disabled: r.Disabled, AllowedModels: r.AllowedModels, AllowedCIDRs: r.AllowedCIDRs,
 		Scopes: r.Scopes, RequestsPerMinute: r.RequestsPerMinute,
 	}, nil
-}
-
-// Equal says whether two records are the same.
-func (r *Record) Equal(o *Record) bool {
-	return r.Namespace == o.Namespace && r.Name == o.Name && r.Consumer == o.Consumer && r.Hash == o.Hash && r.Prefix == o.Prefix &&
-		r.Created.Equal(o.Created) && r.ExpiresAt.Equal(o.ExpiresAt) && r.Disabled == o.Disabled &&
-		slices.Equal(r.AllowedModels, o.AllowedModels) && slices.Equal(r.AllowedCIDRs, o.AllowedCIDRs) &&
-		r.RequestsPerMinute == o.RequestsPerMinute && slices.Equal(r.Scopes, o.Scopes)
 }
 
 // check holds a record to what every reader of it relies on.

@@ -38,6 +38,10 @@ var errFlushed = errors.New("the key store in Redis is empty although it held ke
 // Watcher holds all stored keys in memory and follows their changes. While Redis is away, or has lost its data, what is known
 // stays in force.
 type Watcher struct {
+	// OnChange is called, if set before Run, after other keys have come into force: the time to look at
+	// Authenticator.StoredProblems. It must not block.
+	OnChange func()
+
 	client redis.UniversalClient
 	names  names
 	into   *identity.StoredKeys
@@ -249,6 +253,9 @@ func (w *Watcher) handOn() {
 	})
 	w.serial = w.into.Replace(list)
 	w.dirty = false
+	if w.OnChange != nil {
+		w.OnChange()
+	}
 }
 
 // note keeps the state, and logs when it turns.

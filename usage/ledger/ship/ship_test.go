@@ -496,3 +496,23 @@ func TestRun(t *testing.T) {
 		t.Error(r.shipper.Health())
 	}
 }
+
+// TestCluster has a client that asks several nodes: both keys have to be on one.
+func TestCluster(t *testing.T) {
+	s := redistest.Start(t, "--cluster-enabled", "yes")
+	ctx := context.Background()
+	node := s.Client()
+	if err := node.Do(ctx, "cluster", "addslotsrange", 0, 16383).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for !strings.Contains(node.ClusterInfo(ctx).Val(), "cluster_state:ok") {
+		time.Sleep(time.Millisecond)
+	}
+	c := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{s.Addr}})
+	t.Cleanup(func() { _ = c.Close() })
+	r := &rig{t: t, dir: t.TempDir(), clock: &clock{t: start}, client: c}
+	r.open()
+	r.add(names(0, 20)...)
+	r.ship()
+	r.want(names(0, 20)...)
+}
