@@ -41,7 +41,13 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 	status := int(resp.GetImmediateResponse().GetStatus().GetCode())
 	s.opts.Metrics.Decided(status, s.opts.Now().Sub(start))
 	if err := stream.Send(resp); err != nil {
+		if d != nil {
+			d.open.Abandon() // the caller has gone
+		}
 		return err
+	}
+	if d != nil {
+		d.open.Confirm()
 	}
 	for {
 		m, err := stream.Recv()

@@ -101,7 +101,7 @@ func (s *Server) admit(ctx context.Context, a *asked) (*admitted, facts, *canon.
 		out.facts = append(out.facts, fact{wire.KeyBudgetWarning, budgetWarning(w)})
 	}
 	out.open = &usage.Open{
-		ID: s.exchanges.newID(), RequestID: a.request.requestID, Time: a.now,
+		ID: s.exchanges.newID(), PeekID: a.request.peek.id, RequestID: a.request.requestID, Time: a.now,
 		Tenant: a.id.Tenant, Namespace: a.id.Namespace, Consumer: a.id.Consumer, Credential: a.id.Credential,
 		Route: a.rule.Name, Model: a.model, Operation: string(a.operation), Dialect: a.dialect.Name, Stream: a.stream,
 		Currency: a.table.Currency, Candidates: make([]usage.Candidate, len(a.variant.Candidates)),

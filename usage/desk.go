@@ -40,10 +40,11 @@ type Desk struct {
 const deskShards = 64 // a power of two; so that requests share no lock
 
 type deskShard struct {
-	mu sync.Mutex
-	m  map[string]*Open
-	n  atomic.Int64 // of m
-	_  [40]byte     // keep neighbours off one cache line
+	mu     sync.Mutex
+	m      map[string]*Open
+	byPeek map[string]*Open // by PeekID; which has a shard of its own
+	n      atomic.Int64     // of m
+	_      [32]byte         // keep neighbours off one cache line
 }
 
 const (
@@ -58,7 +59,7 @@ const (
 func NewDesk(o DeskOptions) *Desk {
 	d := &Desk{opts: o, seed: maphash.MakeSeed()}
 	for i := range d.shards {
-		d.shards[i].m = map[string]*Open{}
+		d.shards[i].m, d.shards[i].byPeek = map[string]*Open{}, map[string]*Open{}
 	}
 	d.metrics = newDeskMetrics(o.Registry, d.InFlight)
 	return d
@@ -81,18 +82,50 @@ func (d *Desk) Begin(o *Open) {
 	s.m[o.ID] = o
 	s.n.Store(int64(len(s.m)))
 	s.mu.Unlock()
+	if o.PeekID != "" {
+		s := d.shard(o.PeekID)
+		s.mu.Lock()
+		s.byPeek[o.PeekID] = o
+		s.mu.Unlock()
+	}
+}
+
+// unpeek forgets the PeekID of a request that is not open any more.
+func (d *Desk) unpeek(o *Open) {
+	if o.PeekID == "" {
+		return
+	}
+	s := d.shard(o.PeekID)
+	s.mu.Lock()
+	if s.byPeek[o.PeekID] == o {
+		delete(s.byPeek, o.PeekID)
+	}
+	s.mu.Unlock()
+}
+
+// late finds a request whose caller had gone before Envoy had the decision: nil for all others.
+func (d *Desk) late(peekID string) *Open {
+	if peekID == "" {
+		return nil
+	}
+	s := d.shard(peekID)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byPeek[peekID]
 }
 
 // Close settles the request that a record is of. It is a Sink. Records of requests that were never let in name no
 // exchange; those that come twice, or are of a process that died, change nothing.
 func (d *Desk) Close(r *Record) {
-	if r.Exchange == "" {
-		return
+	id := r.Exchange
+	if id == "" {
+		o := d.late(r.PeekID)
+		if o == nil || o.Abandon() {
+			return
+		}
+		id = o.ID
 	}
-	o := d.take(r.Exchange)
-	if o != nil {
-		o.Confirm() // the record may be faster than what tells that Envoy has the decision
-	}
+	o := d.take(id)
 	if o == nil || !o.end() {
 		d.metrics.unmatched.Inc()
 		return
@@ -146,9 +179,11 @@ func (d *Desk) give(now time.Time, over func(*Open) bool) (interrupted int) {
 		s.n.Store(int64(len(s.m)))
 		s.mu.Unlock()
 		for _, o := range abandoned {
+			d.unpeek(o)
 			o.release(d)
 		}
 		for _, o := range ended {
+			d.unpeek(o)
 			v := o.interrupted()
 			d.settle(o, &v)
 		}
@@ -187,11 +222,14 @@ func (d *Desk) settle(o *Open, v *verdict) {
 func (d *Desk) take(id string) *Open {
 	s := d.shard(id)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	o := s.m[id]
 	if o != nil {
 		delete(s.m, id)
 		s.n.Store(int64(len(s.m)))
+	}
+	s.mu.Unlock()
+	if o != nil {
+		d.unpeek(o)
 	}
 	return o
 }
@@ -200,11 +238,12 @@ func (d *Desk) take(id string) *Open {
 func (d *Desk) remove(o *Open) {
 	s := d.shard(o.ID)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.m[o.ID] == o {
 		delete(s.m, o.ID)
 		s.n.Store(int64(len(s.m)))
 	}
+	s.mu.Unlock()
+	d.unpeek(o)
 }
 
 func (d *Desk) shard(id string) *deskShard {

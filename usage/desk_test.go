@@ -382,6 +382,39 @@ func TestAbandon(t *testing.T) {
 }
 
 // TestWhoComesSecond: between giving a request up and forgetting it others may find it, and must leave it alone.
+// TestLateRecord: the caller left before Envoy had the decision, so that its record has no ID but that of the peek filter.
+func TestLateRecord(t *testing.T) {
+	for _, confirmed := range []bool{false, true} {
+		r := newRig()
+		o, g, out := opened(t, "x-1")
+		o.PeekID = "peek-1"
+		r.Begin(o)
+		if confirmed { // the decision was sent, and nobody read it
+			o.Confirm()
+		}
+		r.Close(&Record{PeekID: "peek-2"})
+		if r.InFlight() != 1 {
+			t.Fatal("the record of another request settled it")
+		}
+		rec := &Record{PeekID: "peek-1", Aborted: true}
+		r.Close(rec)
+		r.Close(rec)
+		if r.InFlight() != 0 || g.cancelled.Load() != 1 || g.settled.Load() != 0 || out.String() != "neutral" {
+			t.Errorf("confirmed %v: %d in flight, settled %d times, cancelled %d times, breaker told %q", confirmed, r.InFlight(), g.settled.Load(), g.cancelled.Load(), out)
+		}
+		want := 0
+		if confirmed {
+			want = 1 // its intent must have an end
+		}
+		if e := r.book.entries["x-1"]; len(e) != want || want == 1 && e[0].Tokens != (Tokens{}) {
+			t.Errorf("confirmed %v: entries %+v", confirmed, e)
+		}
+		if o := r.late("peek-1"); o != nil {
+			t.Errorf("confirmed %v: the peek ID is kept", confirmed)
+		}
+	}
+}
+
 func TestWhoComesSecond(t *testing.T) {
 	r := newRig()
 	o, g, _ := opened(t, "x")

@@ -37,6 +37,7 @@ type Candidate struct {
 // use and do nothing once it is settled.
 type Open struct {
 	ID         string // of the exchange; unique over all processes and times
+	PeekID     string // of the peek filter: finds it where Envoy's record has no ID, because the decision came too late; may be ""
 	RequestID  string
 	Time       time.Time // when the request began; its prices are those of this time
 	Tenant     string

@@ -74,6 +74,23 @@ type statusBody struct {
 	Problems      []string               `json:"problems"`
 	Objects       map[string]int         `json:"objects"`
 	KeySets       []identity.SourceState `json:"keySets"`
+	SharedState   *sharedBody            `json:"sharedState,omitempty"`
+	Ledger        ledgerBody             `json:"ledger"`
+	// ExternalAuthorization is left out where it is not served.
+	ExternalAuthorization *authzBody `json:"externalAuthorization,omitempty"`
+}
+
+type ledgerBody struct {
+	Folder string `json:"folder"`
+	Open   int    `json:"openRequests"`
+	Error  string `json:"error,omitempty"`
+}
+
+type authzBody struct {
+	Address            string `json:"address,omitempty"`
+	TLS                bool   `json:"tls"`
+	ClientCertificates bool   `json:"clientCertificates"`
+	Error              string `json:"error,omitempty"`
 }
 
 type configurationBody struct {
@@ -107,6 +124,18 @@ func (g *gateway) status(w http.ResponseWriter, _ *http.Request) {
 			"LLMGateway": len(o.Gateways), "Backend": len(o.Backends), "Route": len(o.Routes),
 			"Consumer": len(o.Consumers), "APIKey": len(o.APIKeys), "JWTIssuer": len(o.JWTIssuers),
 			"LimitPolicy": len(o.LimitPolicies), "Budget": len(o.Budgets),
+		}
+	}
+	body.SharedState = g.acct.shared.status()
+	body.Ledger.Folder, _ = g.acct.ledger.Slot()
+	body.Ledger.Open = g.acct.desk.InFlight()
+	if err := g.acct.ledger.Health(); err != nil {
+		body.Ledger.Error = err.Error()
+	}
+	if a := g.authz.State(); a.Address != "" || a.Err != nil {
+		body.ExternalAuthorization = &authzBody{Address: a.Address, TLS: a.TLS, ClientCertificates: a.ClientCertificates}
+		if a.Err != nil {
+			body.ExternalAuthorization.Error = a.Err.Error()
 		}
 	}
 	writeJSON(w, body)

@@ -29,6 +29,7 @@ import (
 	"github.com/weir-dev/weir/extproc/authz"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/internal/redisconn"
 	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/usage/ledger"
 	"github.com/weir-dev/weir/xds/compile"
@@ -173,6 +174,8 @@ func run(ctx context.Context, o runOptions, out io.Writer) error {
 		return err
 	}
 	defer g.acct.close()
+	g.acct.shared.keysChanged = g.storedKeys
+	redisconn.LogTo(log)
 	if err := g.acct.restoreBudgets(ctx, first.Table, time.Now()); err != nil {
 		return fmt.Errorf("what budgets have spent cannot be read from the ledger: %w", err)
 	}
@@ -406,6 +409,7 @@ func (g *gateway) activate(t *table.Table) {
 			breakers[p.Breaker.ID] = true
 		}
 	}
+	g.storedKeys()
 	g.acct.breakers.Retain(func(id string) bool { return breakers[id] }, time.Now())
 	g.log.Info("configuration is live", "version", t.Version)
 	go func() {
@@ -413,6 +417,15 @@ func (g *gateway) activate(t *table.Table) {
 			g.log.Error("what new budgets have spent already cannot be read from the ledger; they begin with nothing", "error", err)
 		}
 	}()
+}
+
+// storedKeys tells of stored keys that let nobody in.
+func (g *gateway) storedKeys() {
+	if t := g.ext.Table(); t != nil {
+		for _, p := range t.Auth.StoredProblems() {
+			g.log.Warn("stored key", "problem", p.Error())
+		}
+	}
 }
 
 // authzServer lets other gateways ask who calls, by the table in use.

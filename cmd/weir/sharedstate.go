@@ -25,6 +25,8 @@ type sharedState struct {
 	log    *slog.Logger
 	ledger *ledger.Ledger
 	keys   *identity.StoredKeys
+	// keysChanged is called when stored keys have changed.
+	keysChanged func()
 
 	mu      sync.Mutex
 	current *connected // nil: nothing is shared
@@ -110,6 +112,7 @@ func (s *sharedState) connect(set compile.Settings) (*connected, error) {
 		c.work.Go(func() { c.shipper.Run(ctx) })
 	}
 	if c.keys != nil {
+		c.keys.OnChange = s.keysChanged
 		c.work.Go(func() { c.keys.Run(ctx) })
 	}
 	s.remote.Store(remote)
@@ -125,6 +128,46 @@ func (s *sharedState) close() {
 		s.current.close()
 		s.current = nil
 	}
+}
+
+// sharedBody is the shared state in the answer of /api/status.
+type sharedBody struct {
+	Error     string          `json:"error,omitempty"` // of the last command; "" while Redis answers
+	Since     *time.Time      `json:"since,omitempty"` // the last change between the two
+	Replicas  int             `json:"replicas"`
+	Restoring bool            `json:"restoring,omitempty"` // lost counters are being put together again
+	Keys      *keystore.State `json:"keys,omitempty"`
+	Shipping  string          `json:"shippingError,omitempty"` // why ledger entries are not sent
+	Shipped   int64           `json:"shipped,omitempty"`
+}
+
+// status tells how the shared state stands; nil where there is none.
+func (s *sharedState) status() *sharedBody {
+	s.mu.Lock()
+	c, r := s.current, s.remote.Load()
+	s.mu.Unlock()
+	if c == nil || r == nil {
+		return nil
+	}
+	h, state := c.conn.Health(), r.State()
+	out := &sharedBody{Replicas: state.Replicas, Restoring: state.Restoring}
+	if h.Err != nil {
+		out.Error = h.Err.Error()
+	}
+	if !h.Since.IsZero() {
+		out.Since = &h.Since
+	}
+	if c.keys != nil {
+		k := c.keys.State()
+		out.Keys = &k
+	}
+	if c.shipper != nil {
+		out.Shipped = c.shipper.Shipped()
+		if err := c.shipper.Health(); err != nil {
+			out.Shipping = err.Error()
+		}
+	}
+	return out
 }
 
 // errNoStore is the answer to rules of a configuration whose shared state has just gone.

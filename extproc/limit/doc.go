@@ -40,9 +40,10 @@
 //
 //	replicas x max(1, limit / (8 x replicas))  ~  limit / 8
 //
-// for windows by the store's clock; never anything in a Calendar period or for Concurrent, where units are not counted by time. In turn up to as
-// much may lie in the pool of a replica that does not need it while another refuses, for a lease's life. RuleState.Bound is the
-// number for a rule.
+// for windows by the store's clock; nothing in a Calendar period, whose units end with it, and nothing for Concurrent. What
+// a settlement gives back goes into the pool and counts anew when it is used again; only within a 64th of the window
+// it keeps its time. In turn up to as much may lie in the pool of a replica that does not need it while another
+// refuses, for a lease's life. RuleState.Bound is the number for a rule.
 //
 // When the store fails three times in a row no request asks it; one goroutine tries until it answers (every 50 ms to 2 s).
 // Until then a rule does what its OnFailure says. LocalShare admits up to the limit divided by the replicas last

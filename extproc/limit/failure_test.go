@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -200,7 +201,7 @@ func (generous) Acquire(_ context.Context, _ Counter, _, want int64) (Acquired, 
 }
 
 // TestNothingLeaksWithAStore: the store fails, is slow and comes back while requests run; in the end nothing is reserved,
-// nobody waits, and what runs at once is back at zero there too.
+// nobody waits, and the store counts what was spent, to the unit, and nothing that runs.
 func TestNothingLeaksWithAStore(t *testing.T) {
 	for seed := range uint64(4) {
 		fleet(t, 2, func(t *testing.T, s *fakeStore, es []*Engine) {
@@ -216,6 +217,10 @@ func TestNothingLeaksWithAStore(t *testing.T) {
 						budget("b"+id, 100_000, how, func(r *Rule) { r.Per, r.WarnOnly = PerTenant, f == Allow }),
 					)
 				}
+			}
+			spent := map[string]*atomic.Int64{}
+			for _, r := range all {
+				spent[r.ID] = new(atomic.Int64)
 			}
 			done := make(chan struct{})
 			go func() {
@@ -253,7 +258,13 @@ func TestNothingLeaksWithAStore(t *testing.T) {
 						if rnd.IntN(4) == 0 {
 							g.Cancel()
 						} else {
-							g.Settle(Amounts{Input: est.Input, Output: rnd.Int64N(800), Cost: rnd.Int64N(600)})
+							cost := rnd.Int64N(600)
+							if g != nil {
+								for _, h := range g.holds {
+									spent[h.rule.ID].Add(cost)
+								}
+							}
+							g.Settle(Amounts{Input: est.Input, Output: rnd.Int64N(800), Cost: cost})
 						}
 						cancel()
 					}
@@ -264,6 +275,13 @@ func TestNothingLeaksWithAStore(t *testing.T) {
 			s.fail(nil)
 			s.slow(0)
 			time.Sleep(30 * time.Second)
+			for _, r := range all {
+				if n := s.held(r.ID); r.Unit == Concurrent && n != 0 {
+					t.Errorf("seed %d: %s: %d run by the store's count", seed, r.ID, n)
+				} else if want := spent[r.ID].Load(); r.Algorithm == Calendar && r.Sharing != Local && n != want {
+					t.Errorf("seed %d: %s: %d were spent, %d by the store's count", seed, r.ID, want, n)
+				}
+			}
 			for i, e := range es {
 				if units, n := reservedIn(e); units != 0 || n != 0 {
 					t.Errorf("seed %d: %d units reserved by %d requests", seed, units, n)

@@ -44,6 +44,9 @@ var (
 // answers 504 when the time is over.
 const decisionTimeout = 5 * time.Second
 
+// maxWait is the longest time that a limit may let a request wait, by the API types.
+const maxWait = time.Minute
+
 // Connections to backends are kept this long without a request: longer than most pauses between
 // requests, shorter than the minute after which many load balancers drop them silently.
 const idleUpstream = 50 * time.Second
@@ -140,12 +143,12 @@ func chainFilters(extProcCluster string) []*hcmv3.HttpFilter {
 
 // doorFilters are what every request passes: the peek into its body, the decision, the route. Answers pass them in the
 // other order: counted as the backend sent them, translated, and without the usage that only Weir asked for.
-func doorFilters(decide *corev3.GrpcService, askForUsage bool, router *anypb.Any) []*hcmv3.HttpFilter {
+func doorFilters(decide *corev3.GrpcService, timeout time.Duration, askForUsage bool, router *anypb.Any) []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		filter("weir.peek", &luav3.Lua{DefaultSourceCode: inline(script(askForUsage))}),
 		filter("weir.decide", &extprocv3.ExternalProcessor{
 			GrpcService:    decide,
-			MessageTimeout: durationpb.New(decisionTimeout),
+			MessageTimeout: durationpb.New(timeout),
 			// A decision asks for the bodies it needs, in its answer to the headers.
 			AllowModeOverride:  true,
 			ResponseAttributes: []string{wire.CodeDetailsAttribute},

@@ -136,6 +136,15 @@ func (c *compiler) listener(ref source.ObjectRef, field, name string, g *v1alpha
 	}, true
 }
 
+// decideWithin is how long Envoy waits for a decision. It knows two times only, because a listener that changes closes its
+// connections, and a limit that changes should not.
+func (c *compiler) decideWithin() time.Duration {
+	if c.out.MaxWait > 0 {
+		return decisionTimeout + maxWait
+	}
+	return decisionTimeout
+}
+
 func networkFilter(name string, config *anypb.Any) *listenerv3.Filter {
 	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}}
 }
@@ -154,7 +163,7 @@ func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hc
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: RouteConfigName, ConfigSource: ads(),
 		}},
-		HttpFilters: doorFilters(decide, asksForUsage(g), pack(&routerv3.Router{SuppressEnvoyHeaders: true})),
+		HttpFilters: doorFilters(decide, c.decideWithin(), asksForUsage(g), pack(&routerv3.Router{SuppressEnvoyHeaders: true})),
 
 		// What clients send under our own names is gone before anything reads it.
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{
