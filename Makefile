@@ -15,7 +15,7 @@ LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
 SDK_PACKAGES := ./adapters/anthropic/sdktest/... ./test/...
 RACE_PACKAGES = $$(go list ./... | grep -vE '/(test|sdktest)(/|$$)')
 
-.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench fuzz clean need-go need-redis
+.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench bench-micro bench-load fuzz clean need-go need-redis
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -71,8 +71,15 @@ check-gen: need-go
 	@before=$$(cat $(GENERATED) | sha256sum); $(MAKE) --no-print-directory gen; \
 	  [ "$$before" = "$$(cat $(GENERATED) | sha256sum)" ] || { echo "generated files were not current; make gen has made them so: commit them"; exit 1; }
 
-bench: need-go ## micro-benchmarks with allocations
-	@go test -run '^$$' -bench . -benchmem ./adapters/... ./extproc/...
+bench: bench-micro bench-load ## every benchmark: docs/performance.md
+
+bench-micro: need-go ## micro-benchmarks with allocations
+	@go test -run '^$$' -bench . -benchmem ./adapters/... ./extproc/... ./usage/...
+
+BENCHFLAGS ?=
+bench-load: need-go need-redis ## what gateways add to requests, side by side; about four minutes
+	@mkdir -p bin
+	@go run ./test/bench -o bin/bench.json $(BENCHFLAGS)
 
 FUZZTIME ?= 30s
 fuzz: need-go ## run every fuzz target for FUZZTIME each

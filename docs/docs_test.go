@@ -21,7 +21,8 @@ import (
 func pages(t *testing.T) []string {
 	t.Helper()
 	var out []string
-	for _, pattern := range []string{"*.md", "decisions/*.md", "../*.md", "../deploy/examples/*.md", "../adapters/*.md"} {
+	for _, pattern := range []string{"*.md", "decisions/*.md", "../*.md", "../deploy/examples/*.md", "../adapters/*.md",
+		"../extproc/*.md", "../extproc/*/*.md", "../extproc/*/*/*.md", "../usage/*.md", "../usage/*/*.md", "../xds/*/*.md"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -48,7 +49,7 @@ var block = regexp.MustCompile("(?s)```yaml\n(.*?)```")
 // base is what the YAML of a page may name without showing it.
 var base = map[string]string{
 	"LLMGateway default/gateway": "spec: {listeners: [{name: http, address: 127.0.0.1, port: 8080}]}",
-	"Backend default/openai":     "spec: {dialect: openai, url: https://api.openai.com/v1}",
+	"Backend default/openai":     "spec: {dialect: openai, url: https://api.openai.com/v1, prices: [{input: '1', output: '1'}]}",
 	"Backend default/anthropic":  "spec: {dialect: anthropic, url: https://api.anthropic.com}",
 	"Route default/base":         "spec: {rules: [{backends: [{name: openai}]}]}",
 	"Consumer default/base":      "spec: {tenant: base}",

@@ -33,7 +33,8 @@ func (e *DrainError) Unwrap() error { return e.Err }
 // Stop ends Envoy in order: health checks fail, the listeners stop accepting (after AcceptGrace),
 // the requests in flight run to their end, streams included, then SIGTERM, and SIGKILL 2 s later if
 // that did not help. When ctx ends the remaining requests are cut and Stop returns a *DrainError. A second
-// call, while the first one drains, cuts them at once. When Stop returns, no process is left.
+// call, while the first one drains, cuts them at once. In every case Envoy has FlushGrace to send the
+// records of the requests that have ended. When Stop returns, no process is left.
 func (s *Supervisor) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.started {
@@ -66,7 +67,7 @@ func (s *Supervisor) Stop(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}()
-	err := s.drain(ctx)
+	err := s.drain(ctx, c)
 	c.terminate()
 	<-s.done
 	return err
@@ -82,61 +83,96 @@ const (
 	errGone    stopReason = "Envoy died while it drained"
 )
 
-// drain returns when nothing is in flight any more, or a *DrainError when ctx ended before.
+// drain waits until nothing is in flight any more, or ctx ends, and then until Envoy has sent its records. It
+// returns a *DrainError for what is cut.
+func (s *Supervisor) drain(ctx context.Context, c *child) error {
+	err := s.idle(ctx)
+	active := s.flush(ctx, c)
+	select {
+	case <-c.done:
+		if err == nil {
+			return &DrainError{Active: 0, Err: errGone}
+		}
+		return &DrainError{Active: -1, Err: err}
+	default:
+	}
+	if err == nil || active == 0 && ctx.Err() != nil {
+		return nil
+	}
+	return &DrainError{Active: active, Err: err}
+}
+
+// idle returns when nothing is in flight any more, or why that is not waited for.
 //
 // Of the ways that Envoy 1.40 offers, this is the one that holds: POST /drain_listeners?graceful goes on
 // accepting for --drain-time-s, the same time that listener updates need long; with &skip_exit it
 // accepts for ever; without either the listeners close at once and their connections live on. The
 // graceful part, asking clients to close, is /healthcheck/fail.
-func (s *Supervisor) drain(ctx context.Context) error {
+func (s *Supervisor) idle(ctx context.Context) error {
 	if err := s.admin.failHealthChecks(ctx); err != nil {
-		return &DrainError{Active: -1, Err: drainCause(ctx, err)}
+		return drainCause(ctx, err)
 	}
-	if err := pause(ctx, s.opts.AcceptGrace); err != nil {
-		return s.cut(ctx)
+	if pause(ctx, s.opts.AcceptGrace) != nil {
+		return context.Cause(ctx)
 	}
 	if err := s.admin.closeListeners(ctx); err != nil {
-		return &DrainError{Active: -1, Err: drainCause(ctx, err)}
+		return drainCause(ctx, err)
 	}
 	ticker := time.NewTicker(drainPoll)
 	defer ticker.Stop()
 	for {
 		active, err := s.admin.ActiveRequests(ctx)
-		if err != nil && ctx.Err() == nil {
-			return &DrainError{Active: -1, Err: err}
+		if err != nil {
+			return drainCause(ctx, err)
 		}
-		if err == nil && active == 0 {
-			break
+		if active == 0 {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return s.cut(ctx)
+			return context.Cause(ctx)
 		case <-ticker.C:
 		}
 	}
-	if pause(ctx, s.opts.FlushGrace) != nil && context.Cause(ctx) == errGone {
-		return &DrainError{Active: 0, Err: errGone}
-	}
-	return nil
 }
 
-// cut counts what is about to be cut. ctx has ended, so this asks with a time of its own.
-func (s *Supervisor) cut(ctx context.Context) error {
-	e := &DrainError{Active: -1, Err: context.Cause(ctx)}
-	if e.Err == errGone {
-		return e
+// flushRounds bounds how often FlushGrace is waited for, while requests go on ending.
+const flushRounds = 4
+
+// flush waits until Envoy has sent the records of the requests that have ended, or is gone. It returns the number of
+// those that still run, -1 if they cannot be counted. ctx may have ended.
+func (s *Supervisor) flush(ctx context.Context, c *child) int {
+	ctx = context.WithoutCancel(ctx)
+	active := s.running(ctx)
+	if s.opts.FlushGrace == 0 {
+		return active
 	}
-	count, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	for range flushRounds {
+		select {
+		case <-c.done:
+			return -1
+		case <-s.opts.Clock.After(s.opts.FlushGrace):
+		}
+		if active <= 0 {
+			break
+		}
+		before := active
+		if active = s.running(ctx); active >= before {
+			break // none has ended meanwhile, so no record is on its way
+		}
+	}
+	return active
+}
+
+// running counts the requests in flight; -1 if Envoy does not answer.
+func (s *Supervisor) running(ctx context.Context) int {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	n, err := s.admin.ActiveRequests(count)
+	n, err := s.admin.ActiveRequests(ctx)
 	if err != nil {
-		return e
+		return -1
 	}
-	if n == 0 {
-		return nil
-	}
-	e.Active = n
-	return e
+	return n
 }
 
 // drainCause prefers the reason that ctx ended for over the error of the call that this broke off.

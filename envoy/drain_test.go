@@ -84,6 +84,71 @@ func TestDrainEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// handClock gives out times that the test ends by hand.
+type handClock struct{ waits chan chan time.Time }
+
+func (handClock) Now() time.Time { return time.Time{} }
+func (c handClock) After(time.Duration) <-chan time.Time {
+	over := make(chan time.Time)
+	c.waits <- over
+	return over
+}
+
+// TestCutsFlush: Envoy lives on until it has sent the records of what has ended, however the drain ends, and as long as
+// requests go on ending.
+func TestCutsFlush(t *testing.T) {
+	for name, end := range map[string]func(f *fixture, cancel func()){
+		"the context ends":           func(_ *fixture, cancel func()) { cancel() },
+		"a second stop is asked for": func(f *fixture, _ func()) { go f.sup.Stop(context.Background()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			clock := handClock{make(chan chan time.Time)}
+			f := newFixture(t, func(o *SupervisorOptions) { o.FlushGrace, o.Clock = time.Millisecond, clock })
+			f.startReady()
+			pid := f.sup.PID()
+			f.openStream()
+			ended := f.openStream()
+
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			stopped := make(chan error, 1)
+			go func() { stopped <- f.sup.Stop(ctx) }()
+			eventually(t, "the listener stops accepting", f.refused)
+			end(f, cancel)
+			wait := func() chan time.Time {
+				select {
+				case over := <-clock.waits:
+					return over
+				case err := <-stopped:
+					t.Fatalf("nothing was flushed: %v", err)
+				case <-time.After(patience):
+					t.Fatal("nothing was flushed")
+				}
+				return nil
+			}
+			first := wait()
+			if processGone(pid) {
+				t.Error("Envoy was ended before it could flush")
+			}
+			ended.Body.Close()
+			eventually(t, "one request ends", func() bool { n, err := f.admin.ActiveRequests(testContext(t)); return err == nil && n == 1 })
+			first <- time.Time{}
+			second := wait() // for the record of the one that has ended meanwhile
+			if processGone(pid) {
+				t.Error("Envoy was ended before it could flush the last record")
+			}
+			second <- time.Time{}
+			var cut *DrainError
+			if err := <-stopped; !errors.As(err, &cut) || cut.Active != 1 {
+				t.Errorf("Stop: %v", err)
+			}
+			if !processGone(pid) {
+				t.Error("Stop left Envoy running")
+			}
+		})
+	}
+}
+
 func TestSecondStopIsImmediate(t *testing.T) {
 	f := newFixture(t, nil)
 	f.startReady()

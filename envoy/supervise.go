@@ -58,10 +58,11 @@ type SupervisorOptions struct {
 	// AcceptGrace is how long Stop lets the listeners accept after health checks fail, for load balancers
 	// to notice. 0 closes the listeners at once, which is right where there is none.
 	AcceptGrace time.Duration
-	// FlushGrace is how long Stop waits between the end of the last request and SIGTERM. Envoy does not
-	// flush gRPC access logs when it exits: give it the logger's buffer_flush_interval, and a little.
+	// FlushGrace is how long Stop waits between the end of the last request and SIGTERM, also where it cuts
+	// others. Envoy does not flush gRPC access logs when it exits: give it the logger's
+	// buffer_flush_interval, and a little.
 	FlushGrace time.Duration
-	// Clock is for the back-off; nil is the system's.
+	// Clock is for the back-off and FlushGrace; nil is the system's.
 	Clock Clock
 }
 

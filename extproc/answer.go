@@ -184,11 +184,14 @@ func (a *answer) whole(provider []byte) (status int, body []byte, contentType st
 	if a.status/100 != 2 {
 		return fail(a.out.ParseError(a.status, a.retryAfter, provider))
 	}
-	if isEventStream(provider) {
-		return fail(&canon.Error{Kind: canon.ErrBadGateway, Message: "The backend sent a stream that was not asked for."})
+	r, err := (*canon.Response)(nil), &canon.Error{Kind: canon.ErrBadGateway, Message: "The backend sent a stream that was not asked for."}
+	if !isEventStream(provider) {
+		r, err = a.out.ParseResponse(provider)
 	}
-	r, err := a.out.ParseResponse(provider)
 	if err != nil {
+		if err.Kind == canon.ErrBadGateway && a.account != nil {
+			a.account.Fail() // something was generated, and may be billed
+		}
 		return fail(err)
 	}
 	a.seeWhole(r)

@@ -104,7 +104,8 @@ func TestTranslatedStreamsAborted(t *testing.T) {
 	}
 }
 
-// TestErrorsReportNothing, also where a provider gives them under status 200.
+// TestErrorsReportNothing, also where a provider gives them under status 200. What makes no sense, under a status that promised an
+// answer, is noted: the provider may bill it.
 func TestErrorsReportNothing(t *testing.T) {
 	for _, c := range []struct {
 		name, backend, status, contentType, body string
@@ -114,7 +115,10 @@ func TestErrorsReportNothing(t *testing.T) {
 		{"an error under 200", "dashscope", "200", "application/json", dashscopeFailure, false, false},
 		{"an error under 200, for a stream", "dashscope", "200", "application/json", dashscopeFailure, true, false},
 		{"an error in a stream", "anthropic", "200", "text/event-stream", "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n", true, true},
-		{"rubbish", "anthropic", "200", "application/json", "rubbish", false, false},
+		{"rubbish", "anthropic", "200", "application/json", "rubbish", false, true},
+		{"a part of an answer", "dashscope", "200", "application/json", `{"output":{"choi`, true, true},
+		{"a stream that was not asked for", "anthropic", "200", "text/event-stream", anthropicStream, false, true},
+		{"rubbish with an error's status", "anthropic", "500", "text/html", "rubbish", false, false},
 	} {
 		b := &book{}
 		a := accounted(t, "openai", c.backend, c.stream, b, nil)

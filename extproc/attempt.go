@@ -55,8 +55,6 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRe
 	}
 	b := c.Backend
 	translated := b.Dialect.Name != e.dialect.Name
-	s.opts.Metrics.Attempted(b.ID, translated)
-	e.open.Attempt(b.ID, c.UpstreamModel(e.model))
 
 	common := &extprocv3.CommonResponse{}
 	resp := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestHeaders{
@@ -100,6 +98,12 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRe
 		// Set for a body that stays, too: the attempt before may have left its own length.
 		resp.DynamicMetadata = facts{{wire.KeyContentLength, strconv.Itoa(len(body))}}.metadata(wire.AttemptNamespace)
 	}
+	if !e.open.Attempt(b.ID, model) {
+		// It has been given up, so that nobody would count what it uses.
+		return refusal(e.dialect, &canon.Error{Kind: canon.ErrOverloaded, RetryAfter: time.Second,
+			Message: "The gateway took too long to handle this request; send it again."}, requestID, nil)
+	}
+	s.opts.Metrics.Attempted(b.ID, translated)
 	if translated {
 		e.setAnswer(b.ID, newAnswer(e, b, dropped, requestID))
 	}

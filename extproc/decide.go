@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"mime"
-	"net/netip"
 	"strings"
 	"time"
 	"unicode"
@@ -37,17 +36,18 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 	if first.GetRequestHeaders() == nil {
 		return fmt.Errorf("expected request headers, got %T", first.GetRequest())
 	}
-	resp, d := s.onHeaders(stream.Context(), first, start)
+	var waited time.Duration // for room under a limit, which is no work
+	resp, d := s.onHeaders(stream.Context(), first, start, &waited)
 	status := int(resp.GetImmediateResponse().GetStatus().GetCode())
-	s.opts.Metrics.Decided(status, s.opts.Now().Sub(start))
+	s.opts.Metrics.Decided(status, s.opts.Now().Sub(start)-waited)
 	if err := stream.Send(resp); err != nil {
 		if d != nil {
 			d.open.Abandon() // the caller has gone
 		}
 		return err
 	}
-	if d != nil {
-		d.open.Confirm()
+	if d != nil && d.exchange == nil {
+		d.open.Confirm() // else the first attempt does, which knows the backend
 	}
 	for {
 		m, err := stream.Recv()
@@ -164,7 +164,7 @@ type reader interface {
 }
 
 // onHeaders is the decision.
-func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, now time.Time) (*extprocv3.ProcessingResponse, *decision) {
+func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, now time.Time, waited *time.Duration) (*extprocv3.ProcessingResponse, *decision) {
 	r := readRequest(m)
 	match := s.opts.Dialects.Classify(r.method, r.path, r.headerValue)
 	d := match.Dialect
@@ -178,7 +178,7 @@ func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, 
 	}
 	known = append(known, fact{wire.KeyVersion, t.Version})
 
-	id, cerr := t.Auth.Authenticate(ctx, r.credentials, netip.Addr{}, now)
+	id, cerr := t.Auth.Authenticate(ctx, r.credentials, r.source, now)
 	if cerr != nil {
 		return refuse(cerr)
 	}
@@ -236,7 +236,11 @@ func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, 
 		table: t, gateway: t.GatewayOf(ctx), id: id, rule: rule, variant: variant, dialect: d, operation: op,
 		request: r, model: model, stream: streaming, now: now,
 	}
+	asking := s.opts.Now()
 	adm, limits, cerr := s.admit(ctx, a)
+	if t.Waits {
+		*waited = a.admitted.Sub(asking)
+	}
 	if cerr != nil {
 		resp, none := refuse(cerr)
 		h := resp.GetImmediateResponse().GetHeaders()
@@ -392,7 +396,7 @@ func (s *Server) proceed(a *asked, adm *admitted, match *adapters.Match, known f
 	}
 	d.exchange = &exchange{
 		id: adm.open.ID, open: adm.open, table: a.table, dialect: match.Dialect, endpoint: match.Endpoint, model: a.model, path: path,
-		headers: dialectHeaders(r), stream: a.stream, created: a.now, expires: adm.open.Expires,
+		headers: dialectHeaders(r), stream: a.stream, created: a.admitted, expires: adm.open.Expires,
 	}
 	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{header(wire.RuleHeader, v.ChainKey)}}
 	resp.DynamicMetadata = known.metadata(wire.DecisionNamespace)

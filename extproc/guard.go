@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -43,6 +44,7 @@ type asked struct {
 	model     string
 	stream    bool
 	now       time.Time
+	admitted  time.Time // set by admit
 }
 
 // admitted is a request that limits, budgets and breakers let through.
@@ -77,7 +79,7 @@ func (s *Server) admit(ctx context.Context, a *asked) (*admitted, facts, *canon.
 		if p.Breaker == nil {
 			continue
 		}
-		pass, refused := s.opts.Breakers.Allow(p.Breaker, breakerKey(p.BreakerPer, &subject), a.now)
+		pass, refused := s.opts.Breakers.Allow(p.Breaker, subjectOf(p.BreakerPer, &subject), a.now)
 		if refused != nil {
 			drop()
 			return nil, nil, &canon.Error{Kind: canon.ErrOverloaded, Code: codeBreakerOpen, RetryAfter: refused.RetryAfter,
@@ -90,23 +92,34 @@ func (s *Server) admit(ctx context.Context, a *asked) (*admitted, facts, *canon.
 		}
 	}
 
+	if a.operation == canon.OpCountTokens { // providers count for nothing
+		rules = slices.DeleteFunc(rules, func(r *limit.Rule) bool { return r.Unit == limit.Cost })
+	}
 	est := s.estimate(a, rules)
 	grant, refused := s.opts.Limits.Admit(ctx, rules, subject, est)
+	a.admitted = s.opts.Now() // a request may have waited for room, and its time begins after that
 	if refused != nil {
 		drop()
+		if refused.Kind == limit.BudgetSpent {
+			s.budgetEvent(refused.Rule, &subject, "a budget is spent", a.now)
+		}
 		return nil, limitFacts(refused.Headers), refusedBy(refused)
 	}
 	out := &admitted{facts: limitFacts(grant.Headers())}
-	if w := tightest(grant.Warnings()); w != nil {
-		out.facts = append(out.facts, fact{wire.KeyBudgetWarning, budgetWarning(w)})
+	if warnings := grant.Warnings(); len(warnings) > 0 {
+		out.facts = append(out.facts, fact{wire.KeyBudgetWarning, budgetWarning(tightest(warnings))})
+		for i := range warnings {
+			w := &warnings[i]
+			s.budgetEvent(w.Rule, &subject, "a budget is nearly spent", a.now, "spent_percent", percent(w))
+		}
 	}
 	out.open = &usage.Open{
 		ID: s.exchanges.newID(), PeekID: a.request.peek.id, RequestID: a.request.requestID, Time: a.now,
-		Tenant: a.id.Tenant, Namespace: a.id.Namespace, Consumer: a.id.Consumer, Credential: a.id.Credential,
+		Gateway: a.gateway, Tenant: a.id.Tenant, Namespace: a.id.Namespace, Consumer: a.id.Consumer, Credential: a.id.Credential,
 		Route: a.rule.Name, Model: a.model, Operation: string(a.operation), Dialect: a.dialect.Name, Stream: a.stream,
 		Currency: a.table.Currency, Candidates: make([]usage.Candidate, len(a.variant.Candidates)),
-		EstimatedInput: est.Input, Grant: settled{grant}, Outcomes: outcomes,
-		Expires: a.now.Add(a.rule.Timeout + expiryMargin),
+		EstimatedInput: est.Input, TextBytes: a.request.peek.textBytes(), MediaTokens: a.request.peek.mediaTokens(),
+		Grant: settled{grant}, Outcomes: outcomes, Expires: a.admitted.Add(a.rule.Timeout + expiryMargin),
 	}
 	for i, c := range a.variant.Candidates {
 		out.open.Candidates[i] = usage.Candidate{
@@ -114,15 +127,22 @@ func (s *Server) admit(ctx context.Context, a *asked) (*admitted, facts, *canon.
 			Translated: c.Backend.Dialect.Name != a.dialect.Name,
 		}
 	}
-	if a.cuttable() {
-		out.cut = cutter(grant, out.open, a.now)
+	if est.Cuttable {
+		out.cut = cutter(grant, &est, out.open, a.now)
 	}
 	s.opts.Desk.Begin(out.open)
 	return out, nil, nil
 }
 
-// cuttable says whether a running answer can be ended: of streams of chat Weir can tell what they have cost so far.
-func (a *asked) cuttable() bool { return a.stream && a.operation == canon.OpChat }
+// cuttable says whether a running answer can be ended: of streams of chat Weir can tell what they have cost so far, as
+// long as they hold one answer.
+func (a *asked) cuttable() bool {
+	if !a.stream || a.operation != canon.OpChat {
+		return false
+	}
+	n, ok := count(a.request.peek.n)
+	return !ok || n <= 1
+}
 
 // A budget of which so much is left is not watched: a stream of watchedOutput tokens, which is as long as models
 // write, fits watchedStreams times into it, and a twentieth of it is left.
@@ -132,8 +152,9 @@ const (
 	watchedShare   = 20
 )
 
-// cutter watches a stream for the budgets that it could overrun; nil where there are none.
-func cutter(grant *limit.Grant, open *usage.Open, now time.Time) func(string, canon.Usage) bool {
+// cutter watches a stream for the budgets that it could overrun; nil where there are none. Those have reserved the
+// input alone. A stream that is not watched reserves all that it may cost, like any other request.
+func cutter(grant *limit.Grant, est *limit.Estimate, open *usage.Open, now time.Time) func(string, canon.Usage) bool {
 	rule, left, ok := grant.Cut()
 	if !ok {
 		return nil
@@ -145,8 +166,13 @@ func cutter(grant *limit.Grant, open *usage.Open, now time.Time) func(string, ca
 			longest = max(longest, cost)
 		}
 	}
-	if left/watchedStreams > int64(longest) && left > rule.Limit/watchedShare {
-		return nil
+	plenty := func() bool { return left/watchedStreams > int64(longest) && left > rule.Limit/watchedShare }
+	if plenty() {
+		grant.Spend(est.Most(rule))
+		// Others may have been let in at the same moment.
+		if rule, left, ok = grant.Cut(); !ok || plenty() {
+			return nil
+		}
 	}
 	return func(backend string, used canon.Usage) bool {
 		for i := range open.Candidates {
@@ -200,7 +226,8 @@ func (s *Server) AdmitKey(ctx context.Context, id *identity.Identity) *canon.Err
 	return nil
 }
 
-func breakerKey(per limit.Scope, s *limit.Subject) string {
+// subjectOf is whose counter or breaker a request is judged by.
+func subjectOf(per limit.Scope, s *limit.Subject) string {
 	switch per {
 	case limit.PerTenant:
 		return s.Tenant
@@ -217,7 +244,7 @@ func breakerKey(per limit.Scope, s *limit.Subject) string {
 func (s *Server) estimate(a *asked, rules []*limit.Rule) limit.Estimate {
 	p := &a.request.peek
 	kind := usage.Kind{Model: a.model, Dialect: a.dialect.Name, Operation: string(a.operation), Stream: a.stream}
-	est := limit.Estimate{Input: s.opts.Estimator.Input(kind, p.size-p.media) + p.mediaCount*tokensPerImage}
+	est := limit.Estimate{Input: s.opts.Estimator.Input(kind, p.textBytes()) + p.mediaTokens()}
 	est.Output, est.HasMax = p.maxOutput()
 	est.Cuttable = a.cuttable()
 	if a.operation == canon.OpEmbeddings || a.operation == canon.OpCountTokens {
@@ -247,6 +274,10 @@ func (s *Server) estimate(a *asked, rules []*limit.Rule) limit.Estimate {
 	}
 	return est
 }
+
+// textBytes is the size of a body without what looks like media, and mediaTokens about what that is read as.
+func (p *peek) textBytes() int64   { return max(0, p.size-p.media) }
+func (p *peek) mediaTokens() int64 { return p.mediaCount * tokensPerImage }
 
 // maxOutput is the largest output that a request asks for, in tokens, and whether it asks for one.
 func (p *peek) maxOutput() (int64, bool) {
@@ -320,8 +351,27 @@ func tightest(list []limit.Warning) (out *limit.Warning) {
 
 // budgetWarning is the value of the header that warns of a budget.
 func budgetWarning(w *limit.Warning) string {
-	return w.Rule.Name + "; spent=" + strconv.Itoa(int(100*float64(w.Used)/float64(w.Limit))) + "%"
+	return w.Rule.Name + "; spent=" + strconv.Itoa(percent(w)) + "%"
 }
+
+func percent(w *limit.Warning) int { return int(100 * float64(w.Used) / float64(w.Limit)) }
+
+// budgetEvent logs what has become of a budget, once in each of its periods for each of its counters.
+func (s *Server) budgetEvent(r *limit.Rule, subject *limit.Subject, event string, now time.Time, more ...any) {
+	of := subjectOf(r.Per, subject)
+	start, _ := r.PeriodAt(now)
+	key := budgetEventKey{r.ID, of, event}
+	if before, known := s.budgetEvents.Load(key); known && before == start.UnixNano() {
+		return
+	}
+	if before, known := s.budgetEvents.Swap(key, start.UnixNano()); known && before == start.UnixNano() {
+		return
+	}
+	s.opts.Log.Warn(event, append([]any{"budget", r.Name, "subject", of, "period_start", start}, more...)...)
+}
+
+// budgetEventKey tells events apart. There are as many as counters of budgets that are nearly spent: callers cannot make them up.
+type budgetEventKey struct{ rule, subject, event string }
 
 // limitFacts are the headers of limits, on their way to Envoy.
 func limitFacts(h limit.Headers) facts {

@@ -63,6 +63,8 @@ type Server struct {
 	table     atomic.Pointer[table.Table]
 	exchanges *exchanges
 	keyRules  sync.Map // of *limit.Rule, by Identity.KeyID
+	// budgetEvents holds the starts of the periods that events were logged in, by budgetEventKey.
+	budgetEvents sync.Map
 }
 
 // New makes a Server. It answers 503 until it is given a table.
@@ -77,7 +79,10 @@ func New(opts Options) *Server {
 }
 
 // Use makes new requests be decided from t; requests under way keep the table they began with.
-func (s *Server) Use(t *table.Table) { s.table.Store(t) }
+func (s *Server) Use(t *table.Table) {
+	s.table.Store(t)
+	s.keyRules.Clear() // keys come and go; a counter is known by the ID of its rule
+}
 
 // Table returns the table in use; nil before the first.
 func (s *Server) Table() *table.Table { return s.table.Load() }

@@ -135,10 +135,14 @@ func (d *Desk) Close(r *Record) {
 	if v.exemplary {
 		e := &v.entry
 		k := Kind{Backend: e.Backend, Model: e.UpstreamModel, Dialect: o.Dialect, Operation: o.Operation, Stream: o.Stream}
-		d.opts.Estimator.Learn(k, int64(r.BytesIn), int64(r.BytesOut), e.Tokens)
+		text := o.TextBytes
+		if o.MediaTokens > 0 {
+			text = 0 // nobody tells the tokens of the text from those of the media
+		}
+		d.opts.Estimator.Learn(k, text, int64(r.BytesOut), e.Tokens)
 		// Before a backend is chosen, the caller's name is all there is.
 		k.Backend, k.Model = "", o.Model
-		d.opts.Estimator.LearnInput(k, int64(r.BytesIn), e.Tokens)
+		d.opts.Estimator.LearnInput(k, text, e.Tokens)
 	}
 }
 

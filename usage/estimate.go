@@ -47,7 +47,7 @@ type kindKey struct{ backend, model, dialect, operation string }
 // kindRatios are bytes per token.
 type kindRatios struct {
 	used atomic.Uint32
-	// in is by size of the body: a short one is mostly JSON around few words, a huge one is mostly pictures.
+	// in is by size of the body: a short one is mostly JSON around few words, a huge one is mostly documents.
 	in  [bodyClasses]ratio
 	out [2]ratio // whole answers, streams
 }
@@ -76,8 +76,20 @@ func bodyClass(bytes int64) int {
 	return 5
 }
 
+// bounds of what is learned of bytes per token. All callers share what is learned, so none may teach what would let others
+// pay next to nothing, or far too much: with a prompt of white space, or log-probabilities of each token.
+type bounds struct{ least, most float64 }
+
 // bytesPerInput token, before anything is learned: of English text, with the JSON around it.
 const bytesPerInput = 4
+
+// inputBounds are those of text in any language: some tokenizers take two bytes of Chinese for a token, and clients that escape
+// all but ASCII write six for a character.
+func inputBounds() bounds { return bounds{1.5, 8} }
+
+// outputBounds of answers of a shape. Some backends put a dozen tokens into an event, and some report reasoning that they do not
+// show; but a token does not take several times its event.
+func outputBounds(perToken float64) bounds { return bounds{perToken / 16, perToken * 4} }
 
 // shape is how an answer grows: what stands around it, and what each token adds before anything is learned.
 type shape struct {
@@ -111,13 +123,13 @@ func shapeOf(k Kind) shape {
 // Input estimates the tokens of a request body of so many bytes.
 func (e *Estimator) Input(k Kind, bytes int64) int64 {
 	class := bodyClass(bytes)
-	return e.estimate(k, bytes, bytesPerInput, func(r *kindRatios) *ratio { return &r.in[class] })
+	return e.estimate(k, bytes, bytesPerInput, inputBounds(), func(r *kindRatios) *ratio { return &r.in[class] })
 }
 
 // Output estimates the tokens of an answer, or of a part of it, of so many bytes.
 func (e *Estimator) Output(k Kind, bytes int64) int64 {
 	shape, stream := shapeOf(k), index(k.Stream)
-	return e.estimate(k, bytes-shape.around, shape.perToken, func(r *kindRatios) *ratio { return &r.out[stream] })
+	return e.estimate(k, bytes-shape.around, shape.perToken, outputBounds(shape.perToken), func(r *kindRatios) *ratio { return &r.out[stream] })
 }
 
 func index(b bool) int {
@@ -128,13 +140,13 @@ func index(b bool) int {
 }
 
 // estimate goes from the general to the particular: what is known of a dialect stands in for what is not known of a model.
-func (e *Estimator) estimate(k Kind, bytes int64, perToken float64, of func(*kindRatios) *ratio) int64 {
+func (e *Estimator) estimate(k Kind, bytes int64, perToken float64, b bounds, of func(*kindRatios) *ratio) int64 {
 	if bytes <= 0 {
 		return 0
 	}
 	for _, key := range [...]kindKey{k.general(), k.key()} {
 		if r := e.get(key); r != nil {
-			perToken = of(r).of(perToken)
+			perToken = b.clamp(of(r).of(perToken))
 		}
 	}
 	return within(int64(math.Ceil(float64(bytes)/perToken)), maxTokens)
@@ -145,19 +157,25 @@ func (k Kind) key() kindKey { return kindKey{k.Backend, k.Model, k.Dialect, k.Op
 // general is of all models that are asked in one way.
 func (k Kind) general() kindKey { return kindKey{dialect: k.Dialect, operation: k.Operation} }
 
-// Learn takes in a finished request: the bytes of its body, those of its whole answer, and what the provider reported.
+func (b bounds) clamp(perToken float64) float64 { return min(max(perToken, b.least), b.most) }
+
+// Learn takes in a finished request: the bytes of its body, those of its whole answer, and what the provider reported. Of
+// a body or an answer without bytes it learns nothing.
 func (e *Estimator) Learn(k Kind, in, out int64, t Tokens) {
-	out -= shapeOf(k).around
+	shape := shapeOf(k)
+	out -= shape.around
 	for _, key := range [...]kindKey{k.general(), k.key()} {
 		r := e.getOrMake(key)
-		r.in[bodyClass(in)].add(in, t.InputTotal())
-		r.out[index(k.Stream)].add(out, t.OutputTotal())
+		r.in[bodyClass(in)].add(in, t.InputTotal(), inputBounds())
+		r.out[index(k.Stream)].add(out, t.OutputTotal(), outputBounds(shape.perToken))
 	}
 }
 
 // LearnInput takes in the input alone, for a Kind whose backend is not chosen.
 func (e *Estimator) LearnInput(k Kind, in int64, t Tokens) {
-	e.getOrMake(k.key()).in[bodyClass(in)].add(in, t.InputTotal())
+	if in > 0 {
+		e.getOrMake(k.key()).in[bodyClass(in)].add(in, t.InputTotal(), inputBounds())
+	}
 }
 
 func (e *Estimator) shard(k kindKey) *estimatorShard {
@@ -230,15 +248,13 @@ const (
 	mostOfOne = 4096
 	// priorTokens is the weight of what holds for others.
 	priorTokens = 64
-	// Ratios outside of these bounds are no average of text: they come of pictures by reference, and of wrong reports.
-	leastPerToken, mostPerToken = 0.25, 1 << 14
 )
 
-func (r *ratio) add(bytes, tokens int64) {
+func (r *ratio) add(bytes, tokens int64, plausible bounds) {
 	if bytes <= 0 || tokens <= 0 {
 		return
 	}
-	perToken := min(max(float64(bytes)/float64(tokens), leastPerToken), mostPerToken)
+	perToken := plausible.clamp(float64(bytes) / float64(tokens))
 	weight := float64(min(tokens, mostOfOne))
 	for {
 		old := r.sums.Load()

@@ -104,9 +104,9 @@ func TestEstimatorLearns(t *testing.T) {
 
 	unknown := Kind{Model: "gpt", Dialect: "dashscope", Operation: "chat"}
 	for range 50 {
-		e.LearnInput(unknown, 1000, Tokens{Input: 100})
+		e.LearnInput(unknown, 1000, Tokens{Input: 150})
 	}
-	near("by the caller's model", e.Input(unknown, 1000), 100, 5)
+	near("by the caller's model", e.Input(unknown, 1000), 150, 5)
 }
 
 // TestEstimatesStayInBounds: reports that make no sense neither break estimates nor push them out of all proportion.
@@ -122,10 +122,67 @@ func TestEstimatesStayInBounds(t *testing.T) {
 			if got < 0 || got > maxTokens || bytes <= 0 && got != 0 {
 				t.Fatalf("%d bytes are %d tokens", bytes, got)
 			}
-			if bytes > 0 && bytes < 1<<28 && (got > bytes*4 || got < (bytes-shapeOf(k).around)>>14) {
-				t.Fatalf("%d bytes are %d tokens", bytes, got)
-			}
 		}
+		if bytes <= 0 || bytes > 1<<28 {
+			continue
+		}
+		if got := e.Input(k, bytes); got < bytes/8 || got > bytes*2/3+1 {
+			t.Fatalf("%d bytes of a prompt are %d tokens", bytes, got)
+		}
+		text := float64(max(0, bytes-shapeOf(k).around)) / shapeOf(k).perToken
+		if got := float64(e.Output(k, bytes)); got < math.Floor(text/4) || got > math.Ceil(text*16)+1 {
+			t.Fatalf("%d bytes of an answer are %g tokens", bytes, got)
+		}
+	}
+}
+
+// TestEstimatesCannotBePoisoned: what some callers make the estimator learn of a model, on purpose, changes what others
+// are charged by no more than the differences between languages do.
+func TestEstimatesCannotBePoisoned(t *testing.T) {
+	chat := Kind{Backend: "ns/a", Model: "m", Dialect: "openai", Operation: "chat"}
+	stream := chat
+	stream.Stream = true
+	admission := Kind{Model: "m", Dialect: "openai", Operation: "chat"}
+	const prompt = 100_000 // bytes, 25,000 tokens
+	type between struct{ least, most int64 }
+	for _, c := range []struct {
+		name          string
+		in            int64   // bytes of the bodies
+		perToken      float64 // times what is usual of an answer
+		tokens        Tokens
+		input, output between // what others are charged for the prompt, and for a thousand tokens
+	}{
+		{"prompts padded with white space", prompt, 1, Tokens{Input: 9, Output: 10}, between{12_500, 25_000}, between{990, 1010}},
+		{"answers with log-probabilities", 4000, 20, Tokens{Input: 1000, Output: 1000}, between{25_000, 25_000}, between{250, 1000}},
+		{"pictures by reference", prompt, 1, Tokens{Input: 10 * prompt, Output: 10}, between{25_000, 66_667}, between{990, 1010}},
+		{"hidden reasoning", 4000, .001, Tokens{Input: 1000, Reasoning: 100_000}, between{25_000, 25_000}, between{1000, 16_000}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := NewEstimator()
+			written := func(k Kind, tokens int64, times float64) int64 {
+				return shapeOf(k).around + int64(times*shapeOf(k).perToken*float64(tokens))
+			}
+			for range 300 {
+				for _, k := range []Kind{chat, stream} {
+					e.Learn(k, c.in, written(k, c.tokens.OutputTotal(), c.perToken), c.tokens)
+				}
+				e.LearnInput(admission, c.in, c.tokens)
+			}
+			for _, g := range []struct {
+				what string
+				got  int64
+				want between
+			}{
+				{"a prompt", e.Input(chat, prompt), c.input},
+				{"a prompt on admission", e.Input(admission, prompt), c.input},
+				{"a whole answer", e.Output(chat, written(chat, 1000, 1)), c.output},
+				{"a stream", e.Output(stream, written(stream, 1000, 1)), c.output},
+			} {
+				if g.got < g.want.least || g.got > g.want.most {
+					t.Errorf("%s is %d tokens, not between %d and %d", g.what, g.got, g.want.least, g.want.most)
+				}
+			}
+		})
 	}
 }
 

@@ -40,6 +40,7 @@ type Open struct {
 	PeekID     string // of the peek filter: finds it where Envoy's record has no ID, because the decision came too late; may be ""
 	RequestID  string
 	Time       time.Time // when the request began; its prices are those of this time
+	Gateway    string    // LLMGateway that it came in by, "namespace/name"
 	Tenant     string
 	Namespace  string
 	Consumer   string
@@ -52,10 +53,13 @@ type Open struct {
 	Currency   string // of the prices
 	// Candidates in no order that matters. A request that goes on without an Attempt has one of them.
 	Candidates []Candidate
-	// EstimatedInput are the tokens of the request, by Estimator.Input.
+	// EstimatedInput are the tokens of the request as they were estimated when it was let in, media included.
 	EstimatedInput int64
-	Grant          Grant     // nil where nothing limits the request
-	Outcomes       []Outcome // of circuit breakers
+	// TextBytes are those of the body without media in base64, whose tokens do not go by their bytes; 0 where the
+	// body was not measured. MediaTokens are about the tokens of the media.
+	TextBytes, MediaTokens int64
+	Grant                  Grant     // nil where nothing limits the request
+	Outcomes               []Outcome // of circuit breakers
 	// Expires is when Envoy ends the request at the latest.
 	Expires time.Time
 

@@ -1,6 +1,8 @@
 package usage
 
 import (
+	"strings"
+
 	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/usage/ledger"
 	"github.com/weir-dev/weir/usage/money"
@@ -29,9 +31,11 @@ const textPerToken = 4
 
 // judge decides by the record:
 //
-//	2xx, 3xx of a backend         what was reported; by estimate what was delivered, if no whole report came
+//	2xx, 3xx of a backend         what was reported; by estimate what was delivered, if no whole report came. Nothing if the
+//	                              backend broke it off before it wrote or reported anything: that is a failed answer, too
 //	no status, a backend asked    the input, by estimate: the caller went away while the backend was at work
-//	everything else               nothing: failed answers are free, and so are Weir's own
+//	everything else               nothing: failed answers are free, and so are Weir's own. Where the backend's answer had
+//	                              begun well, the entry says that it ended early
 func (o *Open) judge(r *Record, est *Estimator) verdict {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -50,9 +54,10 @@ func (o *Open) judge(r *Record, est *Estimator) verdict {
 
 	answered := r.Status >= 200 && r.Status < 400 && r.Backend != "" && !r.Immediate
 	unanswered := r.Status == 0 && v.asked && !r.Immediate
-	// Envoy names another reason for the end of an answer that it did not get whole.
-	broken := o.failed || answered && !r.Aborted && r.Details != "" && r.Details != wire.ViaUpstream
-	e.Aborted = r.Aborted || answered && broken
+	// Envoy names another reason for the end of an answer that it did not get whole. Where it held the answer for Weir to
+	// translate, the caller has had nothing of it, and gets an error; the backend may bill it nevertheless.
+	broken := o.failed || !r.Aborted && (answered && r.Details != "" && r.Details != wire.ViaUpstream || lost(r.Details))
+	e.Aborted = r.Aborted || broken
 	switch {
 	case r.Immediate || r.Aborted:
 	case r.Status >= 500 || broken && !o.cut:
@@ -61,7 +66,7 @@ func (o *Open) judge(r *Record, est *Estimator) verdict {
 		v.end = endGood
 	}
 
-	if !answered && !unanswered || free(o.Operation) {
+	if !answered && !unanswered || free(o.Operation) || broken && !o.wrote(r) {
 		return v
 	}
 	report, known, complete := o.report, o.reported, o.complete
@@ -72,15 +77,32 @@ func (o *Open) judge(r *Record, est *Estimator) verdict {
 	if !complete {
 		e.Estimated = true
 		k := Kind{Backend: e.Backend, Model: e.UpstreamModel, Dialect: o.Dialect, Operation: o.Operation, Stream: o.Stream}
-		input := est.Input(k, int64(r.BytesIn))
-		if input == 0 {
-			input = o.EstimatedInput
+		input := o.EstimatedInput
+		if o.TextBytes > 0 {
+			input = est.Input(k, o.TextBytes) + o.MediaTokens // more is known of the backend than of all that could serve it
 		}
 		o.fill(&e.Tokens, input, est.Output(k, int64(r.BytesOut)))
 	}
 	o.charge(e, c)
 	v.exemplary = answered && !e.Estimated && !e.Aborted && !o.cut
 	return v
+}
+
+// wrote says whether an answer held something that the model wrote, or a report of what it used, as far as that is known.
+// The caller holds the lock.
+func (o *Open) wrote(r *Record) bool {
+	switch {
+	case o.textBytes > 0 || o.cut || TokensOf(&o.report) != Tokens{} || TokensOf(r.Reported) != Tokens{}:
+		return true
+	case o.failed: // it was translated, and its bytes are those of the error
+		return false
+	}
+	return r.BytesOut > 0
+}
+
+// lost says whether the reason of an error is that an answer was lost after the backend had begun it.
+func lost(details string) bool {
+	return strings.HasPrefix(details, "upstream_reset_after_response_started") || details == "response_payload_too_large"
 }
 
 // interrupted decides where no record comes.
@@ -98,7 +120,7 @@ func (o *Open) loss() verdict {
 	e := &v.entry
 	e.Interrupted, e.Attempts = true, o.attempts
 	e.Estimated = !o.complete
-	if !v.asked || free(o.Operation) {
+	if !v.asked || free(o.Operation) || o.failed && !o.wrote(&Record{}) {
 		return v
 	}
 	e.Tokens = TokensOf(&o.report)
@@ -113,7 +135,7 @@ func (o *Open) loss() verdict {
 func (o *Open) entry(c *Candidate) ledger.Entry {
 	e := ledger.Entry{
 		ID: o.ID, Time: o.Time, RequestID: o.RequestID, Tenant: o.Tenant, Namespace: o.Namespace, Consumer: o.Consumer,
-		Credential: o.Credential, Route: o.Route, Model: o.Model, Operation: o.Operation, Dialect: o.Dialect, Stream: o.Stream,
+		Credential: o.Credential, Gateway: o.Gateway, Route: o.Route, Model: o.Model, Operation: o.Operation, Dialect: o.Dialect, Stream: o.Stream,
 		Currency: o.Currency,
 	}
 	e.Cut = o.cut
@@ -127,7 +149,7 @@ func (o *Open) entry(c *Candidate) ledger.Entry {
 func intent(e *ledger.Entry) ledger.Intent {
 	return ledger.Intent{
 		ID: e.ID, Time: e.Time, RequestID: e.RequestID, Tenant: e.Tenant, Namespace: e.Namespace, Consumer: e.Consumer,
-		Credential: e.Credential, Route: e.Route, Backend: e.Backend, Model: e.Model, UpstreamModel: e.UpstreamModel,
+		Credential: e.Credential, Gateway: e.Gateway, Route: e.Route, Backend: e.Backend, Model: e.Model, UpstreamModel: e.UpstreamModel,
 		Operation: e.Operation, Dialect: e.Dialect, Stream: e.Stream, Tokens: e.Tokens, Cost: e.Cost, Currency: e.Currency,
 		PriceVersion: e.PriceVersion, Unpriced: e.Unpriced,
 	}

@@ -112,25 +112,14 @@ type usageRow struct {
 	Cost string `json:"cost"`
 }
 
-// usage answers sums of the ledger: ?from=2026-11-01&to=2026-12-01&by=tenant,model. Without from: this month.
+// usage answers sums of the ledger: ?from=2026-11-01&to=2026-11-30&by=tenant,model. Bounds are those of the command: without
+// from, the report begins with this month, and a day that it ends with is part of it.
 func (g *gateway) usage(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	now := time.Now().UTC()
-	from, to := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC), time.Time{}
-	for _, p := range []struct {
-		name string
-		into *time.Time
-	}{{"from", &from}, {"to", &to}} {
-		v := q.Get(p.name)
-		if v == "" {
-			continue
-		}
-		t, err := parseTime(v)
-		if err != nil {
-			http.Error(w, p.name+": "+err.Error(), http.StatusBadRequest)
-			return
-		}
-		*p.into = t
+	from, to, err := parsePeriod(q.Get("from"), q.Get("to"), time.Now())
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
 	}
 	by := q.Get("by")
 	if by == "" {
@@ -155,14 +144,6 @@ func (g *gateway) usage(w http.ResponseWriter, r *http.Request) {
 		out[i] = usageRow{row, money.Nano(row.Cost).String()}
 	}
 	writeJSON(w, map[string]any{"from": from, "rows": out})
-}
-
-// parseTime reads a date or a time of RFC 3339.
-func parseTime(s string) (time.Time, error) {
-	if t, err := time.Parse(time.DateOnly, s); err == nil {
-		return t, nil
-	}
-	return time.Parse(time.RFC3339, s)
 }
 
 func writeJSON(w http.ResponseWriter, body any) {

@@ -99,19 +99,22 @@ func (o runOptions) logger() (*slog.Logger, slog.Level, error) {
 
 // gateway is everything that runs in one process.
 type gateway struct {
-	opts      runOptions
-	log       *slog.Logger
-	level     slog.Level
-	out       io.Writer
-	started   time.Time
-	dialects  *adapters.Set
-	jwks      *identity.JWKS
-	identity  identity.Shared
-	keys      keyURLs
-	ext       *extproc.Server
-	acct      *accounting
-	authz     *authz.Manager
-	settings  settingsByVersion
+	opts     runOptions
+	log      *slog.Logger
+	level    slog.Level
+	out      io.Writer
+	started  time.Time
+	dialects *adapters.Set
+	jwks     *identity.JWKS
+	identity identity.Shared
+	keys     keyURLs
+	ext      *extproc.Server
+	acct     *accounting
+	authz    *authz.Manager
+	settings settingsByVersion
+
+	toldMu    sync.Mutex
+	told      map[string]bool // problems of stored keys
 	publisher *serve.Publisher
 	registry  *prometheus.Registry
 	sup       atomic.Pointer[envoy.Supervisor]
@@ -293,6 +296,7 @@ func (g *gateway) grpcServer(socket string, records *usage.Receiver) (*grpc.Serv
 		grpc.MaxConcurrentStreams(math.MaxUint32),
 		grpc.ForceServerCodecV2(usage.Codec()),
 		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(16<<20),
+		grpc.WaitForHandlers(true), // records that were read must be counted before the ledger is closed
 	)
 	g.ext.Register(s)
 	g.publisher.Register(s)
@@ -393,7 +397,9 @@ func (g *gateway) stop(sup *envoy.Supervisor) {
 
 // activate makes ext_proc decide from a table that Envoy has acknowledged.
 func (g *gateway) activate(t *table.Table) {
-	if set, ok := g.settings.get(t.Version); ok {
+	if set, ok := g.settings.get(t.Version); !ok {
+		g.log.Error("the settings of the configuration that goes live are not known; those before it stay", "version", t.Version)
+	} else {
 		g.acct.apply(set)
 		if err := g.authz.Apply(set.Authz); err != nil {
 			g.log.Error(err.Error())
@@ -419,13 +425,23 @@ func (g *gateway) activate(t *table.Table) {
 	}()
 }
 
-// storedKeys tells of stored keys that let nobody in.
+// storedKeys tells of stored keys that let nobody in, each once.
 func (g *gateway) storedKeys() {
-	if t := g.ext.Table(); t != nil {
-		for _, p := range t.Auth.StoredProblems() {
-			g.log.Warn("stored key", "problem", p.Error())
+	t := g.ext.Table()
+	if t == nil {
+		return
+	}
+	g.toldMu.Lock()
+	defer g.toldMu.Unlock()
+	now := map[string]bool{}
+	for _, p := range t.Auth.StoredProblems() {
+		text := p.Error()
+		now[text] = true
+		if !g.told[text] {
+			g.log.Warn("stored key", "problem", text)
 		}
 	}
+	g.told = now
 }
 
 // authzServer lets other gateways ask who calls, by the table in use.
@@ -463,6 +479,9 @@ type versionSettings struct {
 func (s *settingsByVersion) put(version string, set compile.Settings) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if n := len(s.list); n > 0 && s.list[n-1].version == version {
+		return
+	}
 	s.list = append(s.list, versionSettings{version, set})
 }
 

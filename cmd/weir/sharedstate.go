@@ -179,6 +179,8 @@ func (s *sharedState) Acquire(ctx context.Context, c limit.Counter, min, want in
 	if r == nil {
 		return limit.Acquired{}, errNoStore
 	}
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout())
+	defer cancel()
 	return r.Acquire(ctx, c, min, want)
 }
 
@@ -188,6 +190,8 @@ func (s *sharedState) Adjust(ctx context.Context, c limit.Counter, delta int64, 
 	if r == nil {
 		return errNoStore
 	}
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout())
+	defer cancel()
 	return r.Adjust(ctx, c, delta, at)
 }
 
@@ -197,6 +201,8 @@ func (s *sharedState) Ping(ctx context.Context) error {
 	if r == nil {
 		return errNoStore
 	}
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout())
+	defer cancel()
 	return r.Ping(ctx)
 }
 

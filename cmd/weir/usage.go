@@ -55,13 +55,14 @@ replicas. What is an estimate, or has no price, has columns of its own. Days are
 	f.StringVar(&o.source, "source", "auto", "auto (as the LLMGateway of --file says, local without it), local or redis")
 	f.StringVar(&o.from, "from", "", "first day (2026-03-01) or time (RFC 3339) (default: the first of this month)")
 	f.StringVar(&o.to, "to", "", "last day, or time that is not part of the report any more (default: now)")
-	f.StringVar(&o.by, "by", "tenant,model", "what to group by, separated by commas: day, tenant, namespace, consumer, key, route, backend, model")
+	f.StringVar(&o.by, "by", "tenant,model", "what to group by, separated by commas: day, tenant, namespace, consumer, key, gateway, route, backend, model")
 	f.StringVar(&o.format, "format", "table", "table, csv or json")
 	f.BoolVar(&o.entries, "entries", false, "list single entries instead of sums")
 	f.StringVar(&o.filter.Tenant, "tenant", "", "only this tenant")
 	f.StringVar(&o.filter.Namespace, "namespace", "", "only this namespace")
 	f.StringVar(&o.filter.Consumer, "consumer", "", "only this consumer")
 	f.StringVar(&o.filter.Credential, "key", "", "only this key or other credential")
+	f.StringVar(&o.filter.Gateway, "gateway", "", "only what came in by this LLMGateway (namespace/name)")
 	f.StringVar(&o.filter.Route, "route", "", "only this route")
 	f.StringVar(&o.filter.Backend, "backend", "", "only this backend")
 	f.StringVar(&o.filter.Model, "model", "", "only this model, as callers name it")
@@ -120,26 +121,36 @@ func (o usageOptions) query(now time.Time) (ledger.Query, error) {
 	if q.GroupBy, err = ledger.ParseDimensions(o.by); err != nil {
 		return q, fmt.Errorf("--by: %w", err)
 	}
-	now = now.UTC()
-	q.From = time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
-	if o.from != "" {
-		if q.From, _, err = parseWhen(o.from); err != nil {
-			return q, fmt.Errorf("--from %w", err)
-		}
-	}
-	if o.to != "" {
-		var day bool
-		if q.To, day, err = parseWhen(o.to); err != nil {
-			return q, fmt.Errorf("--to %w", err)
-		}
-		if day {
-			q.To = q.To.AddDate(0, 0, 1) // the last day is part of the report
-		}
-		if !q.From.Before(q.To) {
-			return q, fmt.Errorf("--to %s is before the beginning, %s", o.to, q.From.Format(time.RFC3339))
-		}
+	if q.From, q.To, err = parsePeriod(o.from, o.to, now); err != nil {
+		return q, fmt.Errorf("--%w", err)
 	}
 	return q, nil
+}
+
+// parsePeriod reads the bounds of a report: from <= t < to. Without from it begins with this month, without to it has no end.
+// Where to is a day, that day is part of the report. The error begins with the name of the bound.
+func parsePeriod(first, last string, now time.Time) (from, to time.Time, err error) {
+	now = now.UTC()
+	from = time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
+	if first != "" {
+		if from, _, err = parseWhen(first); err != nil {
+			return from, to, fmt.Errorf("from %w", err)
+		}
+	}
+	if last == "" {
+		return from, to, nil
+	}
+	to, day, err := parseWhen(last)
+	if err != nil {
+		return from, to, fmt.Errorf("to %w", err)
+	}
+	if day {
+		to = to.AddDate(0, 0, 1)
+	}
+	if !from.Before(to) {
+		return from, to, fmt.Errorf("to %s is before the beginning, %s", last, from.Format(time.RFC3339))
+	}
+	return from, to, nil
 }
 
 // parseWhen reads a day, which begins at midnight in UTC, or a time.

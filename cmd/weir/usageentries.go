@@ -93,6 +93,7 @@ func entryColumns() []entryColumn {
 		{"namespace", false, func(e *ledger.Entry) string { return e.Namespace }},
 		{"consumer", true, func(e *ledger.Entry) string { return e.Consumer }},
 		{"key", true, func(e *ledger.Entry) string { return e.Credential }},
+		{"gateway", false, func(e *ledger.Entry) string { return e.Gateway }},
 		{"route", false, func(e *ledger.Entry) string { return e.Route }},
 		{"backend", true, func(e *ledger.Entry) string { return e.Backend }},
 		{"model", true, func(e *ledger.Entry) string { return e.Model }},

@@ -36,36 +36,47 @@ const (
 // is taken.
 func (e *Engine) try(ctx context.Context, q *request) outcome {
 	q.storeless = false
-	e.lock(q)
 	var verdicts [len(q.g.few)]verdict
 	vs := verdicts[:]
 	if len(q.g.holds) > len(vs) {
 		vs = make([]verdict, len(q.g.holds))
 	}
-	began := q.m.t
-	for {
-		asks, refused := false, false
+	o, asks := e.decide(ctx, q, vs)
+	if o.refusal != nil || !asks {
+		return o
+	}
+	return e.commitExact(ctx, q, vs)
+}
+
+// decide is try without what the store is asked for one request alone, and says whether there is such. No counter
+// is locked when it returns, or panics: whoever recovers would have locked its rules for good.
+func (e *Engine) decide(ctx context.Context, q *request, vs []verdict) (o outcome, asks bool) {
+	defer q.unlock()
+	e.lock(q)
+	for began := q.m.t; ; {
+		dry, refused := false, false
 		for i := range q.g.holds {
 			h := &q.g.holds[i]
 			vs[i] = e.evaluate(h, q)
 			switch {
 			case vs[i].say == ask:
-				asks = true
+				dry = true
 			case vs[i].say != fits && !h.rule.Shadow:
 				refused = true
 			}
 		}
 		if refused {
-			o := e.refuse(q, vs)
-			e.unlock(q)
-			return o
+			o = e.refuse(q, vs)
+			break
 		}
-		if !asks {
+		if !dry {
+			asks = e.commit(q, vs)
 			break
 		}
 		e.await(ctx, q, vs, began)
 	}
-	return e.commit(ctx, q, vs)
+	e.tidyAll(q)
+	return o, asks
 }
 
 // lock locks all counters of the request, in an order that all requests keep.
@@ -73,20 +84,28 @@ func (e *Engine) lock(q *request) {
 	for i := range q.g.holds {
 		h := &q.g.holds[i]
 		h.c.mu.Lock()
+		q.locked++
 		if h.waits {
 			h.waits = false
-			h.c.pool.demand -= h.amount
+			h.pool.demand -= h.amount
 		}
 	}
 }
 
-func (e *Engine) unlock(q *request) {
+// unlock unlocks what lock has locked.
+func (q *request) unlock() {
+	for q.locked > 0 {
+		q.locked--
+		q.g.holds[q.locked].c.mu.Unlock()
+	}
+}
+
+// tidyAll tidies the pools of all counters of the request, which are locked.
+func (e *Engine) tidyAll(q *request) {
 	for i := range q.g.holds {
-		c := q.g.holds[i].c
-		if c.pool != nil {
-			e.tidy(c, q.g.holds[i].rule, q.m)
+		if h := &q.g.holds[i]; h.c.pool != nil {
+			e.tidy(h.c, h.rule, q.m)
 		}
-		c.mu.Unlock()
 	}
 }
 
@@ -162,15 +181,13 @@ func (e *Engine) refuseBy(q *request, h *hold, v verdict, headers Headers, o out
 	return o
 }
 
-// commit takes what every counter said it has, then asks the store for the Exact rules. The counters are locked; when it
-// returns they are not.
-func (e *Engine) commit(ctx context.Context, q *request, vs []verdict) outcome {
-	asks := false
+// commit takes what every counter said it has, and says whether Exact rules are left, which the store has to be asked for.
+// The counters are locked.
+func (e *Engine) commit(q *request, vs []verdict) (asks bool) {
 	for i := range q.g.holds {
 		h := &q.g.holds[i]
 		switch {
 		case vs[i].say != fits:
-			h.c.counts.shadow++
 		case vs[i].src == exact:
 			asks = true
 		default:
@@ -178,10 +195,11 @@ func (e *Engine) commit(ctx context.Context, q *request, vs []verdict) outcome {
 			e.note(q.g, h, q.m)
 		}
 	}
-	e.unlock(q)
-	if !asks {
-		return outcome{}
-	}
+	return asks
+}
+
+// commitExact asks the store for the Exact rules, one after the other. If one refuses, all that was taken is given back.
+func (e *Engine) commitExact(ctx context.Context, q *request, vs []verdict) outcome {
 	for i := range q.g.holds {
 		h := &q.g.holds[i]
 		if vs[i].say != fits || vs[i].src != exact {
@@ -202,9 +220,9 @@ func (e *Engine) take(h *hold, m moment, src source) {
 	if src == pooled || src == exact { // while the store answers, what was counted here drains at the whole rate
 		c.book.room(m, h.rule.Limit, h.rule.capacity(), 0)
 	}
-	h.source = src
 	h.stamp = c.book.take(m, h.amount)
-	c.reserved += h.amount
+	h.source, h.pool = src, c.pool
+	c.reserve(h, h.amount, m)
 	c.counts.admitted++
 	switch src {
 	case pooled:
@@ -226,7 +244,7 @@ func (e *Engine) note(g *Grant, h *hold, m moment) {
 	}
 	s := e.state(h.c, r, m)
 	// What is only reserved warns of nothing: most of it comes back.
-	if used := s.Limit - s.Remaining - h.c.reserved; r.WarnAt > 0 && used >= r.WarnAt && !r.Shadow {
+	if used := s.Limit - s.Remaining - h.c.unsettled(m); r.WarnAt > 0 && used >= r.WarnAt && !r.Shadow {
 		g.warnings = append(g.warnings, Warning{Rule: r, Used: used, Limit: s.Limit})
 	}
 	s.Remaining = max(s.Remaining, 0)
@@ -242,77 +260,85 @@ func (e *Engine) wait(ctx context.Context, q *request, o outcome) outcome {
 	defer timer.Stop()
 	w := &waiter{tenant: q.tenant, wake: make(chan struct{}, 1)}
 	for {
-		until := start + int64(min(o.maxWait, 1<<62))
-		c := o.c
-		if !e.join(c, w) {
+		if !o.c.join(w) {
 			if o.refusal.Kind == Limited {
 				o.refusal.Kind = QueueFull
 			}
 			return o
 		}
-		var next outcome
-		for {
-			pause := time.Duration(until - q.m.t)
-			if e.first(c, w) {
-				q.turn = true
-				next = e.try(ctx, q)
-				q.turn = false
-				if next.refusal == nil {
-					e.leave(c, w, true)
-					next.waited = true
-					return next
-				}
-				if next.maxWait == 0 || next.c != c {
-					break
-				}
-				o = next
-				pause = min(pause, o.poll)
-			}
-			timer.Reset(max(pause, 0))
-			select {
-			case <-w.wake:
-			case <-timer.C:
-			case <-ctx.Done():
-				e.leave(c, w, false)
-				q.m = e.moment()
-				o.refusal.Kind = Canceled
-				return o
-			}
-			if q.m = e.moment(); q.m.t >= until {
-				e.leave(c, w, false)
-				return o
-			}
+		var over bool
+		if o, over = e.waitAt(ctx, q, o, w, timer, start); over {
+			return o
 		}
-		e.leave(c, w, false)
-		o = next
 		if o.maxWait == 0 || q.m.t >= start+int64(min(o.maxWait, 1<<62)) {
 			return o
 		}
 	}
 }
 
-func (e *Engine) join(c *counter, w *waiter) bool {
-	if c.kind.waiting.Add(1) > maxWaiting {
-		c.kind.waiting.Add(-1)
+// waitAt is wait in the queue of one counter, which the request has joined. It ends, besides, when another counter refuses
+// the request: then it is not over.
+func (e *Engine) waitAt(ctx context.Context, q *request, o outcome, w *waiter, timer *time.Timer, start int64) (_ outcome, over bool) {
+	c := o.c
+	until := start + int64(min(o.maxWait, 1<<62))
+	served := false
+	defer func() { c.leave(w, served) }()
+	for {
+		pause := time.Duration(until - q.m.t)
+		if c.first(w) {
+			q.turn = true
+			next := e.try(ctx, q)
+			q.turn = false
+			if next.refusal == nil {
+				served, next.waited = true, true
+				return next, true
+			}
+			if next.maxWait == 0 || next.c != c {
+				return next, false
+			}
+			o = next
+			pause = min(pause, o.poll)
+		}
+		timer.Reset(max(pause, 0))
+		select {
+		case <-w.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			q.m = e.moment()
+			o.refusal.Kind = Canceled
+			return o, true
+		}
+		if q.m = e.moment(); q.m.t >= until {
+			return o, true
+		}
+	}
+}
+
+// join queues a waiter, if there is a place for it.
+func (c *counter) join(w *waiter) bool {
+	if !c.kind.waiting.enter(w.tenant, maxWaitingRule) {
 		return false
 	}
 	c.mu.Lock()
-	c.queue.join(w)
-	c.mu.Unlock()
-	return true
+	defer c.mu.Unlock()
+	if c.queue.join(w, c.kind.rule.Load().Per == PerTarget) {
+		return true
+	}
+	c.kind.waiting.exit(w.tenant)
+	return false
 }
 
-func (e *Engine) leave(c *counter, w *waiter, served bool) {
-	c.kind.waiting.Add(-1)
+func (c *counter) leave(w *waiter, served bool) {
+	c.kind.waiting.exit(w.tenant)
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.queue.leave(w, served)
 	if served {
 		c.counts.waited++
 	}
-	c.mu.Unlock()
 }
 
-func (e *Engine) first(c *counter, w *waiter) bool {
+func (c *counter) first(w *waiter) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.queue.head() == w

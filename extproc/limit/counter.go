@@ -21,8 +21,11 @@ type counter struct {
 	pool  *pool // what it has of the store; nil until a rule is shared
 	queue queue // requests that wait for room
 
-	reserved int64  // units of open grants
-	holds    int    // open grants
+	reserved int64 // units of open grants
+	// lately of them were reserved in the calendar's period that began at latelyIn: only those are part of what the book
+	// counts.
+	lately, latelyIn int64
+
 	key      string // in the store, once it was asked
 	dead     bool   // forgotten: a request that still found it looks again
 	touched  int64  // moment.t of the last request
@@ -40,6 +43,13 @@ func (c *counts) add(o counts) {
 	c.shadow += o.shadow
 	c.waited += o.waited
 	c.unasked += o.unasked
+}
+
+// with calls f while the counter is locked.
+func (c *counter) with(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
 }
 
 // busy says whether anything depends on the counter besides what it has counted. The caller holds its lock and its shard's.
@@ -67,6 +77,26 @@ func (c *counter) period(m moment) int64 {
 		return b.start
 	}
 	return 0
+}
+
+// reserve adds n units to what open grants hold, of a hold that is stamped; less than 0 takes them off. The caller holds the
+// lock.
+func (c *counter) reserve(h *hold, n int64, m moment) {
+	c.reserved += n
+	if period := c.period(m); period != c.latelyIn {
+		c.lately, c.latelyIn = 0, period
+	}
+	if c.latelyIn == 0 || h.stamp == c.latelyIn {
+		c.lately += n
+	}
+}
+
+// unsettled is the part of what the book counts that is only reserved. The caller holds the lock.
+func (c *counter) unsettled(m moment) int64 {
+	if c.period(m) != c.latelyIn {
+		return 0
+	}
+	return c.lately
 }
 
 // kindKey is what makes counters the same over versions of the configuration.
@@ -106,8 +136,8 @@ type kind struct {
 	mu   sync.Mutex
 	past counts // of counters that are forgotten
 
-	waiting atomic.Int32 // requests in the queues of its counters
-	unused  bool         // the last sweep found nothing of it; only sweeps look at it
+	waiting places // requests in the queues of its counters
+	unused  bool   // the last sweep found nothing of it; only sweeps look at it
 }
 
 func (k *kind) forget(c counts) {

@@ -137,8 +137,11 @@ func (e *Engine) sweep() {
 
 // mode is how a rule is counted.
 func (e *Engine) mode(r *Rule) Mode {
-	if e.store == nil {
+	if e.store == nil || e.store.detached.Load() {
 		return Local
+	}
+	if r.Shadow && r.Sharing == Exact { // it refuses nobody, so nobody waits for its answers
+		return Lease
 	}
 	return r.Sharing
 }
@@ -152,6 +155,7 @@ type request struct {
 	turn bool
 	// storeless says that it has waited for the store long enough.
 	storeless bool
+	locked    int // counters of g that are locked, from the first on
 }
 
 // Admit reserves what a request may use with every rule that applies to it, or with none. It returns a grant or a refusal,
@@ -171,12 +175,20 @@ func (e *Engine) Admit(ctx context.Context, rules []*Rule, s Subject, est Estima
 			c: e.reg.counter(r, r.subject(&s), q.m),
 		})
 	}
+	done := false
+	defer func() {
+		if !done { // a panic that somebody may recover
+			e.undo(g)
+			g.unpin()
+		}
+	}()
 	start := q.m
 	o := e.try(ctx, &q)
 	if o.refusal != nil && o.maxWait > 0 {
 		o = e.wait(ctx, &q, o)
 	}
-	e.count(&q, &o, q.m.t-start.t)
+	e.count(&q, &o)
+	done = true
 	if o.refusal != nil {
 		g.unpin()
 		o.refusal.Waited = time.Duration(q.m.t - start.t)
@@ -207,21 +219,22 @@ func (g *Grant) unpin() {
 }
 
 // count tells what became of the request.
-func (e *Engine) count(q *request, o *outcome, waited int64) {
+func (e *Engine) count(q *request, o *outcome) {
 	if o.refusal != nil {
-		o.c.mu.Lock()
-		o.c.counts.refused++
-		o.c.mu.Unlock()
+		o.c.with(func() { o.c.counts.refused++ })
 		if e.metrics != nil {
 			e.metrics.Count(o.refusal.Rule, Refused)
 		}
 		return
 	}
-	if e.metrics == nil {
-		return
-	}
 	for i := range q.g.holds {
 		h := &q.g.holds[i]
+		if h.source == nowhere {
+			h.c.with(func() { h.c.counts.shadow++ })
+		}
+		if e.metrics == nil {
+			continue
+		}
 		switch {
 		case h.source == nowhere:
 			e.metrics.Count(h.rule, ShadowRefused)
@@ -243,18 +256,16 @@ func (e *Engine) settle(h *hold, m moment, used int64) {
 	}
 	c := h.c
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	delta := used - h.amount // under the lock: Spend changes it
-	c.reserved -= h.amount
+	c.reserve(h, -h.amount, m)
 	if delta != 0 {
 		c.book.change(m, h.stamp, delta)
-		if h.source != here {
-			e.settleShared(h, m, delta)
-		}
 	}
+	e.settleStored(h, m, delta)
 	if delta < 0 {
 		c.queue.kick()
 	}
-	c.mu.Unlock()
 }
 
 // undo gives back what a request took before another rule refused it.
@@ -265,9 +276,7 @@ func (e *Engine) undo(g *Grant) {
 		if h.source == nowhere {
 			continue
 		}
-		h.c.mu.Lock()
-		h.c.counts.admitted--
-		h.c.mu.Unlock()
+		h.c.with(func() { h.c.counts.admitted-- })
 		e.settle(h, m, 0)
 		h.source = nowhere
 	}

@@ -127,7 +127,8 @@ type hold struct {
 	stamp     int64 // of the book
 	at, taken int64 // of the store's units: see batch
 	source    source
-	waits     bool // its amount is part of the pool's demand
+	waits     bool  // its amount is part of the pool's demand
+	pool      *pool // that it waits for or was taken from; nil for Local
 }
 
 // Grant is an admitted request's claim on its counters. It must be settled or cancelled, or what it reserves is lost for
@@ -195,21 +196,24 @@ func (g *Grant) Spend(nano int64) (spent bool) {
 		if !h.rule.CutStreams || h.rule.WarnOnly || h.source == nowhere {
 			continue
 		}
-		h.c.mu.Lock()
-		if g.done.Load() { // it is settled meanwhile, or waits for this lock to be
-			h.c.mu.Unlock()
+		gone := false
+		h.c.with(func() {
+			if gone = g.done.Load(); gone { // it is settled meanwhile, or waits for this lock to be
+				return
+			}
+			if delta := nano - h.amount; delta >= 0 {
+				h.amount = nano
+				h.c.reserve(h, delta, m)
+				h.c.book.change(m, h.stamp, delta)
+				if delta > 0 {
+					g.e.spendStored(h, m, delta)
+				}
+				spent = spent || g.e.state(h.c, h.rule, m).Remaining <= 0
+			}
+		})
+		if gone {
 			return false
 		}
-		if delta := nano - h.amount; delta >= 0 {
-			h.amount = nano
-			h.c.reserved += delta
-			h.c.book.change(m, h.stamp, delta)
-			if h.source != here && delta > 0 {
-				g.e.settleShared(h, m, delta)
-			}
-			spent = spent || g.e.state(h.c, h.rule, m).Remaining <= 0
-		}
-		h.c.mu.Unlock()
 	}
 	return spent
 }
@@ -226,9 +230,8 @@ func (g *Grant) Cut() (r *Rule, nano int64, ok bool) {
 		if !h.rule.CutStreams || h.rule.WarnOnly || h.source == nowhere {
 			continue
 		}
-		h.c.mu.Lock()
-		left := max(g.e.state(h.c, h.rule, m).Remaining+h.amount, 0)
-		h.c.mu.Unlock()
+		var left int64
+		h.c.with(func() { left = max(g.e.state(h.c, h.rule, m).Remaining+h.amount, 0) })
 		if !ok || left < nano {
 			r, nano, ok = h.rule, left, true
 		}

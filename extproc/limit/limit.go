@@ -180,6 +180,14 @@ type Estimate struct {
 	Cuttable bool
 }
 
+// Most is what a request may cost by the estimate of a rule, in nano-units.
+func (e *Estimate) Most(r *Rule) int64 {
+	if e.HasMax {
+		return clamp(e.Cost)
+	}
+	return clamp(clamp(e.Cost) + perMillion(r.AssumedOutput, e.OutputPrice))
+}
+
 // maxUnits bounds every amount, so that sums of a few never overflow.
 const maxUnits = int64(1e18)
 

@@ -1,9 +1,50 @@
 package limit
 
-import "slices"
+import (
+	"slices"
+	"sync"
+)
 
-// maxWaiting bounds the requests that wait for the counters of one rule. More are refused at once.
-const maxWaiting = 1000
+// maxWaiting bounds the requests that wait for one counter, maxWaitingRule those that wait for all counters of a
+// rule, which is for memory. More are refused at once.
+const (
+	maxWaiting     = 1000
+	maxWaitingRule = 16_000
+)
+
+// mayQueue says whether a tenant of which mine requests wait already, of all in so many places, may have one more: not more
+// than are left free. One tenant alone gets half of them, and whoever comes then finds some.
+func mayQueue(mine, all, places int) bool { return all < places && mine < places-all }
+
+// places counts the requests that wait for a rule, by tenant. The zero places is ready.
+type places struct {
+	mu sync.Mutex
+	n  int
+	of map[string]int
+}
+
+func (p *places) enter(tenant string, most int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !mayQueue(p.of[tenant], p.n, most) {
+		return false
+	}
+	if p.of == nil {
+		p.of = map[string]int{}
+	}
+	p.of[tenant]++
+	p.n++
+	return true
+}
+
+func (p *places) exit(tenant string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.n--
+	if p.of[tenant]--; p.of[tenant] == 0 {
+		delete(p.of, tenant)
+	}
+}
 
 // waiter is a request in a queue.
 type waiter struct {
@@ -31,15 +72,23 @@ func (q *queue) head() *waiter {
 	return q.turns[0].line[0]
 }
 
-func (q *queue) join(w *waiter) {
-	q.n++
-	for _, t := range q.turns {
-		if t.tenant == w.tenant {
-			t.line = append(t.line, w)
-			return
-		}
+// join puts w at the end of its tenant's line, if there is a place. Where tenants share the counter none may have them all.
+func (q *queue) join(w *waiter, tenants bool) bool {
+	i := slices.IndexFunc(q.turns, func(t *turn) bool { return t.tenant == w.tenant })
+	mine := 0
+	if i >= 0 {
+		mine = len(q.turns[i].line)
 	}
-	q.turns = append(q.turns, &turn{tenant: w.tenant, line: []*waiter{w}})
+	if q.n >= maxWaiting || tenants && !mayQueue(mine, q.n, maxWaiting) {
+		return false
+	}
+	q.n++
+	if i < 0 {
+		q.turns = append(q.turns, &turn{tenant: w.tenant})
+		i = len(q.turns) - 1
+	}
+	q.turns[i].line = append(q.turns[i].line, w)
+	return true
 }
 
 // leave takes w out. The tenant of one that was served goes to the end of the round. If that makes another one the

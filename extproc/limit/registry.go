@@ -215,9 +215,7 @@ func (g *registry) each(f func(*counter)) {
 		}
 		s.mu.RUnlock()
 		for _, c := range list {
-			c.mu.Lock()
-			f(c)
-			c.mu.Unlock()
+			c.with(func() { f(c) })
 		}
 	}
 }

@@ -30,6 +30,8 @@ type Table struct {
 	KeySharing limit.Mode
 	// Gateway is the one LLMGateway, "namespace/name"; "" where there are several and each request says which.
 	Gateway string
+	// Waits says that some limit lets requests wait.
+	Waits bool
 	// Policies are the limits, budgets and breakers that requests must pass.
 	Policies Policies
 

@@ -38,6 +38,9 @@ type Options struct {
 	Seed uint64
 	// MaxBody bounds a request body in bytes; 0 means 32 MiB. Larger ones get 413.
 	MaxBody int64
+	// Ended, if set, is told of every request that is over, before it is counted: the statistics say only the sum, and the
+	// journal forgets the oldest. Many goroutines call it.
+	Ended func(Record)
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Sleep waits, or returns early with the context's error; nil means a timer. Tests pass one that does not wait.

@@ -123,8 +123,11 @@ func (c *call) end() {
 	}
 	c.ended = true
 	c.rec.Duration = Duration(c.s.opts.Now().Sub(c.rec.At))
-	c.s.counter.end(&c.rec)
 	done := c.rec
+	if c.s.opts.Ended != nil {
+		c.s.opts.Ended(done)
+	}
+	c.s.counter.end(&c.rec)
 	c.s.journal.update(done.ID, func(r *Record) {
 		body := r.Body
 		*r = done

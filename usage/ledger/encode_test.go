@@ -63,7 +63,7 @@ func noZero(t *testing.T, v reflect.Value, path string) {
 func TestInterruptedKeepsEverything(t *testing.T) {
 	in := intent("i")
 	e := in.Interrupted()
-	if !e.Interrupted || !e.Estimated || e.ID != in.ID || e.Cost != in.Cost || e.Tokens != in.Tokens || e.Credential != in.Credential {
+	if !e.Interrupted || !e.Estimated || e.ID != in.ID || e.Cost != in.Cost || e.Tokens != in.Tokens || e.Credential != in.Credential || e.Gateway != in.Gateway {
 		t.Errorf("%+v", e)
 	}
 }
@@ -82,7 +82,7 @@ func TestTextsAreBounded(t *testing.T) {
 	}
 	all := Entry{Time: start}
 	for _, p := range []*string{
-		&all.ID, &all.RequestID, &all.Tenant, &all.Namespace, &all.Consumer, &all.Credential, &all.Route, &all.Backend,
+		&all.ID, &all.RequestID, &all.Tenant, &all.Namespace, &all.Consumer, &all.Credential, &all.Gateway, &all.Route, &all.Backend,
 		&all.Model, &all.UpstreamModel, &all.Operation, &all.Dialect, &all.Currency, &all.PriceVersion,
 	} {
 		*p = e.Consumer

@@ -101,7 +101,9 @@ type Entry struct {
 	Consumer  string `json:"consumer,omitempty"`
 	// Credential names the key or issuer; never a secret.
 	Credential string `json:"credential,omitempty"`
-	Route      string `json:"route,omitempty"`
+	// Gateway is the LLMGateway that the request came in by, "namespace/name". Entries of before it was kept have none.
+	Gateway string `json:"gateway,omitempty"`
+	Route   string `json:"route,omitempty"`
 	// Backend that answered, or was asked last.
 	Backend string `json:"backend,omitempty"`
 	// Model as the caller named it.
@@ -147,6 +149,7 @@ type Intent struct {
 	Namespace     string    `json:"namespace,omitempty"`
 	Consumer      string    `json:"consumer,omitempty"`
 	Credential    string    `json:"credential,omitempty"`
+	Gateway       string    `json:"gateway,omitempty"`
 	Route         string    `json:"route,omitempty"`
 	Backend       string    `json:"backend,omitempty"`
 	Model         string    `json:"model,omitempty"`
@@ -169,7 +172,7 @@ func (i *Intent) Interrupted() Entry {
 	return Entry{
 		ID: i.ID, Time: i.Time, RequestID: i.RequestID,
 		Tenant: i.Tenant, Namespace: i.Namespace, Consumer: i.Consumer, Credential: i.Credential,
-		Route: i.Route, Backend: i.Backend, Model: i.Model, UpstreamModel: i.UpstreamModel,
+		Gateway: i.Gateway, Route: i.Route, Backend: i.Backend, Model: i.Model, UpstreamModel: i.UpstreamModel,
 		Operation: i.Operation, Dialect: i.Dialect, Stream: i.Stream,
 		Tokens: i.Tokens, Cost: i.Cost, Currency: i.Currency, PriceVersion: i.PriceVersion,
 		Flags: Flags{Estimated: true, Interrupted: true, Unpriced: i.Unpriced},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -20,7 +21,7 @@ func someEntries(r *rand.Rand, n int) []Entry {
 		out[i] = Entry{
 			ID: fmt.Sprint("e", i), Time: start.Add(time.Duration(r.Int64N(int64(72 * time.Hour)))),
 			Tenant: pick("acme", "umbrella"), Namespace: pick("acme", ""), Consumer: pick("a", "b", "c"),
-			Credential: pick("k1", "k2"), Route: pick("chat", "embed"), Backend: pick("b1", "b2"), Model: pick("m1", "m2", "m3"),
+			Credential: pick("k1", "k2"), Gateway: pick("default/a", "default/b", ""), Route: pick("chat", "embed"), Backend: pick("b1", "b2"), Model: pick("m1", "m2", "m3"),
 			Currency: pick("USD", "USD", "EUR"), Status: []int{200, 200, 429, 500}[r.IntN(4)],
 			Tokens: Tokens{r.Int64N(100), r.Int64N(100), r.Int64N(100), r.Int64N(100), r.Int64N(100)}, Cost: r.Int64N(1e12),
 			Flags: Flags{r.IntN(3) == 0, r.IntN(3) == 0, r.IntN(3) == 0, r.IntN(3) == 0, r.IntN(3) == 0, r.IntN(3) == 0, r.IntN(3) == 0},
@@ -64,8 +65,8 @@ func TestSumsAreTheSameHoweverTheyAreMade(t *testing.T) {
 
 	day := start.Truncate(24 * time.Hour)
 	bounds := []time.Time{{}, day, day.AddDate(0, 0, 1), day.AddDate(0, 0, 2), start.Add(30 * time.Hour), start.AddDate(0, 0, 10), start.AddDate(0, 0, -10)}
-	filters := []Filter{{}, {Tenant: "acme"}, {Model: "m1", Backend: "b2"}, {Credential: "k1"}, {Consumer: "nobody"}, {Route: "chat", Namespace: "acme", Consumer: "a"}}
-	groups := [][]Dimension{nil, {ByDay}, {ByTenant, ByModel}, {ByCredential, ByRoute, ByBackend}, Dimensions()}
+	filters := []Filter{{}, {Tenant: "acme"}, {Model: "m1", Backend: "b2"}, {Credential: "k1"}, {Consumer: "nobody"}, {Gateway: "default/b"}, {Route: "chat", Namespace: "acme", Consumer: "a"}}
+	groups := [][]Dimension{nil, {ByDay}, {ByTenant, ByModel}, {ByCredential, ByRoute, ByBackend}, {ByGateway}, Dimensions()}
 	some := 0
 	for range 300 {
 		q := Query{
@@ -153,6 +154,42 @@ func TestParseDimensions(t *testing.T) {
 	}
 	if _, err := ParseDimensions("tenant,colour"); err == nil {
 		t.Error("there is no colour")
+	}
+}
+
+// TestOldRollupsAreRead: what was summed up before entries had a gateway is read as it is. Its rows have counts that its
+// segment does not have, which tells that they were used.
+func TestOldRollupsAreRead(t *testing.T) {
+	dir := t.TempDir()
+	l := mustOpen(t, dir, manual())
+	old := entry("old")
+	old.Gateway = ""
+	put(t, l, old)
+	l.die()
+	slot := filepath.Join(dir, ledgerDir, "0")
+	if _, err := closeSegment(slot, 0); err != nil {
+		t.Fatal(err)
+	}
+	text := `{"version":1,"lines":1,"first":"2026-03-14T23:59:00Z","last":"2026-03-14T23:59:00Z","rows":1}
+{"day":"2026-03-14","tenant":"acme","namespace":"acme","consumer":"acme/ci","credential":"acme/key-1","route":"acme/chat","backend":"acme/openai","model":"fast","currency":"USD","requests":7,"tokens":{"input":49},"costNanos":861}
+`
+	path := segmentPath(slot, 0, rollupSuffix)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l = mustOpen(t, dir, manual())
+	put(t, l, entry("new"))
+	l.sweep()
+	r, err := Read(context.Background(), dir, Query{GroupBy: []Dimension{ByGateway, ByRoute}})
+	if err != nil || len(r.Rows) != 2 || r.Rows[0].Gateway != "" || r.Rows[0].Requests != 7 || r.Rows[0].Cost != 861 ||
+		r.Rows[1].Gateway != "default/gw" || r.Rows[1].Requests != 1 || r.Rows[1].Route != "acme/chat" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if r, err := Read(context.Background(), dir, Query{Filter: Filter{Gateway: "default/gw"}}); err != nil || len(r.Rows) != 1 || r.Rows[0].Requests != 1 {
+		t.Errorf("of one gateway: %+v, %v", r, err)
+	}
+	if now, err := os.ReadFile(path); err != nil || string(now) != text {
+		t.Errorf("the roll-up was made anew: %s, %v", now, err)
 	}
 }
 

@@ -55,7 +55,7 @@ func (l *Ledger) die() {
 
 func intent(id string) Intent {
 	return Intent{
-		ID: id, Time: start, Tenant: "acme", Consumer: "acme/ci", Credential: "acme/key-1", Route: "acme/chat",
+		ID: id, Time: start, Tenant: "acme", Consumer: "acme/ci", Credential: "acme/key-1", Gateway: "default/gw", Route: "acme/chat",
 		Model: "fast", Tokens: Tokens{Input: 10, Output: 100}, Cost: 1000, Currency: "USD", PriceVersion: "v1",
 	}
 }
@@ -63,7 +63,7 @@ func intent(id string) Intent {
 func entry(id string) Entry {
 	return Entry{
 		ID: id, Time: start, RequestID: "r-" + id, Tenant: "acme", Namespace: "acme", Consumer: "acme/ci",
-		Credential: "acme/key-1", Route: "acme/chat", Backend: "acme/openai", Model: "fast", UpstreamModel: "gpt-x",
+		Credential: "acme/key-1", Gateway: "default/gw", Route: "acme/chat", Backend: "acme/openai", Model: "fast", UpstreamModel: "gpt-x",
 		Operation: "chat", Dialect: "openai", Stream: true, Status: 200, Attempts: 1,
 		Tokens: Tokens{Input: 7, CacheRead: 3, Output: 20, Reasoning: 5}, Cost: 123, Currency: "USD", PriceVersion: "v1",
 		TTFT: 120 * time.Millisecond, Duration: time.Second,

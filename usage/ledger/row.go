@@ -18,6 +18,7 @@ const (
 	ByNamespace  Dimension = "namespace"
 	ByConsumer   Dimension = "consumer"
 	ByCredential Dimension = "credential"
+	ByGateway    Dimension = "gateway"
 	ByRoute      Dimension = "route"
 	ByBackend    Dimension = "backend"
 	ByModel      Dimension = "model"
@@ -25,7 +26,7 @@ const (
 
 // Dimensions are all of them, in the order in which rows are sorted.
 func Dimensions() []Dimension {
-	return []Dimension{ByDay, ByTenant, ByNamespace, ByConsumer, ByCredential, ByRoute, ByBackend, ByModel}
+	return []Dimension{ByDay, ByTenant, ByNamespace, ByConsumer, ByCredential, ByGateway, ByRoute, ByBackend, ByModel}
 }
 
 // ParseDimensions reads names separated by commas. "key" is another name of the credential.
@@ -40,7 +41,7 @@ func ParseDimensions(list string) ([]Dimension, error) {
 			d = ByCredential
 		}
 		if !slices.Contains(Dimensions(), d) {
-			return nil, fmt.Errorf("%q is nothing to group by; use day, tenant, namespace, consumer, key, route, backend or model", name)
+			return nil, fmt.Errorf("%q is nothing to group by; use day, tenant, namespace, consumer, key, gateway, route, backend or model", name)
 		}
 		if !slices.Contains(ds, d) {
 			ds = append(ds, d)
@@ -58,6 +59,7 @@ type Key struct {
 	Namespace  string `json:"namespace,omitempty"`
 	Consumer   string `json:"consumer,omitempty"`
 	Credential string `json:"credential,omitempty"`
+	Gateway    string `json:"gateway,omitempty"`
 	Route      string `json:"route,omitempty"`
 	Backend    string `json:"backend,omitempty"`
 	Model      string `json:"model,omitempty"`
@@ -84,6 +86,8 @@ func (k *Key) at(d Dimension) *string {
 		return &k.Consumer
 	case ByCredential:
 		return &k.Credential
+	case ByGateway:
+		return &k.Gateway
 	case ByRoute:
 		return &k.Route
 	case ByBackend:
@@ -143,7 +147,7 @@ type Row struct {
 func keyOf(e *Entry) Key {
 	return Key{
 		Day: e.Time.UTC().Format(time.DateOnly), Tenant: e.Tenant, Namespace: e.Namespace, Consumer: e.Consumer,
-		Credential: e.Credential, Route: e.Route, Backend: e.Backend, Model: e.Model, Currency: e.Currency,
+		Credential: e.Credential, Gateway: e.Gateway, Route: e.Route, Backend: e.Backend, Model: e.Model, Currency: e.Currency,
 	}
 }
 
@@ -183,13 +187,13 @@ func count(b bool) int64 {
 
 // Filter keeps what matches every text that is not empty.
 type Filter struct {
-	Tenant, Namespace, Consumer, Credential, Route, Backend, Model string
+	Tenant, Namespace, Consumer, Credential, Gateway, Route, Backend, Model string
 }
 
 func (f *Filter) match(k *Key) bool {
 	for _, p := range [...]struct{ want, is string }{
 		{f.Tenant, k.Tenant}, {f.Namespace, k.Namespace}, {f.Consumer, k.Consumer},
-		{f.Credential, k.Credential}, {f.Route, k.Route}, {f.Backend, k.Backend}, {f.Model, k.Model},
+		{f.Credential, k.Credential}, {f.Gateway, k.Gateway}, {f.Route, k.Route}, {f.Backend, k.Backend}, {f.Model, k.Model},
 	} {
 		if p.want != "" && p.want != p.is {
 			return false

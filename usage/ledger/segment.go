@@ -101,7 +101,8 @@ type rollup struct {
 	Rows int `json:"rows"`
 }
 
-// rollupVersion changes when rows mean something else. A roll-up of another version is made anew.
+// rollupVersion changes when rows mean something else. A roll-up of another version is made anew. It does not change
+// when entries get another field: rows of before lack it, and so do their entries.
 const rollupVersion = 1
 
 // readRollup reads the head of a roll-up and, if row is not nil, calls it for every row.

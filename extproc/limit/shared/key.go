@@ -31,9 +31,10 @@ func kindOf(r *limit.Rule) kind {
 	return kindWindow
 }
 
-// key is where a counter is in Redis. Subjects are callers' names: only a hash of them is shown to who can read Redis, and
-// a key has the same length whatever they are. The braces make it the hash tag of a cluster.
-func (r *Remote) key(c *limit.Counter) string {
+// keyOf is where a counter is in Redis. Subjects are callers' names: only a hash of them is shown to who can read Redis, and
+// a key has the same length whatever they are. The braces make it the hash tag of a cluster. The prefix comes before it when
+// the command is made.
+func keyOf(c *limit.Counter) string {
 	k := kindOf(c.Rule)
 	h := sha256.New()
 	h.Write([]byte(c.Key))
@@ -43,7 +44,7 @@ func (r *Remote) key(c *limit.Counter) string {
 	}
 	var sum [sha256.Size]byte
 	h.Sum(sum[:0])
-	return r.prefix + ":limit:" + string(k) + ":{" + base64.RawURLEncoding.EncodeToString(sum[:18]) + "}"
+	return ":limit:" + string(k) + ":{" + base64.RawURLEncoding.EncodeToString(sum[:18]) + "}"
 }
 
 // slots that a window is divided into.

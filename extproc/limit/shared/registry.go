@@ -12,12 +12,16 @@ import (
 // registryExpiry is how long the registry outlives the last replica.
 const registryExpiry = time.Hour
 
+// replicasKey is where the registry is, after the prefix.
+const replicasKey = ":limit:{replicas}"
+
 // registry is what is known of the other replicas and of the store.
 type registry struct {
 	mu      sync.Mutex // one beat at a time
 	epoch   string     // the last seen; "" before the first beat
 	unsaid  bool       // totals have to be written again, and that has not succeeded yet
 	suspect atomic.Bool
+	moved   atomic.Bool   // to another place, of which no beat has been answered yet
 	kick    chan struct{} // asks Run for a beat at once
 	until   atomic.Int64  // restoring until then, Unix nanoseconds by Remote.now
 }
@@ -60,13 +64,16 @@ func (r *Remote) beatOnce(ctx context.Context) error {
 	if g.suspect.Load() {
 		broken = g.epoch
 	}
-	tag := r.prefix + ":limit:{replicas}"
+	at := r.place.Load()
 	values, err := r.run(ctx, &call{
-		script: r.scripts.registry, keys: []string{tag, tag + ":epoch"},
+		script: r.scripts.registry, keys: []string{replicasKey, replicasKey + ":epoch"},
 		args: []any{r.id, r.stale.Milliseconds(), registryExpiry.Milliseconds(), broken},
 	})
 	if err != nil {
 		return err
+	}
+	if at != r.place.Load() { // the answer is of where the counters were
+		return errMoved
 	}
 	if len(values) != 2 {
 		return errors.New("counting in Redis: the registry's answer is not understood")
@@ -76,12 +83,17 @@ func (r *Remote) beatOnce(ctx context.Context) error {
 	g.suspect.Store(false)
 	r.replicas.Store(max(1, n))
 	if g.epoch != "" && g.epoch != epoch {
-		r.log.Warn("Redis has lost counters: the replicas write what they have counted again", slog.String("epoch", epoch))
+		if g.moved.Load() {
+			r.log.Info("the counters are in another Redis now: the replicas write what they have counted there", slog.String("epoch", epoch))
+		} else {
+			r.log.Warn("Redis has lost counters: the replicas write what they have counted again", slog.String("epoch", epoch))
+		}
 		r.restore()
 		g.unsaid = true
 		r.doubt()
 	}
 	g.epoch = epoch
+	g.moved.Store(false)
 	if r.sayAll(ctx) {
 		g.unsaid = false
 	} else if g.unsaid {
@@ -92,19 +104,25 @@ func (r *Remote) beatOnce(ctx context.Context) error {
 
 // leave takes this replica out of the registry.
 func (r *Remote) leave() {
-	ctx, cancel := context.WithTimeout(context.Background(), r.conn.Timeout())
+	at := r.place.Load()
+	ctx, cancel := context.WithTimeout(context.Background(), at.conn.Timeout())
 	defer cancel()
-	_ = r.conn.ZRem(ctx, r.prefix+":limit:{replicas}", r.id).Err()
+	_ = at.conn.ZRem(ctx, at.prefix+replicasKey, r.id).Err()
 }
 
 // lost notes that Redis has lost a field, and has all replicas write theirs.
 func (r *Remote) lost() {
 	r.restore()
 	if r.registry.suspect.CompareAndSwap(false, true) {
-		select {
-		case r.registry.kick <- struct{}{}:
-		default:
-		}
+		r.kick()
+	}
+}
+
+// kick asks Run for a beat at once.
+func (r *Remote) kick() {
+	select {
+	case r.registry.kick <- struct{}{}:
+	default:
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,9 +47,8 @@ type Options struct {
 // Remote counts in Redis. It is safe for concurrent use. Run must be running for replicas to know of each other and
 // for counters to heal.
 type Remote struct {
-	conn    *redisconn.Conn
+	place   atomic.Pointer[place]
 	scripts scripts
-	prefix  string
 	id      string
 	beat    time.Duration
 	stale   time.Duration
@@ -62,7 +60,7 @@ type Remote struct {
 	adjusts  batcher
 
 	mu     sync.Mutex
-	shares map[string]*share // by key
+	shares map[string]*share // by key, whatever the prefix
 	gens   int64             // the last generation given out
 }
 
@@ -70,11 +68,9 @@ var _ limit.Remote = (*Remote)(nil)
 
 // New makes a Remote. It does not talk to Redis yet.
 func New(o Options) (*Remote, error) {
-	if o.Conn == nil {
-		return nil, errors.New("counting in Redis needs a connection to it: Options.Conn is nil")
-	}
-	if o.Prefix == "" || strings.ContainsAny(o.Prefix, "{}") {
-		return nil, fmt.Errorf("%q cannot stand before keys in Redis: give a prefix without braces", o.Prefix)
+	at, err := newPlace(o.Conn, o.Prefix)
+	if err != nil {
+		return nil, err
 	}
 	if o.ID == "" || len(o.ID) > 200 {
 		return nil, fmt.Errorf("a replica that counts in Redis needs an ID of 1 to 200 bytes, and this one has %d", len(o.ID))
@@ -92,14 +88,18 @@ func New(o Options) (*Remote, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &Remote{
-		conn: o.Conn, scripts: newScripts(), prefix: o.Prefix, id: o.ID,
+		scripts: newScripts(), id: o.ID,
 		beat: o.Beat, stale: beatsToStale * o.Beat, now: o.Now, log: o.Log,
 		shares: map[string]*share{},
 	}
+	r.place.Store(at)
 	r.replicas.Store(1)
 	r.registry.kick = make(chan struct{}, 1)
 	return r, nil
 }
+
+// Timeout is how long one call should be waited for: that of the connection, which bounds no context that has a deadline.
+func (r *Remote) Timeout() time.Duration { return r.place.Load().conn.Timeout() }
 
 // Acquire takes between min and want units of a counter in one round trip; see limit.Remote.
 func (r *Remote) Acquire(ctx context.Context, c limit.Counter, min, want int64) (limit.Acquired, error) {
@@ -110,12 +110,12 @@ func (r *Remote) Acquire(ctx context.Context, c limit.Counter, min, want int64) 
 	case kindWindow:
 		width := slotWidth(c.Rule.Window)
 		return r.acquired(ctx, &call{
-			script: r.scripts.window, keys: []string{r.key(&c)},
+			script: r.scripts.window, keys: []string{keyOf(&c)},
 			args: []any{"acquire", c.Rule.Limit, windowOf(c.Rule), width, min, want, r.replicas.Load()},
 		})
 	case kindBucket:
 		return r.acquired(ctx, &call{
-			script: r.scripts.bucket, keys: []string{r.key(&c)},
+			script: r.scripts.bucket, keys: []string{keyOf(&c)},
 			args: []any{"acquire", c.Rule.Limit, burst(c.Rule), windowOf(c.Rule), min, want, r.replicas.Load()},
 		})
 	default:
@@ -150,13 +150,13 @@ func (r *Remote) Adjust(ctx context.Context, c limit.Counter, delta int64, at ti
 	switch kindOf(c.Rule) {
 	case kindWindow:
 		_, err := r.adjusts.do(ctx, r, &call{
-			script: r.scripts.window, keys: []string{r.key(&c)},
+			script: r.scripts.window, keys: []string{keyOf(&c)},
 			args: []any{"adjust", c.Rule.Limit, windowOf(c.Rule), slotWidth(c.Rule.Window), delta, at.UnixMicro()},
 		})
 		return err
 	case kindBucket:
 		_, err := r.adjusts.do(ctx, r, &call{
-			script: r.scripts.bucket, keys: []string{r.key(&c)},
+			script: r.scripts.bucket, keys: []string{keyOf(&c)},
 			args: []any{"adjust", c.Rule.Limit, burst(c.Rule), windowOf(c.Rule), delta},
 		})
 		return err

@@ -48,12 +48,12 @@ func newScripts() scripts {
 // call is one run of a script.
 type call struct {
 	script *script
-	keys   []string
+	keys   []string // without the prefix
 	args   []any
 }
 
 // command makes the EVALSHA of the call, or with the text of the script the EVAL.
-func (c *call) command(ctx context.Context, withText bool) once {
+func (c *call) command(ctx context.Context, prefix string, withText bool) once {
 	args := make([]any, 0, 3+len(c.keys)+len(c.args))
 	if withText {
 		args = append(args, "eval", c.script.text)
@@ -62,7 +62,7 @@ func (c *call) command(ctx context.Context, withText bool) once {
 	}
 	args = append(args, len(c.keys))
 	for _, k := range c.keys {
-		args = append(args, k)
+		args = append(args, prefix+k)
 	}
 	return once{redis.NewCmd(ctx, append(args, c.args...)...)}
 }
@@ -76,11 +76,12 @@ func (once) NoRetry() bool { return true }
 
 // run runs a script in one round trip. One that the server does not know, as after it was started, takes a second.
 func (r *Remote) run(ctx context.Context, c *call) ([]any, error) {
-	cmd := c.command(ctx, false)
-	_ = r.conn.Process(ctx, cmd)
+	at := r.place.Load()
+	cmd := c.command(ctx, at.prefix, false)
+	_ = at.conn.Process(ctx, cmd)
 	if unknownScript(cmd.Err()) {
-		cmd = c.command(ctx, true)
-		_ = r.conn.Process(ctx, cmd)
+		cmd = c.command(ctx, at.prefix, true)
+		_ = at.conn.Process(ctx, cmd)
 	}
 	return result(cmd)
 }
@@ -88,13 +89,14 @@ func (r *Remote) run(ctx context.Context, c *call) ([]any, error) {
 // runAll runs scripts in one pipeline. The results and errors are in the order of the calls.
 func (r *Remote) runAll(ctx context.Context, calls []*call) ([][]any, []error) {
 	values, errs := make([][]any, len(calls)), make([]error, len(calls))
+	at := r.place.Load()
 	send := func(which []int, withText bool) (unknown []int) {
-		pipe := r.conn.Pipeline()
+		pipe := at.conn.Pipeline()
 		cmds := make([]once, len(which))
 		for i, n := range which {
 			// Within a pipeline the text need be sent once: the server knows it from then on. In a cluster that holds
 			// for each server, and which one it is is not known here.
-			cmds[i] = calls[n].command(ctx, withText)
+			cmds[i] = calls[n].command(ctx, at.prefix, withText)
 			_ = pipe.Process(ctx, cmds[i])
 		}
 		_, _ = pipe.Exec(ctx)

@@ -49,7 +49,7 @@ type said struct {
 
 // share finds or makes the share of a counter, locked.
 func (r *Remote) share(c *limit.Counter) *share {
-	key := r.key(c)
+	key := keyOf(c)
 	for {
 		r.mu.Lock()
 		s := r.shares[key]

@@ -45,6 +45,7 @@ type Gateway struct {
 	t       testing.TB
 	opts    Options
 	runtime string // where weir makes its directory for sockets
+	state   string // where weir keeps its ledger, over restarts
 	logs    *logBuffer
 	process *process
 	envoys  map[int]string // every process below weir that was seen
@@ -64,7 +65,7 @@ const portTries = 5
 // interrupted and must end with status 0, and leave no process and no socket behind.
 func Start(t testing.TB, o Options) *Gateway {
 	t.Helper()
-	g := &Gateway{t: t, opts: o, Dir: t.TempDir(), Key: DefaultKey, logs: &logBuffer{}, envoys: map[int]string{}}
+	g := &Gateway{t: t, opts: o, Dir: t.TempDir(), state: t.TempDir(), Key: DefaultKey, logs: &logBuffer{}, envoys: map[int]string{}}
 	g.write()
 	// Not t.TempDir: its names are long, and the path of a unix socket must be short.
 	dir, err := os.MkdirTemp("", "weir-e2e-")
@@ -110,7 +111,7 @@ func (g *Gateway) run() error {
 	}
 	args := []string{
 		"run", "-f", g.Dir, "--listen", strings.TrimPrefix(g.URL, "http://"), "--admin", strings.TrimPrefix(g.AdminURL, "http://"),
-		"--log-format", "json", "--simulate=false", "--drain-timeout", drainTimeout, "--runtime-dir", g.runtime,
+		"--log-format", "json", "--simulate=false", "--drain-timeout", drainTimeout, "--runtime-dir", g.runtime, "--state-dir", g.state,
 	}
 	cmd := exec.Command(Binary(g.t), append(args, g.opts.Args...)...)
 	cmd.Env = append(append(os.Environ(), "ENVOY_PATH="+path), g.opts.Env...)

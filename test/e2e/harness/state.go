@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"github.com/weir-dev/weir/usage/ledger"
 )
 
 // Status is what /api/status answers.
@@ -91,6 +93,23 @@ func (g *Gateway) Change(change func()) Status {
 	before := g.Status().Configuration.Serving
 	change()
 	return g.WaitVersion(before)
+}
+
+// Ledger is every entry that is written. weir may run or have ended.
+func (g *Gateway) Ledger() []ledger.Entry {
+	g.t.Helper()
+	var all []ledger.Entry
+	r, err := ledger.Each(context.Background(), g.state, ledger.Query{}, func(e *ledger.Entry) error {
+		all = append(all, *e)
+		return nil
+	})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if r.Damaged > 0 || r.Doubles > 0 {
+		g.t.Errorf("the ledger has %d lines that cannot be read and %d doubles", r.Damaged, r.Doubles)
+	}
+	return all
 }
 
 // Metric sums the series of weir's metric that have all the labels, given as name and value in turn. It is 0 where
