@@ -103,7 +103,7 @@ func (s *Server) admit(ctx context.Context, a *asked) (*admitted, facts, *canon.
 		if refused.Kind == limit.BudgetSpent {
 			s.budgetEvent(refused.Rule, &subject, "a budget is spent", a.now)
 		}
-		return nil, limitFacts(refused.Headers), refusedBy(refused)
+		return nil, limitFacts(refused.Headers), refusedBy(refused, a.now)
 	}
 	out := &admitted{facts: limitFacts(grant.Headers())}
 	if warnings := grant.Warnings(); len(warnings) > 0 {
@@ -220,7 +220,7 @@ func (s *Server) AdmitKey(ctx context.Context, id *identity.Identity) *canon.Err
 	grant, refused := s.opts.Limits.Admit(ctx, []*limit.Rule{s.keyRule(t, id)},
 		limit.Subject{Tenant: id.Tenant, Consumer: id.ConsumerID, Credential: id.CredentialID}, limit.Estimate{})
 	if refused != nil {
-		return refusedBy(refused)
+		return refusedBy(refused, s.opts.Now())
 	}
 	grant.Settle(limit.Amounts{})
 	return nil
@@ -318,7 +318,7 @@ func count(raw string) (int64, bool) {
 }
 
 // refusedBy is a refusal as an error for the caller.
-func refusedBy(r *limit.Refusal) *canon.Error {
+func refusedBy(r *limit.Refusal, now time.Time) *canon.Error {
 	e := &canon.Error{Kind: canon.ErrRateLimit, Code: codeLimited, RetryAfter: r.RetryAfter}
 	switch r.Kind {
 	case limit.BudgetSpent:
@@ -331,7 +331,10 @@ func refusedBy(r *limit.Refusal) *canon.Error {
 	}
 	text := r.Error()
 	e.Message = strings.ToUpper(text[:1]) + text[1:]
-	if r.RetryAfter > 0 {
+	switch {
+	case r.RetryAfter > 2*time.Hour: // nobody counts so many seconds
+		e.Message += "; try again after " + now.Add(r.RetryAfter).UTC().Format("2 January 2006, 15:04 UTC")
+	case r.RetryAfter > 0:
 		e.Message += "; try again in " + seconds(r.RetryAfter) + " s"
 	}
 	e.Message += "."

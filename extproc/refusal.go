@@ -26,6 +26,9 @@ func refusal(d *canon.Dialect, e *canon.Error, requestID string, facts facts) *e
 	if e.RetryAfter > 0 {
 		headers = append(headers, header("retry-after", seconds(e.RetryAfter)))
 	}
+	if e.Code == codeTooLarge || e.Code == codeBudget {
+		headers = append(headers, header("x-should-retry", "false")) // which both SDKs heed: the same answer would follow
+	}
 	return immediate(e.HTTPStatus(), headers, d.In.AppendError(nil, e, requestID), "weir_"+string(e.Kind), d, facts)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,6 +12,7 @@ import (
 	"github.com/weir-dev/weir/extproc/breaker"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/limit"
+	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/usage/ledger"
 	"github.com/weir-dev/weir/xds/compile"
@@ -27,7 +29,7 @@ type accounting struct {
 	shared    *sharedState
 
 	restoring sync.Mutex
-	restored  map[string]bool // budgets, by rule ID, whose past the engine knows
+	newest    atomic.Pointer[table.Table] // that budgets are to be restored for
 }
 
 // storeTimeout bounds a call to the shared state. It is above every LLMGateway.spec.sharedState.redis.timeout, which bounds
@@ -35,7 +37,7 @@ type accounting struct {
 const storeTimeout = 3 * time.Second
 
 func newAccounting(state string, stored *identity.StoredKeys, log *slog.Logger, reg prometheus.Registerer) (*accounting, error) {
-	a := &accounting{log: log, estimator: usage.NewEstimator(), restored: map[string]bool{}}
+	a := &accounting{log: log, estimator: usage.NewEstimator()}
 	var err error
 	if a.ledger, err = ledger.Open(state, ledger.Options{Now: time.Now, Log: log}); err != nil {
 		return nil, err
@@ -60,8 +62,12 @@ func newAccounting(state string, stored *identity.StoredKeys, log *slog.Logger, 
 // apply makes what the process shares and keeps what the configuration says.
 func (a *accounting) apply(set compile.Settings) {
 	a.ledger.SetRetention(set.Retention)
-	if err := a.shared.apply(set); err != nil {
-		a.log.Error("the shared state cannot be used; each replica counts for itself", "error", err)
+	if set.Shared == nil {
+		a.limits.Detach() // first, so that nobody asks for what is gone
+	}
+	a.shared.apply(set)
+	if set.Shared != nil {
+		a.limits.Attach()
 	}
 }
 

@@ -324,7 +324,7 @@ func (g *gateway) supervisor(bin envoy.Binary, dir *envoy.RuntimeDir, socket str
 		Binary: bin.Path, Bootstrap: boot, RuntimeDir: dir.Path(), AdminSocket: adminSocket,
 		Concurrency: g.opts.concurrency, LogLevel: max(g.level, slog.LevelInfo), Logger: g.log,
 		OnEvent: g.envoyEvent, Listen: listeners,
-		FlushGrace: compile.AccessLogFlush + 50*time.Millisecond,
+		FlushGrace: compile.AccessLogFlush + 200*time.Millisecond,
 	})
 }
 

@@ -343,6 +343,7 @@ func TestRestore(t *testing.T) {
 	r := budget("b", 1000, func(r *Rule) { r.Per = PerTenant })
 	start, _ := r.PeriodAt(c.now())
 	e.Restore(r, Subject{Tenant: "acme"}, 600, start)
+	e.Restore(r, Subject{Tenant: "acme"}, 700, start)
 	e.Restore(r, Subject{Tenant: "acme"}, 100, start)
 	e.Restore(r, Subject{Tenant: "acme"}, 5000, start.AddDate(0, -1, 0))
 	e.Restore(rule("rpm", Requests, 1), Subject{}, 5000, start)

@@ -83,6 +83,7 @@ func (endless) Acquire(_ context.Context, _ Counter, _, want int64) (Acquired, e
 }
 func (endless) Adjust(context.Context, Counter, int64, time.Time) error { return nil }
 func (endless) Ping(context.Context) error                              { return nil }
+func (endless) Restore(Counter, int64)                                  {}
 func (endless) Replicas() int                                           { return 1 }
 
 // TestAdmitAllocatesTheGrantAlone: it is on every request's path.

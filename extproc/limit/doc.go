@@ -53,7 +53,9 @@
 // # Waiting
 //
 // With Rule.MaxWait a refused request waits in a queue of the counter that refuses it for the longest: tenants take turns,
-// the requests of one tenant keep their order, later requests do not overtake, and at most 1,000 wait for a rule. Only the first
+// the requests of one tenant keep their order, and later requests do not overtake. At most 1,000 wait for a counter and 16,000
+// for a rule; of places that tenants share, none may have more than it leaves free: one tenant alone gets half, and whoever
+// comes then finds some. Only the first
 // of a queue tries, when something was given back or its time has come; then it wakes the next. Who waits holds nothing.
 //
 // # Memory

@@ -287,7 +287,7 @@ func TestNothingLeaksWithAStore(t *testing.T) {
 					t.Errorf("seed %d: %d units reserved by %d requests", seed, units, n)
 				}
 				e.reg.each(func(c *counter) {
-					if c.queue.n != 0 || c.kind.waiting.Load() != 0 {
+					if c.queue.n != 0 || c.kind.waiting.n != 0 {
 						t.Errorf("seed %d: %d wait", seed, c.queue.n)
 					}
 					if p := c.pool; p != nil && (p.busy(false) || p.demand != 0) {

@@ -1,7 +1,6 @@
 package limit
 
 import (
-	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -71,41 +70,6 @@ type Refusal struct {
 	Reset            time.Duration
 	// Headers as those of a grant.
 	Headers Headers
-}
-
-// Error is a sentence for the caller. Of money it tells no amounts: the budget is not the caller's to know.
-func (r *Refusal) Error() string {
-	per := ""
-	switch {
-	case r.Rule.Unit == Concurrent:
-	case r.Rule.Algorithm == Calendar:
-		per = [...]string{" per day", " per week", " per month"}[r.Rule.Period]
-	default:
-		per = " per " + r.Rule.Window.String()
-	}
-	limit := fmt.Sprintf("%d %s%s", r.Rule.Limit, r.Rule.Unit, per)
-	if r.Rule.Unit == Cost {
-		limit = "money" + per
-	}
-	switch r.Kind {
-	case BudgetSpent:
-		return fmt.Sprintf("the budget %s%s does not cover this request any more", r.Rule.Name, per)
-	case TooLarge:
-		if r.Rule.Unit == Cost {
-			return fmt.Sprintf("this request may cost more than all that %s allows (%s): make it shorter or ask for less output",
-				r.Rule.Name, limit)
-		}
-		return fmt.Sprintf("this request asks for up to %d %s and the limit %s never holds more than %d: make it shorter or ask for less output",
-			r.Need, r.Rule.Unit, r.Rule.Name, r.Limit)
-	case StoreDown:
-		return fmt.Sprintf("the limit %s cannot be checked now: try again", r.Rule.Name)
-	case QueueFull:
-		return fmt.Sprintf("the limit %s (%s) is reached and too many requests wait for it already", r.Rule.Name, limit)
-	case Canceled:
-		return fmt.Sprintf("the request ended while it waited for the limit %s", r.Rule.Name)
-	case Limited:
-	}
-	return fmt.Sprintf("the limit %s (%s) is reached", r.Rule.Name, limit)
 }
 
 // source is where what a hold reserves was taken from.

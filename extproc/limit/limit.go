@@ -118,9 +118,11 @@ type Rule struct {
 	WarnAt int64
 	// WarnOnly counts everything and refuses nothing, over the limit too.
 	WarnOnly bool
-	// Shadow decides and counts as if it were enforced, reports what it would have refused, and refuses nothing.
+	// Shadow decides and counts as if it were enforced, reports what it would have refused, and refuses nothing. Nor
+	// does it wait for the store: Exact counts as Lease then, and what it reports may be a moment old.
 	Shadow bool
-	// MaxWait is how long a request may wait for room. 0: it is refused at once.
+	// MaxWait is how long a request may wait for room. 0: it is refused at once. At most 1,000 requests wait for a counter
+	// and 16,000 for a rule. Where tenants share those places, none may have more of them than it leaves free.
 	MaxWait time.Duration
 	// Per says who shares a counter.
 	Per Scope
@@ -139,6 +141,20 @@ func (r *Rule) capacity() int64 {
 		return r.Burst
 	}
 	return r.Limit
+}
+
+// Whose keeps what tells the counters of the rule apart: requests of subjects for which it is the same share one.
+func (r *Rule) Whose(s Subject) Subject {
+	switch r.Per {
+	case PerTenant:
+		return Subject{Tenant: s.Tenant}
+	case PerConsumer:
+		return Subject{Consumer: s.Consumer}
+	case PerCredential:
+		return Subject{Credential: s.Credential}
+	case PerTarget:
+	}
+	return Subject{}
 }
 
 // subject is whose counter of the rule a request of s counts in.
@@ -319,6 +335,9 @@ type Remote interface {
 	// Ping says whether Acquire and Adjust would work now. After failures the engine asks this, and nothing else, until
 	// it succeeds; it should therefore try a write.
 	Ping(ctx context.Context) error
+	// Restore says what this replica has taken of a Calendar counter and not returned, in its period so far: the store makes
+	// what it counts for this replica no less, soon. It does no I/O.
+	Restore(c Counter, taken int64)
 	// Replicas is the last seen number of live replicas, this one included: at least 1. It does no I/O.
 	Replicas() int
 }

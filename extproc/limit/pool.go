@@ -42,6 +42,10 @@ type pool struct {
 	flushing bool
 	gather   bool // leases tell the store a moment later, what came together at once
 
+	// inherited units are held by requests that are older than the pool: the store was told of them at once. Those of a
+	// calendar in the period that began at inheritedIn.
+	inherited, inheritedIn int64
+
 	asking bool          // an Acquire is under way
 	done   chan struct{} // closed when it has ended
 	demand int64         // units that requests wait for
@@ -237,6 +241,24 @@ func (p *pool) owing() (n int64) {
 		n += p.owed[i].n
 	}
 	return n
+}
+
+// owingIn is owing of one period.
+func (p *pool) owingIn(period int64) (n int64) {
+	for i := range p.owed {
+		if p.owed[i].period == period {
+			n += p.owed[i].n
+		}
+	}
+	return n
+}
+
+// inherits is what requests that are older than the pool still hold in the period.
+func (p *pool) inherits(period int64) int64 {
+	if p.inheritedIn != period {
+		p.inherited, p.inheritedIn = 0, period
+	}
+	return p.inherited
 }
 
 // trim returns what is more than the pool may hold while nobody waits for it.

@@ -100,7 +100,7 @@ func TestQueueIsBounded(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		var wg sync.WaitGroup
 		for i := range maxWaiting {
-			wg.Go(func() { e.Admit(ctx, []*Rule{r}, Subject{Tenant: fmt.Sprint(i % 50)}, Estimate{}) })
+			wg.Go(func() { e.Admit(ctx, []*Rule{r}, Subject{Tenant: fmt.Sprint(i)}, Estimate{}) })
 		}
 		synctest.Wait()
 		begin := time.Now()
@@ -112,6 +112,77 @@ func TestQueueIsBounded(t *testing.T) {
 		g.Settle(Amounts{})
 		admitted(t, e, Subject{}, Estimate{}, r)
 	})
+}
+
+// TestAQueueHasRoomForOthers: a tenant that queues all it can leaves places for the next, in a counter that tenants share, and
+// fills no queue but its own where each has a counter.
+func TestAQueueHasRoomForOthers(t *testing.T) {
+	for name, c := range map[string]struct {
+		per  Scope
+		most int // of one tenant
+	}{"one counter for all": {PerTarget, maxWaiting / 2}, "a counter each": {PerTenant, maxWaiting}} {
+		inBubble(t, Options{}, func(t *testing.T, e *Engine) {
+			r := rule("atonce", Concurrent, 1, waits(time.Minute), func(r *Rule) { r.Per = c.per })
+			ctx, cancel := context.WithCancel(context.Background())
+			var wg sync.WaitGroup
+			var grants []*Grant
+			queue := func(tenant string, n int) (waiting int) {
+				s := Subject{Tenant: tenant}
+				if g, _ := e.Admit(ctx, []*Rule{rule("atonce", Concurrent, 1, func(r *Rule) { r.Per = c.per })}, s, Estimate{}); g != nil {
+					grants = append(grants, g)
+				}
+				before := ruleState(t, e, "atonce").Waiting
+				for range n {
+					wg.Go(func() { e.Admit(ctx, []*Rule{r}, s, Estimate{}) })
+				}
+				synctest.Wait()
+				return ruleState(t, e, "atonce").Waiting - before
+			}
+			if n := queue("greedy", 3*maxWaiting); n != c.most {
+				t.Errorf("%s: %d of one tenant wait, not %d", name, n, c.most)
+			}
+			for _, tenant := range []string{"b", "c", "d"} {
+				if n := queue(tenant, 10); n != 10 {
+					t.Errorf("%s: only %d of the 10 of %s may wait", name, n, tenant)
+				}
+			}
+			cancel()
+			wg.Wait()
+			for _, g := range grants {
+				g.Settle(Amounts{})
+			}
+			if units, n := reservedIn(e); units != 0 || n != 0 {
+				t.Errorf("%s: %d reserved by %d", name, units, n)
+			}
+		})
+	}
+}
+
+// TestARuleHasRoomForOthers: nor do the queues of all consumers of one tenant fill those of a rule.
+func TestARuleHasRoomForOthers(t *testing.T) {
+	var p places
+	enter := func(tenant string) (n int) {
+		for range 2 * maxWaitingRule {
+			if p.enter(tenant, maxWaitingRule) {
+				n++
+			}
+		}
+		return n
+	}
+	for _, want := range []struct {
+		tenant string
+		n      int
+	}{{"greedy", maxWaitingRule / 2}, {"b", maxWaitingRule / 4}, {"c", maxWaitingRule / 8}, {"greedy", 0}} {
+		if n := enter(want.tenant); n != want.n {
+			t.Errorf("%d of %s wait, not %d", n, want.tenant, want.n)
+		}
+	}
+	for range maxWaitingRule / 2 {
+		p.exit("greedy")
+	}
+	if len(p.of) != 2 || enter("greedy") == 0 {
+		t.Errorf("who has left takes places: %d, %v", p.n, p.of)
+	}
 }
 
 // TestTenantsTakeTurns: a tenant that queues a hundred requests delays another's by one turn each.
@@ -297,7 +368,7 @@ func TestNothingLeaks(t *testing.T) {
 				t.Errorf("seed %d: %d units reserved by %d grants", seed, units, n)
 			}
 			e.reg.each(func(c *counter) {
-				if c.queue.n != 0 || c.kind.waiting.Load() != 0 || len(c.queue.turns) != 0 {
+				if c.queue.n != 0 || c.kind.waiting.n != 0 || len(c.kind.waiting.of) != 0 || len(c.queue.turns) != 0 {
 					t.Errorf("seed %d: %s: %d wait", seed, c.kind.id.id, c.queue.n)
 				}
 				if g, ok := c.book.(*gauge); ok && g.used != 0 {

@@ -17,7 +17,7 @@ const gatherFor = 20 * time.Millisecond
 func (e *Engine) evaluateShared(h *hold, q *request, mode Mode) verdict {
 	c, r, m := h.c, h.rule, q.m
 	if c.pool == nil {
-		c.pool = newPool(r)
+		e.openPool(c, r, m)
 	}
 	p := c.pool
 	p.gather = mode == Lease
@@ -38,14 +38,33 @@ func (e *Engine) evaluateShared(h *hold, q *request, mode Mode) verdict {
 	if e.store.down.Load() || q.storeless || m.t < p.failedUntil {
 		return e.alone(h, q)
 	}
+	denied := m.t < p.deniedUntil && h.amount >= p.deniedNeed
+	if r.Shadow && !denied { // nobody waits for a rule that refuses nobody: what the pool lacks is owed
+		wait, ok := c.book.room(m, r.Limit, r.capacity(), h.amount)
+		if ok {
+			return verdict{say: fits, src: pooled}
+		}
+		return verdict{say: full, wait: wait, poll: wait}
+	}
 	if mode == Exact {
 		return verdict{say: fits, src: exact}
 	}
-	if m.t < p.deniedUntil && h.amount >= p.deniedNeed {
+	if denied {
 		wait := time.Duration(max(p.retryAt-m.t, 1))
 		return verdict{say: full, wait: wait, poll: min(wait, time.Duration(p.deniedUntil-m.t))}
 	}
 	return verdict{say: ask}
+}
+
+// openPool begins to share a counter. What runs already was counted here alone; where units are held until they are given
+// back, or to the end of a period, the store is told of it.
+func (e *Engine) openPool(c *counter, r *Rule, m moment) {
+	p := newPool(r)
+	c.pool = p
+	if n := c.unsettled(m); n > 0 && p.merge == 1<<63-1 {
+		p.inherited, p.inheritedIn = n, c.period(m)
+		p.owe(n, e.store.clock(m), m.t, p.inheritedIn)
+	}
 }
 
 // alone decides without the store.
@@ -115,14 +134,15 @@ func (e *Engine) await(ctx context.Context, q *request, vs []verdict, began int6
 			continue
 		}
 		p := h.c.pool
-		h.waits = true
+		h.waits, h.pool = true, p
 		p.demand += h.amount
 		if !p.asking {
 			e.ask(h.c, h.rule, q.m, max(h.amount-p.avail, 1))
 		}
 		done = append(done, p.done)
 	}
-	e.unlock(q)
+	e.tidyAll(q)
+	q.unlock()
 	timer := time.NewTimer(time.Duration(max(began+2*int64(e.store.timeout)-q.m.t, 0)))
 	defer timer.Stop()
 	over := false
@@ -157,6 +177,10 @@ func (e *Engine) ask(c *counter, r *Rule, m moment, least int64) {
 		defer c.mu.Unlock()
 		p.asking = false
 		close(p.done)
+		if c.pool != p { // the store has been taken away
+			c.queue.kick()
+			return
+		}
 		if err != nil {
 			p.failedUntil = now.t + holdOff
 		} else {
@@ -173,8 +197,8 @@ func (e *Engine) ask(c *counter, r *Rule, m moment, least int64) {
 	close(p.done)
 }
 
-// takePooled takes a hold's amount from the pool, and asks for more before it is dry. Only for WarnOnly the pool
-// may not have it all.
+// takePooled takes a hold's amount from the pool, and asks for more before it is dry. Only for WarnOnly and Shadow
+// the pool may not have it all.
 func (e *Engine) takePooled(h *hold, m moment) {
 	c, r, p := h.c, h.rule, h.c.pool
 	got, at, taken := p.take(h.amount)
@@ -195,15 +219,17 @@ func (e *Engine) takePooled(h *hold, m moment) {
 // takeExact asks the store for one request. The counters are not locked.
 func (e *Engine) takeExact(ctx context.Context, q *request, h *hold) outcome {
 	c, r, asked := h.c, h.rule, q.m
-	c.mu.Lock()
-	rc, period := c.remote(r, asked), c.period(asked)
-	c.mu.Unlock()
+	var rc Counter
+	var period int64
+	c.with(func() { rc, period = c.remote(r, asked), c.period(asked) })
 	a, err := e.store.acquire(ctx, rc, h.amount, h.amount, asked.wall)
 	q.m = e.moment()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v := verdict{say: fits, src: exact}
 	switch {
+	case c.pool == nil: // the store has been taken away meanwhile
+		v = e.evaluate(h, q)
 	case err != nil:
 		v = e.alone(h, q)
 	case a.Granted > 0:
@@ -220,9 +246,6 @@ func (e *Engine) takeExact(ctx context.Context, q *request, h *hold) outcome {
 		e.note(q.g, h, q.m)
 		e.tidy(c, r, q.m)
 		return outcome{}
-	case r.Shadow:
-		c.counts.shadow++
-		return outcome{}
 	}
 	o := outcome{}
 	if v.say == full {
@@ -233,6 +256,45 @@ func (e *Engine) takeExact(ctx context.Context, q *request, h *hold) outcome {
 	s.Remaining = max(s.Remaining, 0)
 	headers.note(s)
 	return e.refuseBy(q, h, v, headers, o)
+}
+
+// settleStored tells the store of a hold that has ended with delta more than it had reserved. The counter is locked.
+func (e *Engine) settleStored(h *hold, m moment, delta int64) {
+	switch p := h.c.pool; {
+	case p == nil:
+	case h.pool != p:
+		e.settleInherited(h, m, h.amount+delta)
+	case h.source != here && delta != 0:
+		e.settleShared(h, m, delta)
+	}
+}
+
+// spendStored tells the store of a hold that goes on and has become larger by delta. The counter is locked.
+func (e *Engine) spendStored(h *hold, m moment, delta int64) {
+	switch p := h.c.pool; {
+	case p == nil:
+	case h.pool == p:
+		if h.source != here {
+			e.settleShared(h, m, delta)
+		}
+	case p.inherits(h.c.period(m)) > 0:
+		p.inherited += delta
+		p.owe(delta, e.store.clock(m), m.t, p.inheritedIn)
+		e.tidy(h.c, h.rule, m)
+	}
+}
+
+// settleInherited ends a hold that is older than the pool, and of which the store was told when the pool was made. The
+// counter is locked.
+func (e *Engine) settleInherited(h *hold, m moment, used int64) {
+	c, p := h.c, h.c.pool
+	n := min(h.amount, p.inherits(c.period(m)))
+	if n == 0 || p.inheritedIn != 0 && h.stamp != p.inheritedIn {
+		return
+	}
+	p.inherited -= n
+	p.owe(used-n, e.store.clock(m), m.t, p.inheritedIn)
+	e.tidy(c, h.rule, m)
 }
 
 // settleShared corrects what the store counts for a hold. The counter is locked.
@@ -275,6 +337,9 @@ func (e *Engine) settleShared(h *hold, m moment, delta int64) {
 // tidy returns what the pool should not hold and sees to it that the store hears what is owed. The counter is locked.
 func (e *Engine) tidy(c *counter, r *Rule, m moment) {
 	p := c.pool
+	if p == nil {
+		return
+	}
 	if p.avail > 0 {
 		p.trim(share(r, e.store.replicas()), c.period(m))
 	}
@@ -293,7 +358,7 @@ func (e *Engine) arm(c *counter, r *Rule, m moment) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		p.armed = false
-		if e.ctx.Err() != nil {
+		if e.ctx.Err() != nil || c.pool != p {
 			return
 		}
 		period := c.period(now)
@@ -307,7 +372,7 @@ func (e *Engine) arm(c *counter, r *Rule, m moment) {
 // moment, so that the calls do not grow with the requests. The counter is locked.
 func (e *Engine) flush(c *counter) {
 	p := c.pool
-	if len(p.owed) == 0 || p.flushing || e.store.down.Load() {
+	if p == nil || len(p.owed) == 0 || p.flushing || e.store.away() {
 		return
 	}
 	if !p.gather {
@@ -317,9 +382,7 @@ func (e *Engine) flush(c *counter) {
 	p.flushing = true
 	time.AfterFunc(gatherFor, func() {
 		if !e.spawn(func() { e.tell(c) }) {
-			c.mu.Lock()
-			p.flushing = false
-			c.mu.Unlock()
+			c.with(func() { p.flushing = false })
 		}
 	})
 }
@@ -329,7 +392,7 @@ func (e *Engine) tell(c *counter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.pool
-	for len(p.owed) > 0 && !e.store.down.Load() {
+	for p != nil && c.pool == p && len(p.owed) > 0 && !e.store.away() {
 		o := p.owed[0]
 		p.owed = append(p.owed[:0], p.owed[1:]...)
 		m := e.moment()
@@ -344,7 +407,7 @@ func (e *Engine) tell(c *counter) {
 		c.mu.Unlock()
 		err := e.store.adjust(rc, o.n, time.Unix(0, o.at), m.wall)
 		c.mu.Lock()
-		if err == nil {
+		if err == nil || c.pool != p {
 			continue
 		}
 		if o.n > 0 && p.merge != 1<<63-1 { // counted twice at worst; of the others Remote keeps the sum
@@ -357,7 +420,9 @@ func (e *Engine) tell(c *counter) {
 		})
 		break
 	}
-	p.flushing = false
+	if p != nil {
+		p.flushing = false
+	}
 }
 
 // flushAll tells the store everything: it has come back.

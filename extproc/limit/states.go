@@ -57,7 +57,7 @@ func (e *Engine) Store() StoreState {
 		return StoreState{Replicas: 1}
 	}
 	st := StoreState{
-		Configured: true, Down: s.down.Load(), Replicas: int(s.replicas()),
+		Configured: !s.detached.Load(), Down: s.down.Load(), Replicas: int(s.replicas()),
 		Acquires: s.acquires.Load(), Adjusts: s.adjusts.Load(), Failures: s.failed.Load(),
 	}
 	if s.failures.Load() > 0 {
@@ -139,19 +139,36 @@ func (rs *RuleState) cut(n int) {
 	}
 }
 
-// Restore adds nano-units that were spent in the period that began at start, by the ledger, to a budget's counter: at a
-// start of the process, before it takes requests. A period that is over, or that has not begun, is not added. Where replicas
-// share the budget the store knows what was spent, and this counts only while it is away.
-func (e *Engine) Restore(r *Rule, s Subject, nano int64, start time.Time) {
-	m := e.moment()
-	if r.Algorithm != Calendar || r.Unit != Cost || nano <= 0 {
+// Restore says what was spent, in nano-units, of one counter of a budget in the period that began at start, by the ledger: all
+// requests that have been settled. What the counter knows is made no less; it never becomes less either, so that Restore may
+// come again, at any time, and requests may be admitted and settled meanwhile. A period that is over, or that has not
+// begun, is not touched.
+//
+// Where replicas share the budget, spent must be what this replica alone has spent: the store is told.
+func (e *Engine) Restore(r *Rule, s Subject, spent int64, start time.Time) {
+	if r.Algorithm != Calendar || r.Unit != Cost || spent <= 0 {
 		return
 	}
+	spent = clamp(spent)
+	m := e.moment()
 	c := e.reg.counter(r, r.subject(&s), m)
-	c.mu.Lock()
-	if b, ok := c.book.(*calendar); ok && c.period(m) == start.UnixNano() {
-		b.take(m, clamp(nano))
-	}
-	c.mu.Unlock()
-	c.pins.Add(-1)
+	defer c.pins.Add(-1)
+	c.with(func() {
+		b, ok := c.book.(*calendar)
+		if !ok || c.period(m) != start.UnixNano() {
+			return
+		}
+		open := c.unsettled(m)
+		if more := spent + open - b.used; more > 0 {
+			b.take(m, more)
+		}
+		if e.mode(r) == Local {
+			return
+		}
+		// The store counts what is reserved and what lies in the pool too, as far as it has been told.
+		if p := c.pool; p != nil {
+			open += p.avail - p.owingIn(b.start)
+		}
+		e.store.Restore(c.remote(r, m), spent+open)
+	})
 }

@@ -33,6 +33,10 @@ type store struct {
 	back    func() // called when it answers again
 	now     func() time.Time
 
+	// detached: there is no store for now, and every rule is counted here alone.
+	detached atomic.Bool
+	era      atomic.Int64 // how often it has been taken away: ends goroutines that try to reach one that is gone
+
 	down     atomic.Bool
 	failures atomic.Int32 // in a row
 	since    atomic.Int64 // wall clock of the first, in nanoseconds
@@ -43,6 +47,9 @@ type store struct {
 
 	acquires, adjusts, failed atomic.Uint64
 }
+
+// away says whether there is nothing to be told: no store, or none that answers.
+func (s *store) away() bool { return s.down.Load() || s.detached.Load() }
 
 // replicas is the number of live replicas, never below one.
 func (s *store) replicas() int64 { return int64(max(s.Remote.Replicas(), 1)) }
@@ -90,6 +97,9 @@ func (s *store) adjust(c Counter, delta int64, at time.Time, wall int64) error {
 // report learns from an answer. An answer to a call made before the store went down does not bring it back: that is
 // for the goroutine that tries.
 func (s *store) report(err error, wall int64) {
+	if s.detached.Load() {
+		return
+	}
 	if err == nil {
 		if s.failures.Load() != 0 && !s.down.Load() {
 			s.failures.Store(0)
@@ -102,12 +112,13 @@ func (s *store) report(err error, wall int64) {
 	}
 	if s.failures.Load() >= tripAfter && s.ctx.Err() == nil && s.down.CompareAndSwap(false, true) {
 		s.log.Warn("the shared store of limits does not answer; limits follow their onFailure until it does", "error", err)
-		s.spawn(s.revive)
+		era := s.era.Load()
+		s.spawn(func() { s.revive(era) })
 	}
 }
 
-// revive tries until the store answers, less often each time. Replicas do not try in step.
-func (s *store) revive() {
+// revive tries until the store answers or is taken away, less often each time. Replicas do not try in step.
+func (s *store) revive(era int64) {
 	pause := pauseMin
 	if last := s.revived.Load(); last != 0 && s.now().UnixNano()-last < int64(relapse) {
 		pause = min(2*time.Duration(s.pause.Load()), pauseMax)
@@ -122,8 +133,15 @@ func (s *store) revive() {
 		case <-timer.C:
 		}
 		call, cancel := context.WithTimeout(s.ctx, s.timeout)
+		if s.era.Load() != era {
+			cancel()
+			return
+		}
 		err := s.Remote.Ping(call)
 		cancel()
+		if s.era.Load() != era {
+			return
+		}
 		if err == nil {
 			s.revived.Store(s.now().UnixNano())
 			s.failures.Store(0)

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -48,6 +50,7 @@ func bench(ctx context.Context, args []string, out, progress io.Writer) error {
 	seconds := f.Float64("seconds", 2, "how long a turn is measured; twice as long in the open loop")
 	warm := f.Float64("warm", 0.4, "seconds of load before each turn that are not measured")
 	rate := f.Float64("rate", 500, "requests per second of the open loop")
+	only := f.String("only", "", "measure only the scenarios whose name has this in it, such as \"streams\" or \"16 c\"")
 	file := f.String("o", "", "file that the figures of every turn are written to as JSON")
 	binary := f.String("weir", "", "weir to measure (default: the one of this source, which is built first)")
 	if err := f.Parse(args); err != nil {
@@ -59,6 +62,10 @@ func bench(ctx context.Context, args []string, out, progress io.Writer) error {
 	case *rounds < 1 || *seconds <= 0 || *warm < 0 || *rate < 1:
 		return errors.New("-rounds and -rate must be at least 1, -seconds above 0 and -warm not below 0")
 	}
+	chosen := slices.DeleteFunc(scenarios(*rate), func(s scenario) bool { return !strings.Contains(s.Name, *only) })
+	if len(chosen) == 0 {
+		return fmt.Errorf("-only %q: no scenario has this in its name", *only)
+	}
 	if _, err := machineTime(); err != nil {
 		return err
 	}
@@ -69,7 +76,7 @@ func bench(ctx context.Context, args []string, out, progress io.Writer) error {
 	}
 	defer fl.close()
 	duration := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
-	outcomes, err := fl.run(ctx, plan{rounds: *rounds, warm: duration(*warm), measure: duration(*seconds), rate: *rate}, tell)
+	outcomes, err := fl.run(ctx, plan{scenarios: chosen, rounds: *rounds, warm: duration(*warm), measure: duration(*seconds)}, tell)
 	if err != nil {
 		return err
 	}

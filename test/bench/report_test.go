@@ -180,7 +180,7 @@ func TestBench(t *testing.T) {
 }
 
 func TestBadFlags(t *testing.T) {
-	for _, args := range [][]string{{"-rounds", "0"}, {"-seconds", "0"}, {"-warm", "-1"}, {"-rate", "0"}, {"further"}, {"-unknown"}} {
+	for _, args := range [][]string{{"-rounds", "0"}, {"-seconds", "0"}, {"-warm", "-1"}, {"-rate", "0"}, {"further"}, {"-only", "nothing"}, {"-unknown"}} {
 		if err := bench(t.Context(), args, new(bytes.Buffer), new(bytes.Buffer)); err == nil {
 			t.Errorf("%q was taken", args)
 		}

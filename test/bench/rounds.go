@@ -66,18 +66,18 @@ type outcome struct {
 	Cells    []*cell  `json:"variants"` // in the order of variants
 }
 
-// plan is how long everything takes.
+// plan is what is measured, and for how long.
 type plan struct {
+	scenarios     []scenario
 	rounds        int
 	warm, measure time.Duration
-	rate          float64
 }
 
 // run measures all scenarios. In each round every variant has its turn, and who begins changes with the round, so that what
 // else the machine does meets all of them alike.
 func (f *fleet) run(ctx context.Context, p plan, progress func(string, ...any)) ([]*outcome, error) {
 	var out []*outcome
-	for _, s := range scenarios(p.rate) {
+	for _, s := range p.scenarios {
 		o := &outcome{Scenario: s}
 		for _, g := range f.gateways {
 			o.Cells = append(o.Cells, &cell{Variant: g.name})

@@ -19,9 +19,11 @@ import (
 const (
 	redisPassword = "password-of-redis-0123456789"
 	keyPepper     = "pepper-of-all-keys-0123456789-abcdef"
-	// redisTimeout is how long one command may take. A request that has to ask waits for two at most.
-	redisTimeout = 200 * time.Millisecond
-	// patience is far above that: what takes longer hangs.
+	// redisTimeout is how long one command may take: as long as the API allows, on a machine that has too much to do.
+	redisTimeout = 2 * time.Second
+	// shortRedisTimeout is for when Redis does not answer. A request that has to ask waits for two of them at most.
+	shortRedisTimeout = 200 * time.Millisecond
+	// patienceWithRedis is far above that: what takes longer hangs.
 	patienceWithRedis = 5 * time.Second
 )
 
@@ -73,8 +75,7 @@ func startReplicas(t *testing.T, n int) *replicas {
 	docs = append(docs, limitPolicy("quiet", gatewayTarget, "models: [quiet]\nlimits: [{name: most, unit: Requests, limit: 100k, window: 1h}, {name: tok, unit: TotalTokens, limit: 100M, window: 1h}]\nsharing: {mode: Lease}"))
 	for range n {
 		g := harness.Start(t, harness.Options{
-			Listener: fmt.Sprintf("sharedState: {redis: {addresses: [%q], passwordRef: {file: redis.password.txt}, timeout: %s}}\n"+
-				"authentication: {keyPepperRef: {file: pepper.txt}, keyStore: Redis, maxFailedLogins: 0}\naccounting: {ledger: Redis}", r.server.Addr, redisTimeout),
+			Listener: r.listener(redisTimeout),
 			Backends: r.provider.backends(t), Documents: docs,
 			Files: map[string]string{"redis.password.txt": redisPassword, "pepper.txt": keyPepper},
 		})
@@ -85,6 +86,12 @@ func startReplicas(t *testing.T, n int) *replicas {
 	}
 	r.together(t)
 	return r
+}
+
+// listener is what the LLMGateway says beside its listener.
+func (r *replicas) listener(timeout time.Duration) string {
+	return fmt.Sprintf("sharedState: {redis: {addresses: [%q], passwordRef: {file: redis.password.txt}, timeout: %s}}\n"+
+		"authentication: {keyPepperRef: {file: pepper.txt}, keyStore: Redis, maxFailedLogins: 0}\naccounting: {ledger: Redis}", r.server.Addr, timeout)
 }
 
 // together waits until every replica sees all of them.
@@ -142,6 +149,10 @@ func TestReplicas(t *testing.T) {
 	t.Run("keys", func(t *testing.T) { testStoredKeys(t, r) })
 	t.Run("budget", func(t *testing.T) { testSharedBudget(t, r) })
 	t.Run("lost", func(t *testing.T) {
+		for _, l := range r.all { // it connects anew
+			l.Change(func() { l.WriteFile("gateway.yaml", harness.Listener(r.listener(shortRedisTimeout))) })
+		}
+		r.together(t)
 		for _, loss := range []string{"stopped", "killed"} {
 			t.Run(loss, func(t *testing.T) { testFailure(t, r, loss) })
 		}
@@ -237,16 +248,16 @@ func testConcurrentTogether(t *testing.T, r *replicas) {
 // testLeaseAsksNobody: with leases the work of Redis does not grow with the requests.
 func testLeaseAsksNobody(t *testing.T, r *replicas) {
 	r.crowd(t, 300, limitedBody("quiet", `"max_tokens":50`)) // so that there are leases
-	before := r.server.Commands(t.Context(), r.client)
+	before := r.monitor.calls()
 	const n = 1500
 	got := r.crowd(t, n, limitedBody("quiet", `"max_tokens":50`))
-	asked := r.server.Commands(t.Context(), r.client) - before
+	asked := r.monitor.calls() - before
 	if got[200] != n {
 		t.Errorf("statuses %v", got)
 	}
 	// Exact limits would take two of each request, and most would tell how it ended. What is asked here goes with the time.
 	t.Logf("%d commands for %d requests under two limits", asked, n)
-	if asked > n/2 {
+	if asked > n/4 {
 		t.Errorf("Redis had %d commands for %d requests", asked, n)
 	}
 }

@@ -113,7 +113,7 @@ func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
 	}
 	c.out.ID = c.out.hash(objs)
 	c.out.Table.Version = c.out.ID
-	c.out.Table.Currency, c.out.Table.Waits = c.out.Currency, c.out.MaxWait > 0
+	c.out.Table.Currency, c.out.Table.Waits = c.out.Currency, len(objs.LimitPolicies)+len(objs.Budgets) > 0
 	if c.out.Shared != nil {
 		c.out.Table.KeySharing = limit.Lease
 	}

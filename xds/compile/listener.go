@@ -35,8 +35,9 @@ import (
 const (
 	// AccessLogName is the log that usage receives.
 	AccessLogName = "weir"
-	// Records wait this long for company. A request that was retried keeps its prompt in memory until then.
-	AccessLogFlush = 200 * time.Millisecond
+	// Records wait this long for company. What a request has reserved, and a place among the requests at once, comes free
+	// with its record: a caller that asks again at once must not be refused for that.
+	AccessLogFlush = 10 * time.Millisecond
 	accessLogBatch = 16 << 10 // bytes
 
 	headersTimeout = 10 * time.Second // a client that sends a header a minute is no client

@@ -43,6 +43,9 @@ func (c *compiler) limitPolicy(o *v1alpha1.LimitPolicy) {
 		r.Shadow = spec.Mode == v1alpha1.ModeShadow
 		r.Per, r.Sharing, r.OnFailure = scope(spec.Per), sharing, onFailure(spec.Sharing.OnFailure)
 		c.out.MaxWait = max(c.out.MaxWait, r.MaxWait)
+		if r.Unit != limit.Requests {
+			r.MaxWait = max(r.MaxWait, settling)
+		}
 		limits = append(limits, r)
 	}
 	if !ok {
@@ -67,6 +70,10 @@ func (c *compiler) limitPolicy(o *v1alpha1.LimitPolicy) {
 		return p
 	})
 }
+
+// settling is how long the end of a request may take to be known here. What it has reserved is free only then, so
+// that a request which comes right after it waits that long before it is refused.
+const settling = 3 * AccessLogFlush
 
 // limit compiles one limit, but for what its policy says.
 func (c *compiler) limit(ref source.ObjectRef, field string, l *v1alpha1.Limit) (r limit.Rule, ok bool) {
@@ -135,8 +142,8 @@ func (c *compiler) budget(o *v1alpha1.Budget) {
 		Period: period(spec.Period), Location: location,
 		WarnAt: amount/100*int64(spec.WarnAtPercent) + amount%100*int64(spec.WarnAtPercent)/100,
 		Per:    scope(spec.Per), WarnOnly: spec.Action == v1alpha1.BudgetWarn, CutStreams: spec.CutStreams,
-		AssumedOutput: spec.AssumedOutputTokens,
-		Sharing:       c.sharing(ref, spec.Sharing), OnFailure: onFailure(spec.Sharing.OnFailure),
+		AssumedOutput: spec.AssumedOutputTokens, MaxWait: settling,
+		Sharing: c.sharing(ref, spec.Sharing), OnFailure: onFailure(spec.Sharing.OnFailure),
 	}
 	c.attach(ref, spec.TargetRefs, spec.Per, func(suffix string) *table.Policy {
 		r := rule
