@@ -15,7 +15,7 @@ LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
 SDK_PACKAGES := ./adapters/anthropic/sdktest/... ./test/...
 RACE_PACKAGES = $$(go list ./... | grep -vE '/(test|sdktest)(/|$$)')
 
-.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench bench-micro bench-load fuzz clean need-go need-redis
+.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench bench-micro bench-load fuzz soak clean need-go need-redis
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -86,6 +86,10 @@ fuzz: need-go ## run every fuzz target for FUZZTIME each
 	@set -e; for pkg in $$(go list ./...); do \
 	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
+soak: need-go need-redis ## the ledger against what the simulators served, with 200,000 requests
+	@go run ./cmd/weir envoy fetch >/dev/null
+	@WEIR_E2E_RACE=1 WEIR_E2E_REQUESTS=200000 go test ./test/e2e -run 'TestLedger$$' -count=1 -timeout 60m -v
 
 clean: ## remove what was built
 	@rm -rf bin dist

@@ -204,7 +204,7 @@ func (s *Server) keyRule(t *table.Table, id *identity.Identity) *limit.Rule {
 		}
 	}
 	r := &limit.Rule{
-		ID: "APIKey/" + id.KeyID, Name: "APIKey", Unit: limit.Requests, Algorithm: limit.SlidingWindow,
+		ID: "APIKey/" + id.KeyID, Name: limit.KeyRuleName, Unit: limit.Requests, Algorithm: limit.SlidingWindow,
 		Limit: id.RequestsPerMinute, Window: time.Minute, Per: limit.PerCredential, Sharing: t.KeySharing,
 	}
 	s.keyRules.Store(id.KeyID, r)

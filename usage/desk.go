@@ -201,7 +201,7 @@ func (d *Desk) settle(o *Open, v *verdict) {
 	if !v.begun {
 		d.opts.Ledger.Begin(intent(&v.entry))
 	}
-	d.opts.Ledger.Commit(v.entry)
+	// Before the entry: who reads the ledger to tell a budget what was spent must not count this as still reserved.
 	if o.Grant != nil {
 		if v.asked {
 			o.Grant.Settle(v.entry.Tokens.InputTotal(), v.entry.Tokens.OutputTotal(), v.entry.Cost)
@@ -209,6 +209,7 @@ func (d *Desk) settle(o *Open, v *verdict) {
 			o.Grant.Cancel()
 		}
 	}
+	d.opts.Ledger.Commit(v.entry)
 	if len(o.Outcomes) > 0 {
 		now := d.opts.Now()
 		for _, out := range o.Outcomes {

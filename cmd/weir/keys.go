@@ -42,8 +42,9 @@ func keysHashCommand() *cobra.Command {
 			}
 			hash := identity.HashKey
 			if dir != "" {
-				f, err := openKeyFolder(dir, c.ErrOrStderr())
-				if err != nil {
+				f := openKeyFolder(dir, c.ErrOrStderr())
+				defer f.close()
+				if err := f.needPepper(); err != nil {
 					return err
 				}
 				hash = f.hash

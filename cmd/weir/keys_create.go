@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -27,8 +28,12 @@ func keysCreateCommand() *cobra.Command {
 		Short: "Make a new API key and print it, once",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			f, err := openKeyFolder(dir, c.ErrOrStderr())
+			f, err := changeKeyFolder(c.Context(), dir, c.ErrOrStderr())
 			if err != nil {
+				return err
+			}
+			defer f.close()
+			if err := f.needPepper(); err != nil {
 				return err
 			}
 			r, err := flags.record(namespace, args[0], time.Now())
@@ -83,14 +88,22 @@ func (f *keyFolder) create(ctx context.Context, r keystore.Record, out string) (
 		return "", errOutWithRedis
 	}
 	return "Redis", f.withStore(ctx, func(ctx context.Context, s *keystore.Store) error {
-		return s.Write(ctx, keystore.Change{Record: r})
+		err := s.Write(ctx, keystore.Change{Record: r})
+		if errors.Is(err, keystore.ErrExists) {
+			return errTaken(&r)
+		}
+		return err
 	})
+}
+
+func errTaken(r *keystore.Record) error {
+	return fmt.Errorf("there is an API key %s already; choose another name, or use: weir keys rotate %s", r.ID(), r.Name)
 }
 
 // check holds a new key to what an APIKey document must be, wherever it is stored, and makes the document.
 func (f *keyFolder) check(r *keystore.Record) ([]byte, error) {
 	if f.object(r.Namespace, r.Name) != nil {
-		return nil, fmt.Errorf("there is an APIKey %s already; choose another name, or use: weir keys rotate %s", r.ID(), r.Name)
+		return nil, errTaken(r)
 	}
 	document, err := keyDocument(r)
 	if err != nil {
@@ -134,6 +147,9 @@ func (f *keyFolder) write(r *keystore.Record, document []byte, out string) (stri
 	// Readable for others, as documents are: weir may run as another user, and the hash of a random key tells nothing.
 	if err := createFile(out, document, 0o644); err != nil {
 		return "", err
+	}
+	if there, err := os.ReadFile(out); err != nil || !bytes.Equal(there, document) {
+		return "", fmt.Errorf("%s is not what was written there (%v): something else changes the folder at the same time; see to that, and try again with another name", out, err)
 	}
 	if inside, err := filepath.Rel(f.dir, out); info.IsDir() && (err != nil || strings.HasPrefix(inside, "..")) {
 		fmt.Fprintf(f.err, "%s is not below %s: the key is valid once it is moved there\n", out, f.dir)

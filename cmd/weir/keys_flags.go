@@ -20,15 +20,17 @@ type keyFlags struct {
 	cidrs    []string
 	scopes   []string
 	rpm      int64
+	rpmGiven func() bool
 }
 
 func (k *keyFlags) bind(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&k.consumer, "consumer", "", "Consumer that the key belongs to, of the same namespace")
-	f.StringVar(&k.expires, "expires", "", "when the key ends: a time to live (90d, 12h), a time (2027-01-31T12:00:00Z) or never (default: never)")
+	f.StringVar(&k.expires, "expires", "", "when the key ends: a time to live (90d, 12h), a day (2027-01-31: as it begins, in UTC), a time (2027-01-31T12:00:00Z) or never (default: never)")
 	f.StringSliceVar(&k.models, "models", nil, "models that the key may ask for, with * for any characters (default: those of the consumer)")
 	f.StringSliceVar(&k.cidrs, "cidrs", nil, "networks that the key may be used from, such as 10.1.0.0/16 (default: any)")
 	f.StringSliceVar(&k.scopes, "scopes", nil, "scopes of the key, beside the consumer's")
+	k.rpmGiven = func() bool { return f.Changed("rpm") }
 	f.Int64Var(&k.rpm, "rpm", 0, "requests that the key may make per minute (default: no limit of its own)")
 }
 
@@ -41,8 +43,8 @@ func (k *keyFlags) record(namespace, name string, now time.Time) (keystore.Recor
 	if k.consumer == "" {
 		return r, fmt.Errorf("say whom the key is for, with --consumer")
 	}
-	if k.rpm < 0 {
-		return r, fmt.Errorf("--rpm %d: give a number above 0", k.rpm)
+	if k.rpmGiven() && k.rpm <= 0 {
+		return r, fmt.Errorf("--rpm %d: give a number above 0, or leave it out for no limit of the key's own", k.rpm)
 	}
 	for _, s := range k.cidrs {
 		if _, err := netip.ParsePrefix(s); err != nil {
@@ -59,11 +61,11 @@ func parseExpiry(s string, now time.Time) (time.Time, error) {
 	if s == "" || s == "never" {
 		return time.Time{}, nil
 	}
-	at, err := time.Parse(time.RFC3339, s)
+	at, _, err := parseWhen(s)
 	if err != nil {
 		life, bad := parseLife(s)
 		if bad != nil {
-			return time.Time{}, fmt.Errorf("--expires %q: give a time to live (90d, 12h), a time (2027-01-31T12:00:00Z) or never", s)
+			return time.Time{}, fmt.Errorf("--expires %q: give a time to live (90d, 12h), a day (2027-01-31), a time (2027-01-31T12:00:00Z) or never", s)
 		}
 		at = now.Add(life)
 	}

@@ -7,9 +7,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
-	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/identity/keystore"
@@ -19,39 +20,110 @@ import (
 	"github.com/weir-dev/weir/xds/source/files"
 )
 
-// keyFolder is a folder with objects as `weir keys` sees it.
+// keyFolder is a folder with objects as `weir keys` sees it. What is wrong in it is no obstacle where it can be helped: a key must
+// be revocable whatever else there is.
 type keyFolder struct {
-	dir    string
-	objs   *source.Objects
-	pepper *identity.Pepper // nil where the gateway has none
-	err    io.Writer        // for people
+	dir      string
+	objs     *source.Objects
+	problems []source.Problem // of the folder
+	pepper   *identity.Pepper // set by needPepper; nil where the gateway has none
+	err      io.Writer        // for people
+	lock     *folderLock      // nil for commands that only read
 }
 
-// openKeyFolder reads a folder. Problems are told and do not stop: a key must be revocable whatever else is wrong.
-func openKeyFolder(dir string, stderr io.Writer) (*keyFolder, error) {
+// openKeyFolder reads a folder.
+func openKeyFolder(dir string, stderr io.Writer) *keyFolder {
 	objs, problems := files.Load(dir, os.LookupEnv)
-	for _, p := range problems {
-		fmt.Fprintln(stderr, p)
+	return &keyFolder{dir: dir, objs: objs, problems: problems, err: stderr}
+}
+
+// changeKeyFolder reads a folder that is to be changed. Until close, no other `weir keys` changes documents in it; keys in Redis
+// need no lock.
+func changeKeyFolder(ctx context.Context, dir string, stderr io.Writer) (*keyFolder, error) {
+	lock, err := lockFolderOf(ctx, dir, stderr)
+	if err != nil {
+		return nil, err
 	}
-	if source.HasErrors(problems) {
-		fmt.Fprintf(stderr, "%s has errors; a running weir takes no change over until they are corrected\n", dir)
+	f := openKeyFolder(dir, stderr)
+	if f.inRedis() {
+		lock.release()
 	}
-	if len(objs.Gateways) == 0 {
-		return nil, fmt.Errorf("%s holds no LLMGateway, which says where keys are kept; give the folder that weir serves with -f", dir)
-	}
-	f := &keyFolder{dir: dir, objs: objs, err: stderr}
-	g := objs.Gateways[0]
-	if ref := g.Spec.Authentication.KeyPepperRef; ref != nil {
-		secret, ok := objs.Secrets[source.SecretKeyOf(g.Namespace, *ref)]
-		if !ok {
-			return nil, fmt.Errorf("LLMGateway %s/%s: spec.authentication.keyPepperRef: the pepper cannot be read, and keys are made with it", g.Namespace, g.Name)
-		}
-		var err error
-		if f.pepper, err = identity.NewPepper([]byte(secret.Reveal())); err != nil {
-			return nil, fmt.Errorf("LLMGateway %s/%s: spec.authentication.keyPepperRef: %w", g.Namespace, g.Name, err)
-		}
-	}
+	f.lock = lock
 	return f, nil
+}
+
+// close lets others change the folder, and tells in one sentence if a weir could not load it.
+func (f *keyFolder) close() {
+	f.lock.release()
+	f.warn()
+}
+
+func (f *keyFolder) warn() {
+	var unset []string
+	var others []source.Problem
+	for _, p := range f.problems {
+		switch {
+		case p.Severity != source.Error:
+		case strings.HasSuffix(p.Field, ".env"): // the environment of the weir that runs is another one
+			unset = append(unset, p.Message)
+		default:
+			others = append(others, p)
+		}
+	}
+	switch {
+	case len(others) > 0:
+		fmt.Fprintf(f.err, "%s has errors (%d, the first: %s); a running weir takes no change over until they are corrected, see: weir validate -f %s\n",
+			f.dir, len(others), others[0], f.dir)
+	case len(unset) > 0:
+		slices.Sort(unset)
+		unset = slices.Compact(unset)
+		more := ""
+		if len(unset) > 1 {
+			more = fmt.Sprintf(", and %d more like it", len(unset)-1)
+		}
+		fmt.Fprintf(f.err, "%s can be served only with an environment that this shell lacks (%s%s)\n", f.dir, unset[0], more)
+	}
+}
+
+// needGateway says what is wrong where no LLMGateway was found.
+func (f *keyFolder) needGateway() error {
+	if len(f.objs.Gateways) > 0 {
+		return nil
+	}
+	return fmt.Errorf("%s holds no LLMGateway, which says where keys are kept; give the folder that weir serves with -f", f.dir)
+}
+
+// needPepper reads the gateway's pepper, which only those need who make hashes.
+func (f *keyFolder) needPepper() error {
+	if err := f.needGateway(); err != nil {
+		return err
+	}
+	g := f.objs.Gateways[0]
+	ref := g.Spec.Authentication.KeyPepperRef
+	if ref == nil {
+		return nil
+	}
+	const field = "spec.authentication.keyPepperRef"
+	secret, ok := f.objs.Secrets[source.SecretKeyOf(g.Namespace, *ref)]
+	if !ok {
+		missing := f.problemAt(source.ObjectRef{Kind: "LLMGateway", Namespace: g.Namespace, Name: g.Name}, field)
+		return fmt.Errorf("LLMGateway %s/%s: %s: the pepper cannot be read, and keys are made with it: %s", g.Namespace, g.Name, field, missing)
+	}
+	var err error
+	if f.pepper, err = identity.NewPepper([]byte(secret.Reveal())); err != nil {
+		return fmt.Errorf("LLMGateway %s/%s: %s: %w", g.Namespace, g.Name, field, err)
+	}
+	return nil
+}
+
+// problemAt finds what reading the folder said about a field, "" where nothing.
+func (f *keyFolder) problemAt(ref source.ObjectRef, field string) string {
+	for _, p := range f.problems {
+		if p.Object == ref && strings.HasPrefix(p.Field, field) {
+			return p.Message
+		}
+	}
+	return ""
 }
 
 // hash makes what is stored of a key, as the gateway wants it.
@@ -95,7 +167,7 @@ func (f *keyFolder) path(k *v1alpha1.APIKey) (string, error) {
 
 // inRedis says whether the gateway keeps keys in Redis.
 func (f *keyFolder) inRedis() bool {
-	return f.objs.Gateways[0].Spec.Authentication.KeyStore == v1alpha1.KeysRedis
+	return len(f.objs.Gateways) > 0 && f.objs.Gateways[0].Spec.Authentication.KeyStore == v1alpha1.KeysRedis
 }
 
 // withStore gives do the key store in Redis.
@@ -115,22 +187,22 @@ func (f *keyFolder) withStore(ctx context.Context, do func(context.Context, *key
 // patience is how long a person waits for one command, where a request waits for a fraction of a second.
 const patience = 2 * time.Second
 
-// shared resolves how Redis is reached. Only the gateways are compiled, so that what is wrong with a route is no obstacle.
+// shared resolves how Redis is reached. What is wrong with a route, or which secret else is missing, is no obstacle.
 func (f *keyFolder) shared() (*compile.Shared, error) {
-	dialects, err := adapters.NewSet(adapters.Catalog()...)
+	settings, err := settingsOf(f.objs, f.dir)
 	if err != nil {
+		var p problemError
+		if errors.As(err, &p) {
+			if cause := f.problemAt(p.Object, p.Field); cause != "" {
+				return nil, fmt.Errorf("%w: %s", err, cause)
+			}
+		}
 		return nil, err
 	}
-	only := *f.objs
-	only.Backends, only.Routes, only.Consumers, only.APIKeys, only.JWTIssuers, only.LimitPolicies, only.Budgets = nil, nil, nil, nil, nil, nil, nil
-	v, problems := compile.Compile(&only, compileOptions(dialects, identity.Offline{}))
-	if v == nil || v.Shared == nil {
-		for _, p := range problems {
-			fmt.Fprintln(f.err, p)
-		}
-		return nil, errors.New("the shared state that holds the keys cannot be reached as it is described; see above")
+	if settings.Shared == nil {
+		return nil, fmt.Errorf("the LLMGateway in %s has spec.authentication.keyStore Redis and no spec.sharedState, so it does not say where Redis is", f.dir)
 	}
-	out := *v.Shared
+	out := *settings.Shared
 	out.Redis.Timeout = max(out.Redis.Timeout, patience)
 	return &out, nil
 }

@@ -40,8 +40,9 @@ func keysListCommand() *cobra.Command {
 		Short: "List API keys: whose they are, how they are and what they may do",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			f, err := openKeyFolder(dir, c.ErrOrStderr())
-			if err != nil {
+			f := openKeyFolder(dir, c.ErrOrStderr())
+			defer f.close()
+			if err := f.needGateway(); err != nil {
 				return err
 			}
 			rows, err := f.list(c.Context(), time.Now())
@@ -80,7 +81,15 @@ func (f *keyFolder) list(ctx context.Context, now time.Time) ([]keyRow, error) {
 			for i := range list {
 				rows = append(rows, f.row(&list[i].Record, "Redis", now))
 			}
-			return err
+			if err != nil {
+				return err
+			}
+			if lost, err := s.Lost(ctx); err != nil || !lost {
+				return err
+			}
+			fmt.Fprintln(f.err, "no key was written to Redis since its data began; if it has lost keys, every weir that runs keeps those that it knows in force, "+
+				"and weir keys revoke NAME --force ends one of them")
+			return nil
 		})
 		if err != nil {
 			return nil, err
@@ -117,7 +126,7 @@ func printKeys(out io.Writer, rows []keyRow) error {
 		if !r.ExpiresAt.IsZero() {
 			expires = r.ExpiresAt.UTC().Format(time.RFC3339)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Namespace, r.Name, r.Consumer, cmp.Or(r.Prefix, "-"), r.State, expires, cmp.Or(r.limits(), "-"), r.Source)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Namespace, r.Name, cmp.Or(r.Consumer, "-"), cmp.Or(r.Prefix, "-"), r.State, expires, cmp.Or(r.limits(), "-"), r.Source)
 	}
 	return w.Flush()
 }

@@ -21,8 +21,12 @@ func keysRotateCommand() *cobra.Command {
 		Short: "Make a successor of an API key and print it, once; the old key ends after a while",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			f, err := openKeyFolder(dir, c.ErrOrStderr())
+			f, err := changeKeyFolder(c.Context(), dir, c.ErrOrStderr())
 			if err != nil {
+				return err
+			}
+			defer f.close()
+			if err := f.needPepper(); err != nil {
 				return err
 			}
 			wait, err := parseLife(grace)
@@ -76,7 +80,7 @@ func keysRotateCommand() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&name, "name", "", "name of the successor (default: NAME with the next free number)")
 	f.StringVar(&grace, "grace", "24h", "how long the old key stays valid: 24h, 7d, 0s")
-	f.StringVar(&expires, "expires", "", "when the new key ends: a time to live (90d, 12h), a time (2027-01-31T12:00:00Z) or never; needed where the old one ends")
+	f.StringVar(&expires, "expires", "", "when the new key ends: a time to live (90d, 12h), a day (2027-01-31: as it begins, in UTC), a time (2027-01-31T12:00:00Z) or never; needed where the old one ends")
 	f.StringVar(&out, "out", "", "file for the new APIKey document (default: keys/NAME.yaml in the folder)")
 	return c
 }
@@ -135,7 +139,11 @@ func (f *keyFolder) rotate(ctx context.Context, old foundKey, next keystore.Reco
 		ended := old.record
 		ended.ExpiresAt = until
 		return "Redis", f.withStore(ctx, func(ctx context.Context, s *keystore.Store) error {
-			return s.Write(ctx, keystore.Change{Record: next}, keystore.Change{Record: ended, Was: &old.stored})
+			err := s.Write(ctx, keystore.Change{Record: next}, keystore.Change{Record: ended, Was: &old.stored})
+			if errors.Is(err, keystore.ErrExists) {
+				return fmt.Errorf("there is an API key %s already; try again, or give the successor another name with --name", next.ID())
+			}
+			return err
 		})
 	}
 	path, err := f.path(old.object)
@@ -146,7 +154,7 @@ func (f *keyFolder) rotate(ctx context.Context, old foundKey, next keystore.Reco
 	if where, err = f.write(&next, document, out); err != nil {
 		return "", err
 	}
-	if err := editKey(path, old.record.Namespace, old.record.Name, "expiresAt", until.Format(time.RFC3339)); err != nil {
+	if err := f.edit(ctx, path, old.record.Namespace, old.record.Name, "expiresAt", until.Format(time.RFC3339)); err != nil {
 		return "", fmt.Errorf("the successor is in %s, but the old key stays as it is: %w", where, err)
 	}
 	return where, nil

@@ -200,7 +200,7 @@ func TestKeysCreateRefuses(t *testing.T) {
 		{"k", "--consumer"}, {"k --consumer nobody", "no Consumer default/nobody"}, {"k --consumer app --namespace test", "no Consumer test/app"},
 		{"k --consumer app --expires yesterday", "--expires"}, {"k --consumer app --expires 2020-01-01T00:00:00Z", "ended already"},
 		{"k --consumer app --expires 0s", "ended already"}, {"k --consumer app --cidrs 10.0.0.1", "no network"},
-		{"k --consumer app --rpm -1", "--rpm"}, {"UPPER --consumer app", "metadata.name"}, {"../k --consumer app", "metadata.name"},
+		{"k --consumer app --rpm -1", "--rpm"}, {"k --consumer app --rpm 0", "--rpm 0"}, {"k --consumer app --expires 2020-01-01", "ended already"}, {"UPPER --consumer app", "metadata.name"}, {"../k --consumer app", "metadata.name"},
 		{"k --consumer app --scopes=", ""}, {"k --consumer app --models gpt*,gpt*", "allowedModels"}, {"--consumer app", "arg"}, {"a b --consumer app", "arg"},
 	} {
 		out, _, err := keys(append([]string{"create", "-f", dir}, strings.Fields(c.args)...)...)
@@ -440,7 +440,7 @@ func TestParseExpiry(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 5, time.UTC)
 	for in, want := range map[string]string{
 		"": "", "never": "", "90d": "2026-05-30T12:00:00Z", "12h": "2026-03-02T00:00:00Z", "1d12h": "2026-03-03T00:00:00Z",
-		"2027-01-31T12:00:00+02:00": "2027-01-31T10:00:00Z", "60000d": "2126-02-05T12:00:00Z",
+		"2027-01-31T12:00:00+02:00": "2027-01-31T10:00:00Z", "60000d": "2126-02-05T12:00:00Z", "2030-01-01": "2030-01-01T00:00:00Z",
 	} {
 		at, err := parseExpiry(in, now)
 		got := ""

@@ -61,7 +61,7 @@ replicas. What is an estimate, or has no price, has columns of its own. Days are
 	f.StringVar(&o.filter.Tenant, "tenant", "", "only this tenant")
 	f.StringVar(&o.filter.Namespace, "namespace", "", "only this namespace")
 	f.StringVar(&o.filter.Consumer, "consumer", "", "only this consumer")
-	f.StringVar(&o.filter.Credential, "key", "", "only this key or other credential")
+	f.StringVar(&o.filter.Credential, "key", "", "only this key, by its name, or this other credential (jwt:ISSUER)")
 	f.StringVar(&o.filter.Gateway, "gateway", "", "only what came in by this LLMGateway (namespace/name)")
 	f.StringVar(&o.filter.Route, "route", "", "only this route")
 	f.StringVar(&o.filter.Backend, "backend", "", "only this backend")
@@ -96,7 +96,7 @@ func (o usageOptions) run(ctx context.Context, now time.Time, out, notes io.Writ
 
 	var report *ledger.Report
 	if o.entries {
-		w := newEntryWriter(o.format, out)
+		w := newEntryWriter(o.format, out, q)
 		if report, err = src.each(ctx, q, w.write); err == nil {
 			err = w.end()
 		}
@@ -117,6 +117,9 @@ func (o usageOptions) run(ctx context.Context, now time.Time, out, notes io.Writ
 
 func (o usageOptions) query(now time.Time) (ledger.Query, error) {
 	q := ledger.Query{Filter: o.filter}
+	if c := q.Filter.Credential; c != "" && !strings.HasPrefix(c, "key:") && !strings.HasPrefix(c, "jwt:") {
+		q.Filter.Credential = "key:" + c // as weir keys list names it
+	}
 	var err error
 	if q.GroupBy, err = ledger.ParseDimensions(o.by); err != nil {
 		return q, fmt.Errorf("--by: %w", err)
@@ -232,13 +235,8 @@ func openShared(shared *compile.Shared) (usageSource, error) {
 	}, nil
 }
 
-// gatewaySettings reads what the gateways of a folder say about the ledger. Everything else in the folder may be
-// wrong, or need secrets that whoever reports does not have.
+// gatewaySettings reads what the gateways of a folder say about the ledger.
 func gatewaySettings(dir string) (*compile.Settings, error) {
-	dialects, err := adapters.NewSet(adapters.Catalog()...)
-	if err != nil {
-		return nil, err
-	}
 	all, problems := files.Load(dir, os.LookupEnv)
 	if all == nil || len(all.Gateways) == 0 {
 		for _, p := range problems {
@@ -247,6 +245,22 @@ func gatewaySettings(dir string) (*compile.Settings, error) {
 			}
 		}
 		return nil, fmt.Errorf("there is no LLMGateway in %s", dir)
+	}
+	return settingsOf(all, dir)
+}
+
+// problemError is a problem as an error.
+type problemError struct{ source.Problem }
+
+// Error is the problem in one line.
+func (e problemError) Error() string { return e.String() }
+
+// settingsOf compiles what the gateways say about the ledger and the shared state. Everything else may be wrong, or need
+// secrets that whoever asks does not have. The error may be a problemError.
+func settingsOf(all *source.Objects, dir string) (*compile.Settings, error) {
+	dialects, err := adapters.NewSet(adapters.Catalog()...)
+	if err != nil {
+		return nil, err
 	}
 	only := source.NewObjects()
 	for _, g := range all.Gateways {
@@ -261,7 +275,7 @@ func gatewaySettings(dir string) (*compile.Settings, error) {
 	if v == nil {
 		for _, p := range problems {
 			if p.Severity == source.Error {
-				return nil, errors.New(p.String())
+				return nil, problemError{p}
 			}
 		}
 		return nil, fmt.Errorf("the LLMGateway in %s cannot be read; see: weir validate -f %s", dir, dir)

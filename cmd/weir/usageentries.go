@@ -20,7 +20,7 @@ type entryWriter struct {
 	end   func() error
 }
 
-func newEntryWriter(format string, out io.Writer) entryWriter {
+func newEntryWriter(format string, out io.Writer, q ledger.Query) entryWriter {
 	switch format {
 	case "json": // one object a line, as in the ledger
 		enc := json.NewEncoder(out)
@@ -69,7 +69,7 @@ func newEntryWriter(format string, out io.Writer) entryWriter {
 		},
 		end: func() error {
 			if n == 0 {
-				fmt.Fprintln(w, "no entries")
+				fmt.Fprintln(w, noEntries(q))
 			}
 			return w.Flush()
 		},

@@ -96,10 +96,34 @@ func writeReport(format string, out io.Writer, q ledger.Query, name string, r *l
 		return writeReportJSON(out, q, name, r)
 	}
 	if len(r.Rows) == 0 {
-		_, err := fmt.Fprintln(out, "no entries")
+		_, err := fmt.Fprintln(out, noEntries(q))
 		return err
 	}
 	return writeReportTable(out, cols, r.Rows)
+}
+
+// noEntries says what there are no entries of.
+func noEntries(q ledger.Query) string {
+	var b strings.Builder
+	b.WriteString("no entries")
+	if !q.From.IsZero() {
+		b.WriteString(" from " + q.From.UTC().Format(time.RFC3339))
+	}
+	if !q.To.IsZero() {
+		b.WriteString(" to " + q.To.UTC().Format(time.RFC3339))
+	}
+	f := q.Filter
+	before := " with "
+	for _, p := range [][2]string{
+		{"tenant", f.Tenant}, {"namespace", f.Namespace}, {"consumer", f.Consumer}, {"key", f.Credential},
+		{"gateway", f.Gateway}, {"route", f.Route}, {"backend", f.Backend}, {"model", f.Model},
+	} {
+		if p[1] != "" {
+			fmt.Fprintf(&b, "%s%s %q", before, p[0], p[1])
+			before = ", "
+		}
+	}
+	return b.String()
 }
 
 func writeReportTable(out io.Writer, cols []column, rows []ledger.Row) error {

@@ -173,7 +173,7 @@ func TestShadowNeverWaits(t *testing.T) {
 			if n := s.held("shadow"); n != 1000 {
 				t.Errorf("mode %d: the store holds %d of 1000", m, n)
 			}
-			if rs := ruleState(t, es[0], "shadow"); rs.Admitted != 10 || rs.ShadowRefused != 2 {
+			if rs := ruleState(t, es[0], "shadow"); rs.Admitted != 10 || rs.ShadowRefused != 2 || rs.Mode != Lease {
 				t.Errorf("mode %d: %+v", m, rs)
 			}
 		})

@@ -32,6 +32,7 @@ type Conn struct {
 	redis.UniversalClient
 	timeout time.Duration
 	health  *health
+	cfg     Config
 }
 
 // Options of a Conn beyond the Config.
@@ -59,7 +60,7 @@ func Open(cfg Config, opts Options) (*Conn, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	c := &Conn{timeout: cfg.Timeout, health: &health{now: opts.Now}}
+	c := &Conn{timeout: cfg.Timeout, health: &health{now: opts.Now}, cfg: cfg}
 	c.UniversalClient = redis.NewUniversalClient(&redis.UniversalOptions{
 		Addrs:            cfg.Addresses,
 		MasterName:       cfg.MasterName,
@@ -188,7 +189,7 @@ func (h hook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		bounded, cancel := h.bound(ctx)
 		defer cancel()
-		err := next(bounded, cmd)
+		err := h.c.explain(ctx, next(bounded, cmd))
 		h.c.health.note(ctx, err)
 		return err
 	}
@@ -199,7 +200,12 @@ func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessP
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		bounded, cancel := h.bound(ctx)
 		defer cancel()
-		err := next(bounded, cmds)
+		err := h.c.explain(ctx, next(bounded, cmds))
+		for _, cmd := range cmds {
+			if was := cmd.Err(); was != nil {
+				cmd.SetErr(h.c.explain(ctx, was))
+			}
+		}
 		h.c.health.note(ctx, worst(err, cmds))
 		return err
 	}

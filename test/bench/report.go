@@ -43,7 +43,7 @@ type summary struct {
 }
 
 // difference of a cell to another one: medians of what differs, round by round.
-type difference struct{ p50, p99, ratio50, ratio99 float64 }
+type difference struct{ p50, p99, ratio50, ratio99, ratioCPU float64 }
 
 // medianOf is the median of a figure over the rounds.
 func (c *cell) medianOf(figure func(*sample) float64) float64 {
@@ -69,27 +69,32 @@ func (c *cell) summary(first, before *cell) summary {
 	}
 }
 
+// gatewayCPU is what Envoy and Weir use together, in microseconds for a request.
+func (s *sample) gatewayCPU() float64 { return s.CPU.Envoy + s.CPU.Weir }
+
 func (c *cell) against(other *cell) difference {
-	var p50, p99, ratio50, ratio99 []float64
+	var p50, p99, ratio50, ratio99, ratioCPU []float64
 	for i := range c.Samples {
 		a, b := &c.Samples[i].Latency, &other.Samples[i].Latency
 		p50, p99 = append(p50, a.P50-b.P50), append(p99, a.P99-b.P99)
 		ratio50, ratio99 = append(ratio50, a.P50/b.P50), append(ratio99, a.P99/b.P99)
+		ratioCPU = append(ratioCPU, c.Samples[i].gatewayCPU()/other.Samples[i].gatewayCPU())
 	}
-	return difference{median(p50), median(p99), median(ratio50), median(ratio99)}
+	return difference{median(p50), median(p99), median(ratio50), median(ratio99), median(ratioCPU)}
 }
 
 // The columns of the table.
 const (
-	headFormat = "  %-7s %7s %7s %7s  %16s %12s  %16s  %11s  %15s  %5s %6s\n"
-	rowFormat  = "  %-7s %7.0f %7.0f %7.0f  %16s %12s  %16s  %11s  %15s  %5.2f %6s\n"
+	headFormat = "  %-7s %7s %7s %7s  %16s %18s  %16s  %11s  %15s  %5s %6s\n"
+	rowFormat  = "  %-7s %7.0f %7.0f %7.0f  %16s %18s  %16s  %11s  %15s  %5.2f %6s\n"
 )
 
 // table writes the figures for people.
 func (r *report) table(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, `Medians of %d rounds of %g s on %d cores; the open loop takes twice as long. Times are microseconds.
-  added    against the first row: to p50 and p99, and how many times as long as there; then against the row in parentheses
+  added    to p50 and p99 against the first row, and (added) against the row in parentheses below
+  times    p50, p99 and CPU of the first row
   CPU      microseconds for a request: Envoy, Weir
   Redis    for a request: scripts (each is a round trip), and commands, those in scripts included
   load     average of the last minute; others: share of the machine that had nothing to do with this
@@ -102,7 +107,7 @@ func (r *report) table(w io.Writer) error {
 		b.WriteByte('\n')
 	}
 	for _, o := range r.Outcomes {
-		fmt.Fprintf(&b, "\n%s\n", o.Scenario.Name)
+		fmt.Fprintf(&b, "\n%s%s\n", o.Scenario.Name, o.lateness())
 		fmt.Fprintf(&b, headFormat, "", "req/s", "p50", "p99", "added", "times", "(added)", "CPU", "Redis", "load", "others")
 		for i, c := range o.Cells {
 			s := c.summary(o.Cells[0], o.Cells[variants[i].before])
@@ -110,7 +115,7 @@ func (r *report) table(w io.Writer) error {
 			cpu := fmt.Sprintf("%.0f %4s", s.envoy, "")
 			if i > 0 {
 				added, before = s.first.String(), s.before.String()
-				times = fmt.Sprintf("%.2f %6.2f", s.first.ratio50, s.first.ratio99)
+				times = fmt.Sprintf("%.2f %6.2f %5.1f", s.first.ratio50, s.first.ratio99, s.first.ratioCPU)
 				cpu = fmt.Sprintf("%.0f %4.0f", s.envoy, s.weir)
 			}
 			if variants[i].redis {
@@ -121,6 +126,20 @@ func (r *report) table(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// lateness says how exact the load generator kept the time of an open loop; the median over everything.
+func (o *outcome) lateness() string {
+	if o.Scenario.Rate == 0 {
+		return ""
+	}
+	var late []float64
+	for _, c := range o.Cells {
+		for i := range c.Samples {
+			late = append(late, c.Samples[i].Late.P99)
+		}
+	}
+	return fmt.Sprintf("; the generator was late by %.0f at p99", median(late))
 }
 
 func (d difference) String() string { return fmt.Sprintf("%+.0f %+8.0f", d.p50, d.p99) }

@@ -64,7 +64,7 @@ func testRequestsPerMinute(t *testing.T, l *limited, external int) {
 		t.Errorf("external authorization: status %d for the third request", status)
 	}
 	for _, dialect := range []string{"openai", "anthropic"} {
-		if after := checkRefused(t, dialect, ask(dialect), "APIKey"); after < 1 {
+		if after := checkRefused(t, dialect, ask(dialect), ofThisKey); after < 1 {
 			t.Error("no retry-after")
 		}
 	}
@@ -76,7 +76,7 @@ func testRequestsPerMinute(t *testing.T, l *limited, external int) {
 	l.Change(func() { l.WriteFile("rpm.yaml", rpmKey(4)) })
 	a = ask("openai")
 	must200(t, "the fourth, when the limit is 4", a.status, a.body)
-	checkRefused(t, "openai", ask("openai"), "APIKey")
+	checkRefused(t, "openai", ask("openai"), ofThisKey)
 }
 
 // knownWithin is how soon every replica must know of a change of a stored key, with a second for a busy machine.
@@ -129,7 +129,7 @@ func testStoredKeys(t *testing.T, r *replicas) {
 			if a := r.all[i%3].ask(t, key, "one", "openai", limitedBody("keys")); a.status == http.StatusOK {
 				passed++
 			} else {
-				checkRefused(t, "openai", a, "APIKey")
+				checkRefused(t, "openai", a, ofThisKey)
 			}
 		}
 		// Leased: an eighth more may pass.

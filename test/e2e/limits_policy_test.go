@@ -94,11 +94,18 @@ func must200(t *testing.T, what string, status int, body string) {
 	}
 }
 
+// ofThisKey stands for the limit that a key has of its own, which is the caller's to know by no other name.
+const ofThisKey = "APIKey"
+
 // checkRefused fails the test unless the answer is a 429 of the dialect that names the limit, and returns retry-after.
 func checkRefused(t *testing.T, dialect string, a answer, name string) time.Duration {
 	t.Helper()
 	msg := checkError(t, dialect, a, http.StatusTooManyRequests)
-	if !strings.Contains(msg, "limit "+name+" ") {
+	named := "limit " + name + " "
+	if name == ofThisKey {
+		named = "limit of this API key "
+	}
+	if !strings.Contains(msg, named) {
 		t.Errorf("the message does not name the limit %s: %q", name, msg)
 	}
 	if !strings.Contains(a.body, `"rate_limit_error"`) && !strings.Contains(a.body, `"rate_limit_exceeded"`) {
@@ -109,7 +116,11 @@ func checkRefused(t *testing.T, dialect string, a answer, name string) time.Dura
 	if after != "" && (err != nil || n < 1) {
 		t.Errorf("retry-after %q", after)
 	}
-	if after != "" && !strings.Contains(msg, "try again in "+after+" s") {
+	when := "try again in " + after + " s"
+	if n > 7200 {
+		when = time.Now().Add(time.Duration(n) * time.Second).UTC().Format("try again after 2 January 2006, ")
+	}
+	if after != "" && !strings.Contains(msg, when) {
 		t.Errorf("the message and retry-after %s differ: %q", after, msg)
 	}
 	return time.Duration(n) * time.Second
@@ -521,7 +532,7 @@ func testReservation(t *testing.T, l *limited) {
 	for _, more := range []string{`"max_tokens":1001`, `"max_completion_tokens":1001`, `"max_tokens":501,"n":2`, `"max_tokens":1e3,"n":2`} {
 		a := l.ask(t, keyA1, "oa", "openai", limitedBody("reserve", more))
 		msg := checkError(t, "openai", a, http.StatusTooManyRequests)
-		if a.header.Get("retry-after") != "" || !strings.Contains(msg, limit) || !strings.Contains(msg, "never holds more than 1000") {
+		if a.header.Get("retry-after") != "" || a.header.Get("x-should-retry") != "false" || !strings.Contains(msg, limit) || !strings.Contains(msg, "never holds more than 1000") {
 			t.Errorf("%s: retry-after %q: %s", more, a.header.Get("retry-after"), msg)
 		}
 	}

@@ -393,6 +393,30 @@ func testSharedBudget(t *testing.T, r *replicas) {
 	}
 }
 
+// beats waits until every replica has shown twice that it lives, and so has told what it has spent.
+func (r *replicas) beats(t *testing.T) {
+	t.Helper()
+	beat := func() map[any]float64 {
+		out := map[any]float64{}
+		for _, z := range r.client.ZRangeWithScores(t.Context(), "weir:limit:{replicas}", 0, -1).Val() {
+			out[z.Member] = z.Score
+		}
+		return out
+	}
+	for range 2 {
+		before := beat()
+		harness.WaitFor(t, "all replicas show that they live", func() bool {
+			now := beat()
+			for who, when := range before {
+				if now[who] <= when {
+					return false
+				}
+			}
+			return len(before) == len(r.all)
+		})
+	}
+}
+
 // exhaust spends a budget on all replicas in turn until all refuse, and fails the test unless so many requests pass. While
 // counters are put together again the policy denies.
 func (r *replicas) exhaust(t *testing.T, model string, want int) {
@@ -434,6 +458,7 @@ func testBudgetAfterLoss(t *testing.T, r *replicas) {
 			l.WriteFile("later.yaml", budget("later-pot", "amount: \"0.0007\"\nperiod: Month\nsharing: {mode: Exact, onFailure: Deny}"))
 		})
 	}
+	r.beats(t)
 	r.exhaust(t, "later-pot", 1)
 	for _, l := range r.all {
 		l.Kill(syscall.SIGTERM)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -239,21 +240,219 @@ func TestPeekLimits(t *testing.T) {
 		{"nested", `{"x":{"n":2}}`, "", 0, 0},
 		{"another case", `{"N":2,"Max_Tokens":1,"max?tokens":4}`, "", 0, 0},
 		{"long", `{"n":` + strings.Repeat("1", 33) + `,"max_tokens":` + strings.Repeat("1", 32) + `}`, "max_tokens=" + strings.Repeat("1", 32), 0, 0},
-		{"picture", `{"a":[{"url":"` + picture + `"}]}`, "", len(picture), 1},
-		{"pictures", `{"a":[{"url":"` + picture + `"},"` + picture[22:] + `"],"b":"` + picture + `"}`, "", 3*len(picture) - 22, 3},
-		{"escaped slashes", `{"a":["` + strings.ReplaceAll(picture, "/", `\/`) + `"]}`, "", len(strings.ReplaceAll(picture, "/", `\/`)), 1},
-		{"many escapes", `{"a":["` + strings.Repeat(`\/`, 5000) + `"]}`, "", 10000, 1},
-		{"short", `{"a":["` + picture[:8191] + `"]}`, "", 0, 0},
-		{"a byte more", `{"a":["` + picture[:8192] + `"]}`, "", 8192, 1},
-		{"prose", `{"a":["` + strings.Repeat("lorem ipsum ", 1000) + `"]}`, "", 0, 0},
-		{"prose of long words", `{"a":["` + strings.Repeat("模型", 5000) + `"]}`, "", 0, 0},
-		{"code", `{"a":["` + strings.Repeat(`if(a[i]){return;}`, 1000) + `"]}`, "", 0, 0},
+		{"picture", `{"messages":[{"content":[{"image_url":{"url":"` + picture + `"}}]}]}`, "", len(picture), 1},
+		{"pictures", `{"input":[{"content":[{"image_url":"` + picture + `"},{ "image_url" : "` + picture + `"}]},{"output":{"image_url":"` + picture + `"}}]}`, "", 3 * len(picture), 3},
+		{"escaped slashes", `{"input":[{"image_url":"` + strings.ReplaceAll(picture, "/", `\/`) + `"}]}`, "", len(strings.ReplaceAll(picture, "/", `\/`)), 1},
+		{"many escapes", `{"input":[{"file_data":"` + strings.Repeat(`\/`, 5000) + `"}]}`, "", 10000, 1},
+		{"short", `{"input":[{"url":"` + picture[:8191] + `"}]}`, "", 0, 0},
+		{"a byte more", `{"input":[{"url":"` + picture[:8192] + `"}]}`, "", 8192, 1},
+		{"prose", `{"input":[{"file_data":"` + strings.Repeat("lorem ipsum ", 1000) + `"}]}`, "", 0, 0},
+		{"prose of long words", `{"input":[{"file_data":"` + strings.Repeat("模型", 5000) + `"}]}`, "", 0, 0},
+		{"code", `{"input":[{"file_data":"` + strings.Repeat(`if(a[i]){return;}`, 1000) + `"}]}`, "", 0, 0},
 	} {
 		got := p.body(t, c.body)
 		if got.err != "" || got.limits != c.limits || got.media != c.media || got.mediaCount != c.count {
 			t.Errorf("%s: got %q, %d bytes of media in %d; error %q", c.name, got.limits, got.media, got.mediaCount, got.err)
 		}
 	}
+}
+
+// TestPeekMediaPlaces: media count as such where the dialects put them, and text nowhere, however it is written.
+func TestPeekMediaPlaces(t *testing.T) {
+	p := newPeeker(t, script(false), "/v1/chat/completions")
+	raw := strings.Repeat("abcdefgh", 1200)
+	url := "data:image/png;base64," + raw
+	for _, c := range []struct {
+		name, body string
+		want       string // the string that counts; "" for none
+	}{
+		{"text", `{"messages":[{"role":"user","content":"` + raw + `"}]}`, ""},
+		{"data URL as text", `{"messages":[{"role":"user","content":"` + url + `"}]}`, ""},
+		{"text part", `{"messages":[{"content":[{"type":"text","text":"` + url + `"}]}]}`, ""},
+		{"prompt", `{"prompt":"` + url + `"}`, ""},
+		{"prompts", `{"prompt":["` + url + `","` + raw + `"]}`, ""},
+		{"arguments", `{"messages":[{"tool_calls":[{"function":{"arguments":"` + raw + `"}}]}]}`, ""},
+		{"input", `{"input":"` + url + `"}`, ""},
+		{"texts", `{"input":["` + url + `"]}`, ""},
+		{"output of a function", `{"input":[{"type":"function_call_output","output":"` + url + `"}]}`, ""},
+		{"system", `{"system":[{"type":"image","source":{"type":"base64","data":"` + raw + `"}}]}`, ""},
+		{"tools", `{"tools":[{"url":"` + url + `"}]}`, ""},
+		{"input of a tool", `{"messages":[{"content":[{"type":"tool_use","input":{"url":"` + url + `"}}]}]}`, ""},
+		{"picture in the input of a tool", `{"messages":[{"content":[{"type":"tool_use","input":{"content":[{"source":{"type":"base64","data":"` + raw + `"}}]}}]}]}`, ""},
+		{"data of nothing", `{"messages":[{"data":"` + raw + `"}]}`, ""},
+		{"data URL in data", `{"messages":[{"content":[{"source":{"type":"base64","data":"` + url + `"}}]}]}`, ""},
+		{"URL without a type", `{"messages":[{"content":[{"image_url":{"url":"` + raw + `"}}]}]}`, ""},
+		{"URL that is not base64", `{"messages":[{"content":[{"image_url":{"url":"data:image/png,` + raw + `"}}]}]}`, ""},
+		{"file of text", `{"messages":[{"content":[{"file":{"file_data":"data:text/plain;base64,` + raw + `"}}]}]}`, ""},
+		{"file of JSON", `{"messages":[{"content":[{"file":{"file_data":"data:application/json;base64,` + raw + `"}}]}]}`, ""},
+		{"document of text", `{"messages":[{"content":[{"type":"document","source":{"type":"text","media_type":"text/plain","data":"` + raw + `"}}]}]}`, ""},
+		{"document of text, the other way round", `{"messages":[{"content":[{"source":{"data":"` + raw + `","type":"text"}}]}]}`, ""},
+		{"document of two types", `{"messages":[{"content":[{"source":{"type":"base64","data":"` + raw + `","type":"text"}}]}]}`, ""},
+		{"document of two types, one escaped", `{"messages":[{"content":[{"source":{"type":"base64","data":"` + raw + `","type":"t\u0065xt"}}]}]}`, ""},
+		{"document of base64 text", `{"messages":[{"content":[{"source":{"type":"base64","media_type":"text\/plain","data":"` + raw + `"}}]}]}`, ""},
+		{"source that says nothing", `{"messages":[{"content":[{"source":{"data":"` + raw + `"}}]}]}`, ""},
+		{"source that says it too late", `{"messages":[{"content":[{"source":{"data":"` + raw + `","a":"` + strings.Repeat("a", 600) + `","type":"base64"}}]}]}`, ""},
+		{"source that says it inside", `{"messages":[{"content":[{"source":{"a":{"type":"base64"},"data":"` + raw + `"}}]}]}`, ""},
+		{"source beside", `{"messages":[{"content":[{"source":{"type":"base64"},"x":{"data":"` + raw + `"}}]}]}`, ""},
+		{"key in a text", `{"messages":[{"content":"\"source\":{\"type\":\"base64\",\"data\":\"` + raw + `"}]}`, ""},
+		{"key with a quote", `{"messages":[{"content":[{"a\"url":"` + url + `"}]}]}`, ""},
+		{"key with an escape", `{"messages":[{"content":[{"\u0075rl":"` + url + `"}]}]}`, ""},
+		{"key in another case", `{"messages":[{"content":[{"URL":"` + url + `"}]}]}`, ""},
+		{"key far away", `{"messages":[{"content":[{"url":` + strings.Repeat(" ", 64) + `"` + url + `"}]}]}`, ""},
+		{"after what is media", `{"messages":[{"content":[{"url":"https://x"},{"text":"` + url + `"}]}]}`, ""},
+		{"too deep", `{"messages":` + strings.Repeat("[", 15) + `{"url":"` + url + `"}` + strings.Repeat("]", 15) + `}`, ""},
+
+		{"OpenAI picture", `{"messages":[{"content":[{"type":"image_url","image_url":{"url":"` + url + `","detail":"low"}}]}]}`, url},
+		{"OpenAI sound", `{"messages":[{"content":[{"type":"input_audio","input_audio":{"data":"` + raw + `","format":"wav"}}]}]}`, raw},
+		{"OpenAI file", `{"messages":[{"content":[{"type":"file","file":{"filename":"a.pdf","file_data":"data:application/pdf;base64,` + raw + `"}}]}]}`, "data:application/pdf;base64," + raw},
+		{"OpenAI file, escaped", `{"input":[{"content":[{"type":"input_file","file_data":"data:application\/pdf;base64,` + raw + `"}]}]}`, `data:application\/pdf;base64,` + raw},
+		{"Responses picture", `{"input":[{"role":"user","content":[{"type":"input_image","image_url":"` + url + `"}]}]}`, url},
+		{"Responses picture of a function", `{"input":[{"type":"function_call_output","output":[{"type":"input_image","image_url":"` + url + `"}]}]}`, url},
+		{"Anthropic picture", `{"messages":[{"content":[{"type":"image","source":{"type":"base64","media_type":"image/png","data":"` + raw + `"}}]}]}`, raw},
+		{"Anthropic picture, the other way round", "{\"messages\" : [ {\"content\"\n:[{\"source\" : { \"data\" :\t\"" + raw + `" , "media_type":"image\/png","type": "base64"},"type":"image"}]}]}`, raw},
+		{"Anthropic picture of a tool", `{"messages":[{"content":[{"type":"tool_result","content":[{"source":{"type":"base64","data":"` + raw + `"}}]}]}]}`, raw},
+		{"DashScope picture", `{"input":{"messages":[{"content":[{"image":"` + url + `"}]}]}}`, url},
+		{"DashScope frames", `{"input":{"messages":[{"content":[{"video":["` + url + `"]}]}]}}`, url},
+		{"a piece of a picture", `{"messages":[{"content":[{"b64_json":"` + raw + `"}]}]}`, raw},
+	} {
+		got := p.body(t, c.body)
+		count := 0
+		if c.want != "" {
+			count = 1
+		}
+		if !json.Valid([]byte(c.body)) || got.err != "" || got.media != len(c.want) || got.mediaCount != count {
+			t.Errorf("%s: %d bytes of media in %d, want %d; error %q", c.name, got.media, got.mediaCount, len(c.want), got.err)
+		}
+	}
+}
+
+// TestPeekMediaEqualsReference puts long strings into random JSON, and compares what counts as media with a walk over the tree.
+func TestPeekMediaEqualsReference(t *testing.T) {
+	p := newPeeker(t, script(false), "/v1/chat/completions")
+	rng := rand.New(rand.NewPCG(2, 2))
+	found := 0
+	for range 1500 {
+		body := randomMedia(rng)
+		got := p.body(t, body)
+		size, count := mediaReference(t, body)
+		found += count
+		if got.err != "" || got.media != size || got.mediaCount != count {
+			shown := strings.ReplaceAll(body, strings.Repeat("abcdefgh", 1200), "ABC")
+			t.Fatalf("%s:\n got  %d bytes in %d, %q\n want %d bytes in %d", shown, got.media, got.mediaCount, got.err, size, count)
+		}
+	}
+	if found < 100 {
+		t.Errorf("only %d media: the test says little", found)
+	}
+}
+
+func FuzzPeekMedia(f *testing.F) {
+	for seed := range uint64(8) {
+		f.Add(seed)
+	}
+	p := newPeeker(f, script(false), "/v1/chat/completions")
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		body := randomMedia(rand.New(rand.NewPCG(seed, 3)))
+		size, count := mediaReference(t, body)
+		if got := p.body(t, body); got.err != "" || got.media != size || got.mediaCount != count {
+			t.Errorf("seed %d: got %d bytes in %d, %q; want %d in %d", seed, got.media, got.mediaCount, got.err, size, count)
+		}
+	})
+}
+
+// randomMedia is an object with long strings at places where media may be, and at others.
+func randomMedia(rng *rand.Rand) string {
+	raw := strings.Repeat("abcdefgh", 1200)
+	pick := func(of ...string) string { return of[rng.IntN(len(of))] }
+	var value func(depth int) string
+	object := func(depth int, keys ...string) string {
+		rng.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
+		var members []string
+		for _, k := range keys[:1+rng.IntN(min(3, len(keys)))] {
+			v := value(depth + 1)
+			if k == "type" {
+				v = pick(`"base64"`, `"text"`, `"image"`)
+			}
+			members = append(members, `"`+k+`"`+pick("", " ")+":"+pick("", "\n")+v)
+		}
+		return "{" + strings.Join(members, pick(",", " , ")) + "}"
+	}
+	value = func(depth int) string {
+		switch n := rng.IntN(10); {
+		case depth < 6 && n < 5:
+			return object(depth, "messages", "content", "source", "input_audio", "input", "text", "url", "image_url", "data", "type", "file_data", "video")
+		case depth < 6 && n < 7:
+			return "[" + value(depth+1) + pick("", ","+value(depth+1)) + "]"
+		case n < 8:
+			return pick(`"x"`, "1", "null", `"\"url\":"`)
+		}
+		return `"` + pick(raw, "data:image/png;base64,"+raw, "data:text/plain;base64,"+raw, "a b "+raw) + `"`
+	}
+	return object(0, "messages", "input", "tools")
+}
+
+// mediaReference says how many bytes of a body that randomMedia made are media, in how many strings.
+func mediaReference(t *testing.T, body string) (size, count int) {
+	t.Helper()
+	var tree any
+	if err := json.Unmarshal([]byte(body), &tree); err != nil {
+		t.Fatal(err)
+	}
+	var walk func(v any, around map[string]any, path []string)
+	walk = func(v any, around map[string]any, path []string) {
+		switch v := v.(type) {
+		case map[string]any:
+			for k, e := range v {
+				walk(e, v, append(slices.Clone(path), k))
+			}
+		case []any:
+			for _, e := range v {
+				walk(e, nil, append(slices.Clone(path), "[]"))
+			}
+		case string:
+			last := len(path) - 1
+			if last > 0 && path[last] == "[]" { // an item counts by the key of its list
+				last--
+			}
+			for i, k := range path[:last] {
+				if !slices.Contains([]string{"messages", "content", "source", "input_audio", "image_url", "[]"}, k) && (k != "input" || i > 0) {
+					return
+				}
+			}
+			if len(v) < 8192 || len(path) == 1 || strings.Contains(v, " ") {
+				return
+			}
+			isURL := strings.HasPrefix(v, "data:image/png;base64,")
+			switch key := path[last]; {
+			case key == "file_data" && !strings.HasPrefix(v, "data:text"):
+			case isURL && slices.Contains([]string{"url", "image_url", "video"}, key):
+			case strings.HasPrefix(v, "data:") || key != "data" || last != len(path)-1:
+				return
+			case path[last-1] == "input_audio":
+			case path[last-1] == "source" && around["type"] == "base64" && plain(around):
+			default:
+				return
+			}
+			size, count = size+len(v), count+1
+		}
+	}
+	walk(tree, nil, nil)
+	return size, count
+}
+
+// plain says whether an object has only short members beside its data.
+func plain(object map[string]any) bool {
+	for k, v := range object {
+		switch v := v.(type) {
+		case map[string]any, []any:
+			return false
+		case string:
+			if k != "data" && len(v) > 100 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // TestPeekIDs: no two requests have one ID, in one Lua or in several.

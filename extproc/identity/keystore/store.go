@@ -160,3 +160,36 @@ func (s *Store) Write(ctx context.Context, changes ...Change) error {
 	}
 	return nil
 }
+
+// Lost says whether the store was never written, or has lost its data since. Replicas that run then keep in force what they know.
+func (s *Store) Lost(ctx context.Context) (bool, error) {
+	there, err := s.client.HExists(ctx, s.names.meta, "epoch").Result()
+	return !there, err
+}
+
+// bury writes a record into a store that has lost everything. It begins no new store: replicas would drop all keys for it.
+// KEYS: records, meta. ARGV: channel, ID, record.
+var bury = redis.NewScript(`
+if redis.call('HEXISTS', KEYS[2], 'epoch') == 1 then return 0 end
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+redis.pcall('PUBLISH', ARGV[1], 0)
+return 1
+`)
+
+// Bury ends a key that a lost store does not hold and replicas may still know; their other keys stay in force. Where the store
+// is not lost, replicas hold nothing but what it holds, and the answer is ErrNotFound.
+func (s *Store) Bury(ctx context.Context, namespace, name string) error {
+	r := Record{Namespace: namespace, Name: name, Disabled: true}
+	if err := r.check(); err != nil {
+		return fmt.Errorf("the key %s cannot be revoked: %w", r.ID(), err)
+	}
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	n, err := bury.Run(ctx, s.client, []string{s.names.records, s.names.meta}, s.names.channel, r.ID(), string(raw)).Int()
+	if err == nil && n == 0 {
+		err = ErrNotFound
+	}
+	return err
+}

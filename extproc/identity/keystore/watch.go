@@ -33,7 +33,7 @@ const (
 
 // errFlushed is told while a store that had keys has none.
 var errFlushed = errors.New("the key store in Redis is empty although it held keys before: the keys that are known stay in force here, " +
-	"and a replica that starts now knows none; restore the data of Redis, or make the keys again")
+	"and a replica that starts now knows none; restore the data of Redis, or make the keys again; weir keys revoke NAME --force ends one here")
 
 // Watcher holds all stored keys in memory and follows their changes. While Redis is away, or has lost its data, what is known
 // stays in force.
@@ -65,8 +65,8 @@ type Watcher struct {
 // entry is one record as it was read.
 type entry struct {
 	raw     string
-	key     *identity.StoredKey // nil where the record cannot be used
-	problem string
+	key     *identity.StoredKey // nil where the record cannot be used, or only ends a key
+	problem string              // "" where there is none
 }
 
 // State is what is known about the store, for status pages.
@@ -153,7 +153,9 @@ func (w *Watcher) sync(ctx context.Context) error {
 	now := w.now()
 	switch {
 	case epoch == "" && len(w.records) > 0:
-		err = errFlushed
+		if err = w.readBuried(ctx); err == nil {
+			err = errFlushed
+		}
 	case epoch != w.epoch || version < w.version || w.full.IsZero() || now.Sub(w.full) >= resyncEvery || now.Before(w.full):
 		if err = w.readAll(ctx); err == nil {
 			w.epoch, w.version, w.full = epoch, version, now
@@ -184,6 +186,18 @@ func (w *Watcher) readAll(ctx context.Context) error {
 			delete(w.records, id)
 			w.dirty = true
 		}
+	}
+	return nil
+}
+
+// readBuried takes what was written into a store that has lost its data: keys that are to end. What else is known stays.
+func (w *Watcher) readBuried(ctx context.Context) error {
+	raws, err := readAll(ctx, w.client, w.names.records)
+	if err != nil {
+		return fmt.Errorf("the keys cannot be read: %w", err)
+	}
+	for id, raw := range raws {
+		w.set(id, raw)
 	}
 	return nil
 }
@@ -220,7 +234,7 @@ func (w *Watcher) set(id, raw string) {
 	}
 	e := &entry{raw: raw}
 	r, err := parseRecord(id, []byte(raw))
-	if err == nil {
+	if err == nil && !r.buried() {
 		var k identity.Key
 		if k, err = r.Key(); err == nil {
 			e.key = identity.NewStoredKey(k)
@@ -241,7 +255,7 @@ func (w *Watcher) handOn() {
 	for _, e := range w.records {
 		if e.key != nil {
 			list = append(list, e.key)
-		} else {
+		} else if e.problem != "" {
 			broken = append(broken, e.problem)
 		}
 	}

@@ -77,6 +77,21 @@ func TestMoveToAnotherRedis(t *testing.T) {
 	}
 }
 
+// TestMoveBeforeTheFirstBeat: nobody knows yet that the data are other ones, and what is held is written there all the same.
+func TestMoveBeforeTheFirstBeat(t *testing.T) {
+	from, to := redistest.Start(t), redistest.Start(t)
+	a, b := remote(t, open(t, from.Addr), "a"), remote(t, open(t, to.Addr), "b")
+	grants(t, a, concurrent(10), 4, 4)
+	grants(t, a, budget(100), 30, 30)
+	if err := a.Move(open(t, to.Addr), "test"); err != nil {
+		t.Fatal(err)
+	}
+	beat(t, a)
+	grants(t, b, concurrent(10), 7, 0)
+	grants(t, b, concurrent(10), 6, 6)
+	grants(t, b, budget(100), 71, 0)
+}
+
 // TestMoveWhileCounting moves again and again under load: every unit that was granted and not returned is held in the end.
 func TestMoveWhileCounting(t *testing.T) {
 	s := redistest.Start(t)
