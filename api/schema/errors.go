@@ -148,10 +148,14 @@ func editDistance(a, b string) int {
 // user information (url).
 var secretish = []string{"hash", "secretRef", "caRef", "certificateRef", "privateKeyRef", "credential", "url"}
 
-// tidy sorts errs, removes doubles, and removes values that should not be printed.
-func tidy(errs field.ErrorList) field.ErrorList {
+// tidy sorts errs, says what is hard to read in words, removes doubles, and removes values that should not be printed.
+func tidy(errs field.ErrorList, s *structuralschema.Structural, obj map[string]any) field.ErrorList {
 	for _, e := range errs {
 		placeFormatError(e)
+	}
+	errs = reword(errs, s, obj)
+	for _, e := range errs {
+		nameDuplicate(e)
 		e.Detail = strings.TrimPrefix(e.Detail, e.Field+" in body ")
 		e.Detail = strings.TrimPrefix(e.Detail, "in body ")
 		if e.Type == field.ErrorTypeTypeInvalid || !printable(e) {
@@ -177,6 +181,18 @@ func placeFormatError(e *field.Error) {
 	}
 }
 
+// nameDuplicate says which key two items of a list share.
+func nameDuplicate(e *field.Error) {
+	keys, ok := e.BadValue.(map[string]any)
+	if e.Type != field.ErrorTypeDuplicate || !ok || len(keys) != 1 {
+		return
+	}
+	for key, value := range keys {
+		e.BadValue = field.OmitValueType{}
+		e.Detail = fmt.Sprintf("an item before it has the same %s, %q: give each its own", key, fmt.Sprint(value))
+	}
+}
+
 func printable(e *field.Error) bool {
 	switch v := e.BadValue.(type) {
 	case map[string]any:
@@ -184,7 +200,7 @@ func printable(e *field.Error) bool {
 			return false
 		}
 	case string:
-		if len(v) > 256 {
+		if len(v) > 256 || strings.Contains(v, "@") && strings.HasPrefix(e.Field, "spec.sharedState.redis.addresses[") { // a password, in a URL
 			return false
 		}
 	case int64, int, int32, float64, bool:

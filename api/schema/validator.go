@@ -150,7 +150,7 @@ func (v *Validator) Validate(obj map[string]any) (map[string]any, field.ErrorLis
 		return out, field.ErrorList{field.InternalError(nil, fmt.Errorf("the schema of %s does not compile: %w", kind, cerr))}
 	}
 	errs := c.validate(out)
-	return out, tidy(errs)
+	return out, tidy(errs, c.structural, out)
 }
 
 // validate changes obj in place: see Validate.

@@ -137,7 +137,7 @@ type BackendModel struct {
 	Prices []Price `json:"prices,omitempty"`
 }
 
-// Price is what tokens cost from a day on, in the gateway's currency for a million tokens: 2.50, 0.075. A kind
+// Price is what tokens cost from a day on, in the gateway's currency for a million tokens, in quotes: "2.50", "0.075". A kind
 // of token that has no price of its own costs what its basic kind does: cached input as input, reasoning as output.
 type Price struct {
 	// EffectiveFrom is when the price begins to hold, as RFC 3339 writes it: 2026-11-01T00:00:00Z. Without it: always.
@@ -167,7 +167,7 @@ type Price struct {
 	Request *PriceAmount `json:"request,omitempty"`
 }
 
-// PriceAmount is an amount of money, of at most 9 decimals.
+// PriceAmount is an amount of money in quotes, of at most 9 decimals: "2.50".
 //
 // +kubebuilder:validation:MaxLength=24
 // +kubebuilder:validation:Pattern=`^[0-9]{1,7}(\.[0-9]{1,9})?$`

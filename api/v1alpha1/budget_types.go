@@ -50,8 +50,9 @@ type BudgetSpec struct {
 	// +kubebuilder:default=Target
 	// +kubebuilder:validation:Enum=Target;Tenant;Consumer;Credential
 	Per PolicyScope `json:"per,omitempty"`
-	// Amount of money for one period, in the currency of the gateway's prices: 250, 12.50.
+	// Amount of money for one period, in the currency of the gateway's prices, in quotes: "250", "12.50".
 	// +kubebuilder:validation:XValidation:rule="isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('0')) > 0 && quantity(string(self)).compareTo(quantity('1G')) <= 0",message="amount must be a quantity above 0 and at most 1G"
+	// +kubebuilder:validation:XValidation:rule="!string(self).matches('[num]$')",message="the suffixes n, u and m are not for money: write it as a decimal number in quotes, such as \"0.005\""
 	Amount resource.Quantity `json:"amount"`
 	// Period: a calendar day, a week from Monday, or a calendar month.
 	// +kubebuilder:validation:Enum=Day;Week;Month

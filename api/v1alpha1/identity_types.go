@@ -113,7 +113,7 @@ type APIKeySpec struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=64
-	// +kubebuilder:validation:XValidation:rule="self.all(c, isCIDR(c))",message="each must be a network such as 10.1.0.0/16 or 2001:db8::/32"
+	// +kubebuilder:validation:items:XValidation:rule="isCIDR(self)",message="write a network such as 10.1.0.0/16 or 2001:db8::/32; one address is 10.1.0.5/32"
 	AllowedCIDRs []string `json:"allowedCIDRs,omitempty"`
 	// RequestsPerMinute that the key may make. Empty: no limit of its own.
 	// +optional

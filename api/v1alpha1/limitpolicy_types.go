@@ -126,6 +126,8 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.burst) || self.algorithm == 'TokenBucket'",message="burst belongs to the algorithm TokenBucket"
 // +kubebuilder:validation:XValidation:rule="self.unit != 'ConcurrentRequests' || (!has(self.window) && self.algorithm == 'SlidingWindow')",message="ConcurrentRequests has no window and no algorithm"
 // +kubebuilder:validation:XValidation:rule="self.unit == 'ConcurrentRequests' || has(self.window)",message="give the window that the limit is for, such as 1m"
+// +kubebuilder:validation:XValidation:rule="self.unit != 'Cost' || ![string(self.limit)].exists(s, s.endsWith('n') || s.endsWith('u') || s.endsWith('m'))",message="the suffixes n, u and m are not for money: write limit as a decimal number in quotes, such as \"0.005\""
+// +kubebuilder:validation:XValidation:rule="self.unit != 'Cost' || !has(self.burst) || ![string(self.burst)].exists(s, s.endsWith('n') || s.endsWith('u') || s.endsWith('m'))",message="the suffixes n, u and m are not for money: write burst as a decimal number in quotes, such as \"0.005\""
 type Limit struct {
 	// Name of the limit, as refusals show it.
 	Name ObjectName `json:"name"`
@@ -133,8 +135,8 @@ type Limit struct {
 	// after; so is Cost, in the currency of the gateway's prices.
 	// +kubebuilder:validation:Enum=Requests;InputTokens;OutputTokens;TotalTokens;ConcurrentRequests;Cost
 	Unit LimitUnit `json:"unit"`
-	// Limit is how many units a window may hold. A quantity: 500, 100k, 2M; for Cost 12.50. A whole number, but for
-	// Cost; above 0 and at most 1G.
+	// Limit is how many units a window may hold. A quantity: 500, 100k, 2M; for Cost an amount in quotes: "12.50". A
+	// whole number, but for Cost; above 0 and at most 1G.
 	Limit resource.Quantity `json:"limit"`
 	// Window of the limit: no stretch of time of this length holds more. With TokenBucket, the time in which
 	// an empty bucket gains limit units.
@@ -149,7 +151,7 @@ type Limit struct {
 	// +kubebuilder:default=SlidingWindow
 	// +kubebuilder:validation:Enum=SlidingWindow;TokenBucket
 	Algorithm LimitAlgorithm `json:"algorithm,omitempty"`
-	// Burst is what a full token bucket holds. Without it: limit.
+	// Burst is what a full token bucket holds, written like limit. Without it: limit.
 	// +optional
 	Burst *resource.Quantity `json:"burst,omitempty"`
 	// MaxWait lets a request wait for its turn instead of being refused at once; tenants take turns.

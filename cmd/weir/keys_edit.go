@@ -285,7 +285,7 @@ func replaceFile(path string, content []byte, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Chmod(tmp, mode); err == nil {
+	if err = os.Chmod(tmp, mode); err == nil {
 		err = os.Rename(tmp, path)
 	}
 	if err != nil {

@@ -70,7 +70,7 @@ func TestKeysInParallel(t *testing.T) {
 	// Successors of one key: each run finds a name of its own.
 	mustKeys(t, "create", "turn", "-f", dir, "--consumer", "app")
 	for range 4 {
-		weir("rotate", "turn", "-f", dir)
+		weir("rotate", "turn", "-f", dir, "--expires", "never")
 	}
 	all.Wait()
 	list := mustKeys(t, "list", "-f", dir)

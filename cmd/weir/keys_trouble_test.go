@@ -12,7 +12,7 @@ import (
 // TestKeysNeedFewSecrets: who revokes and lists needs neither the pepper nor a backend's key, and is told in one sentence.
 func TestKeysNeedFewSecrets(t *testing.T) {
 	srv := redistest.Start(t)
-	const backend = "apiVersion: weir.dev/v1alpha1\nkind: Backend\nmetadata: {name: %s}\nspec: {dialect: openai, url: 'https://a.example', auth: {type: Bearer, secretRef: {env: %s}}}\n"
+	const backend = "apiVersion: weir.dev/v1alpha1\nkind: Backend\nmetadata: {name: %s}\nspec: {dialect: openai, url: 'https://a.example', credential: {secretRef: {env: %s}}}\n"
 	for name, store := range map[string]string{
 		"Redis":   fmt.Sprintf("  authentication: {keyStore: Redis, keyPepperRef: {env: WEIR_TEST_PEPPER}}\n  sharedState: {redis: {addresses: [%q]}}\n", srv.Addr),
 		"Objects": "  authentication: {keyPepperRef: {env: WEIR_TEST_PEPPER}}\n",
@@ -61,7 +61,7 @@ func TestKeysRevokeBrokenDocument(t *testing.T) {
 
 // TestRedisTrouble: what goes wrong with Redis says which one, where it is configured and what to do.
 func TestRedisTrouble(t *testing.T) {
-	srv := redistest.Start(t, "--requirepass", "right", "--user", "narrow on >pass ~nothing:* +ping")
+	srv := redistest.Start(t, "--requirepass", "right", "--user", "narrow", "on", ">pass", "~nothing:*", "+ping")
 	for name, c := range map[string]struct{ auth, says string }{
 		"none":   {"", "wants a password: give passwordRef"},
 		"wrong":  {", passwordRef: {file: pw}", "refuses the password of the default user"},

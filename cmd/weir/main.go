@@ -5,15 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/weir-dev/weir/internal/redisconn"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	redisconn.LogTo(slog.New(slog.DiscardHandler)) // run has a log of its own; errors are told either way
 	err := root().ExecuteContext(ctx)
 	stop()
 	var quiet quietError

@@ -218,7 +218,9 @@ func (o usageOptions) openLocal() (usageSource, error) {
 }
 
 func openShared(shared *compile.Shared) (usageSource, error) {
-	conn, err := redisconn.Open(shared.Redis, redisconn.Options{})
+	server := shared.Redis
+	server.Timeout = max(server.Timeout, patience)
+	conn, err := redisconn.Open(server, redisconn.Options{})
 	if err != nil {
 		return usageSource{}, err
 	}

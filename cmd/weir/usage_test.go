@@ -40,7 +40,7 @@ var usageDay = time.Date(2026, 3, 14, 12, 0, 0, 0, time.UTC)
 func usageEntries() []ledger.Entry {
 	e := func(id, tenant, model string, change func(*ledger.Entry)) ledger.Entry {
 		out := ledger.Entry{
-			ID: id, Time: usageDay, RequestID: "r-" + id, Tenant: tenant, Namespace: tenant, Consumer: "ci", Credential: "key-1",
+			ID: id, Time: usageDay, RequestID: "r-" + id, Tenant: tenant, Namespace: tenant, Consumer: "ci", Credential: "key:ci-1",
 			Gateway: tenant + "/gw", Route: "chat", Backend: tenant + "/openai", Model: model, UpstreamModel: "gpt", Operation: "chat", Dialect: "openai",
 			Stream: true, Status: 200, Attempts: 1, Tokens: ledger.Tokens{Input: 100, CacheRead: 20, CacheWrite: 3, Output: 40, Reasoning: 11},
 			Cost: 1_234_567, Currency: "USD", PriceVersion: "v1", TTFT: 150 * time.Millisecond, Duration: 1151 * time.Millisecond,
@@ -53,7 +53,7 @@ func usageEntries() []ledger.Entry {
 	return []ledger.Entry{
 		e("a1", "acme", "fast", nil),
 		e("a2", "acme", "fast", func(e *ledger.Entry) { e.Estimated, e.Aborted, e.Time = true, true, usageDay.AddDate(0, 0, 1) }),
-		e("a3", "acme", "=HYPERLINK(\"http://evil\",\"x\")", func(e *ledger.Entry) { e.Credential = "key-2"; e.Cost = 9_000_000_000_000_000_001 }),
+		e("a3", "acme", "=HYPERLINK(\"http://evil\",\"x\")", func(e *ledger.Entry) { e.Credential = "key:ci-2"; e.Cost = 9_000_000_000_000_000_001 }),
 		e("a4", "acme", "fast", func(e *ledger.Entry) { e.Interrupted, e.Estimated, e.Status = true, true, 0 }),
 		e("u1", "umbrella", "red\x1b[31m\ttext\n", func(e *ledger.Entry) { e.Unpriced, e.Cost, e.Status = true, 0, 500 }),
 		e("u2", "umbrella", "fast", func(e *ledger.Entry) { e.Cached, e.Translated, e.Cut, e.Cost, e.Currency = true, true, true, 5, "EUR" }),
@@ -90,7 +90,7 @@ func TestUsageReports(t *testing.T) {
 		"csv":           append([]string{"--format", "csv", "--by", "tenant,key,model,day"}, march...),
 		"json":          append([]string{"--format", "json", "--by", "tenant"}, march...),
 		"total":         append([]string{"--by", ""}, march...),
-		"filtered":      append([]string{"--tenant", "acme", "--key", "key-1", "--by", "day,route,backend"}, march...),
+		"filtered":      append([]string{"--tenant", "acme", "--key", "ci-1", "--by", "day,route,backend"}, march...),
 		"none":          {"--from", "2027-01-01", "--to", "2027-01-01"},
 		"gateway":       append([]string{"--gateway", "acme/gw", "--by", "gateway,route"}, march...),
 		"exactly":       {"--from", "2026-03-14T12:00:00Z", "--to", "2026-03-14T12:00:01Z", "--by", "day"},

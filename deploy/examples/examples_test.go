@@ -148,4 +148,3 @@ func compileFolder(t *testing.T, dir string) *compile.Version {
 	}
 	return v
 }
-

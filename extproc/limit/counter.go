@@ -26,10 +26,8 @@ type counter struct {
 	// counts.
 	lately, latelyIn int64
 
-	key     string // in the store, once it was asked
-	dead    bool   // forgotten: a request that still found it looks again
-	touched int64  // moment.t of the last request
-	counts  counts
+	key    string // in the store, once it was asked
+	counts counts
 }
 
 // counts of decisions.

@@ -106,8 +106,12 @@ func TestTimeoutBoundsASlowServer(t *testing.T) {
 	}
 	pipe := c.Pipeline()
 	pipe.Get(context.Background(), "k")
+	queued := pipe.Get(context.Background(), "l")
 	if _, err := pipe.Exec(context.Background()); err == nil {
 		t.Fatal("a paused server answered a pipeline")
+	}
+	if err := queued.Err(); err == nil || !strings.Contains(err.Error(), "Redis at "+s.Addr+" (LLMGateway spec.sharedState.redis) did not answer in time (timeout 30ms)") {
+		t.Errorf("a command of the pipeline ended with %v", err)
 	}
 	if c.Health().Err == nil {
 		t.Error("a server that does not answer is healthy")

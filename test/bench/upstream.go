@@ -32,14 +32,14 @@ func serveUpstream(l net.Listener) {
 		go func() {
 			defer c.Close()
 			// A gateway closes its connections as it likes. Whatever else goes wrong its caller sees as well.
-			if err := answerAll(c, c); err != nil && !errors.Is(err, io.EOF) {
+			if err := answerAll(c, c); !errors.Is(err, io.EOF) {
 				fmt.Fprintln(os.Stderr, "upstream:", err)
 			}
 		}()
 	}
 }
 
-// answerAll answers the requests of a connection until it ends.
+// answerAll answers the requests of a connection until it ends, and says why it did: io.EOF where the other side closed it.
 func answerAll(from io.Reader, c io.Writer) error {
 	r := bufio.NewReader(from)
 	var m message

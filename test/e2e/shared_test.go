@@ -471,6 +471,7 @@ func testBudgetAfterLoss(t *testing.T, r *replicas) {
 		l.Restart()
 	}
 	r.together(t)
+	r.beats(t)
 	for _, model := range append(slices.Clone(pots), "later-pot") {
 		r.exhaust(t, model, 0)
 	}

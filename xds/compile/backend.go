@@ -328,6 +328,15 @@ func (c *compiler) prices(ref source.ObjectRef, b *backend, spec *v1alpha1.Backe
 			c.errorf(ref, field, "%v", err)
 			ok = false
 		}
+		versions := map[string]int{}
+		for i := range list {
+			version := list[i].Version
+			if first, twice := versions[version]; twice && version != "" {
+				c.errorf(ref, fmt.Sprintf("%s[%d].version", field, i), "the price %d is named %q too, and ledger entries could not tell them apart", first, version)
+				ok = false
+			}
+			versions[version] = i
+		}
 		return t
 	}
 	b.DefaultPrice = read("spec.prices", spec.Prices)

@@ -83,6 +83,10 @@ func (c *compiler) gateways() {
 				continue
 			}
 			taken[at] = ref
+			if e := c.out.Authz; e != nil && uint32(e.Port) == port && overlap(e.Address, address) {
+				c.errorf(ref, field+".port", "spec.authentication.external listens on port %d of %s already; give one of them another port", e.Port, e.Address)
+				continue
+			}
 			name := ListenerName(g, l)
 			if out, ok := c.listener(ref, field, name, g, l, maxBody); ok {
 				out.Address = &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{

@@ -92,6 +92,9 @@ func (c *compiler) limit(ref source.ObjectRef, field string, l *v1alpha1.Limit) 
 			}
 		}
 	}
+	if output := l.Unit == v1alpha1.UnitOutputTokens || l.Unit == v1alpha1.UnitTotalTokens; output && r.Algorithm == limit.TokenBucket && r.Burst < r.AssumedOutput {
+		c.warnf(ref, field+".burst", "the bucket holds %d, and a request that sets no largest output reserves at least %d (assumedOutputTokens), so each of those is refused", r.Burst, r.AssumedOutput)
+	}
 	if l.Unit == v1alpha1.UnitCost && !c.priced() {
 		c.warnf(ref, field+".unit", "no Backend has prices, so nothing costs anything and the limit is never reached")
 	}
@@ -126,7 +129,10 @@ func (c *compiler) budget(o *v1alpha1.Budget) {
 	spec := &o.Spec
 	models, ok := c.policyModels(ref, spec.Models)
 	location, err := time.LoadLocation(spec.TimeZone)
-	if err != nil {
+	if spec.TimeZone == "Local" {
+		c.errorf(ref, "spec.timeZone", "Local is the zone of whatever machine counts, and replicas may differ; use a name such as Europe/Berlin")
+		ok = false
+	} else if err != nil {
 		c.errorf(ref, "spec.timeZone", "there is no time zone %q; use a name such as Europe/Berlin", spec.TimeZone)
 		ok = false
 	}

@@ -200,6 +200,53 @@ func TestFlushed(t *testing.T) {
 	until(t, "it says that all is well", func() bool { return r.State().Err == "" })
 }
 
+// TestBury: in a store that lost its data one key can be ended; the others stay in force, here and after what is written next.
+func TestBury(t *testing.T) {
+	srv := redistest.Start(t)
+	store := Open(srv.Client(), "test")
+	if lost, err := store.Lost(t.Context()); err != nil || !lost {
+		t.Errorf("a new store: %v, %v", lost, err)
+	}
+	write(t, store, Change{Record: record("first")}, Change{Record: record("second")})
+	if lost, err := store.Lost(t.Context()); err != nil || lost {
+		t.Errorf("a good store: %v, %v", lost, err)
+	}
+	if err := store.Bury(t.Context(), "default", "nobody"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("in a good store: %v", err)
+	}
+	r := start(t, srv.Client(), time.Millisecond)
+	r.untilStatus(t, "first", 200)
+	if err := srv.Client().FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it says that the store is empty", func() bool { return strings.Contains(r.State().Err, "is empty although") })
+	if err := store.Bury(t.Context(), "default", "first"); err != nil {
+		t.Fatal(err)
+	}
+	r.untilStatus(t, "first", 401)
+	if got := r.status("second"); got != 200 {
+		t.Errorf("the other key gets %d", got)
+	}
+	if st := r.State(); len(st.Problems) > 0 || !strings.Contains(st.Err, "is empty although") {
+		t.Errorf("%+v", st)
+	}
+	late := start(t, srv.Client(), time.Millisecond)
+	late.untilStatus(t, "second", 401)
+	if got := get(t, store, "first"); !got.Disabled || got.Hash != "" {
+		t.Errorf("%+v", got.Record)
+	}
+	if err := store.Bury(t.Context(), "default", "../x"); err == nil {
+		t.Error("a name that is none is buried")
+	}
+	write(t, store, Change{Record: record("third")})
+	r.untilStatus(t, "third", 200)
+	r.untilStatus(t, "second", 401)
+	r.untilStatus(t, "first", 401)
+	if list, problems, err := store.List(t.Context()); err != nil || len(problems) > 0 || len(list) != 2 {
+		t.Errorf("%v, %v, %v", list, problems, err)
+	}
+}
+
 // TestFailover: a master that lost the last changes is followed, also when it has counted up to the same version again.
 func TestFailover(t *testing.T) {
 	srv := redistest.Start(t)
