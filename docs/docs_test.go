@@ -50,7 +50,7 @@ var block = regexp.MustCompile("(?s)```yaml\n(.*?)```")
 var base = map[string]string{
 	"LLMGateway default/gateway": "spec: {listeners: [{name: http, address: 127.0.0.1, port: 8080}]}",
 	"Backend default/openai":     "spec: {dialect: openai, url: https://api.openai.com/v1, prices: [{input: '1', output: '1'}]}",
-	"Backend default/anthropic":  "spec: {dialect: anthropic, url: https://api.anthropic.com}",
+	"Backend default/anthropic":  "spec: {dialect: anthropic, url: https://api.anthropic.com, prices: [{input: '1', output: '1'}]}",
 	"Route default/base":         "spec: {rules: [{backends: [{name: openai}]}]}",
 	"Consumer default/base":      "spec: {tenant: base}",
 	"APIKey default/base":        "spec: {consumer: base, hash: 'sha256:" + strings.Repeat("5", 64) + "'}",

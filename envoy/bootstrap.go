@@ -50,6 +50,10 @@ const (
 	// grpcMaxRequests lifts the circuit breaker, 1,024 by default, that would refuse ext_proc streams
 	// under load. What limits load is the connection limit and Weir's own policies.
 	grpcMaxRequests = 1_000_000
+	// grpcMaxFrames is how many frames may wait to be sent. Each ext_proc stream ends with a reset, and Envoy takes more
+	// than 1,000 of them that a busy Weir has not read yet for an attack: it would cut the connection, and with it every
+	// request that waits for a decision.
+	grpcMaxFrames = 10_000_000
 )
 
 // The heap fractions at which Envoy defends itself, those of its edge best practices, with
@@ -202,6 +206,8 @@ func grpcCluster(name, socket string) (*clusterv3.Cluster, error) {
 				ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
 					Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
 						MaxConcurrentStreams:        wrapperspb.UInt32(grpcMaxStreams),
+						MaxOutboundFrames:           wrapperspb.UInt32(grpcMaxFrames),
+						MaxOutboundControlFrames:    wrapperspb.UInt32(grpcMaxFrames),
 						InitialStreamWindowSize:     wrapperspb.UInt32(grpcBuffer),
 						InitialConnectionWindowSize: wrapperspb.UInt32(grpcBuffer),
 					},

@@ -195,7 +195,7 @@ func (e *Estimator) get(k kindKey) *kindRatios {
 
 // touch notes the use, but writes seldom: many cores read the same line.
 func (e *Estimator) touch(r *kindRatios) {
-	if now := e.clock.Load(); now-r.used.Load() > maxKinds/4 {
+	if now := e.clock.Load(); now-r.used.Load() > maxKinds/32 {
 		r.used.Store(now)
 	}
 }
@@ -222,7 +222,7 @@ func (e *Estimator) getOrMake(k kindKey) *kindRatios {
 
 // evict forgets the one of a few that has not been used for longest. A map is walked in random order.
 func (s *estimatorShard) evict(now uint32) {
-	const few = 8
+	const few = 16
 	var oldest kindKey
 	var age uint32
 	seen := 0

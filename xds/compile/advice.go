@@ -11,7 +11,7 @@ import (
 	"github.com/weir-dev/weir/xds/source"
 )
 
-// advice warns of what is valid, and most likely not meant. It runs when everything is known.
+// advice warns of what is valid, and most likely not meant. It runs when everything is known and nothing is wrong.
 func (c *compiler) advice() {
 	c.adviseOnPrices()
 	for _, o := range c.objs.APIKeys {

@@ -107,7 +107,9 @@ func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
 	c.routes()
 	c.policies()
 	c.gateways()
-	c.advice()
+	if !source.HasErrors(c.problems) {
+		c.advice()
+	}
 	source.SortProblems(c.problems)
 	if source.HasErrors(c.problems) {
 		return nil, c.problems

@@ -212,7 +212,7 @@ func TestPolicyProblems(t *testing.T) {
 			want: []string{"LimitPolicy default/p: spec.targetRefs[0].name: there is no APIKey default/other"}},
 		{name: "key that may be stored", documents: gatewayWith("main", "8080", "authentication: {keyStore: Redis}, sharedState: {redis: {addresses: ['r.example:1']}}") + docServed + one("{kind: APIKey, name: other}"),
 			want: []string{"LimitPolicy default/p: spec.targetRefs[0].name: warning: there is no APIKey object default/other: the policy applies to a key of that name in the key store"}},
-		{name: "any tenant", documents: served + one("{kind: Tenant, name: nobody-yet}, {kind: Tenant, name: '*'}")},
+		{name: "any tenant", documents: served + issuer + one("{kind: Tenant, name: nobody-yet}, {kind: Tenant, name: '*'}")},
 		{name: "another tenant without a gateway", documents: served + docIn("team", "LimitPolicy", "p", "{targetRefs: [{kind: Tenant, name: team}, {kind: Tenant, name: default}, {kind: Tenant, name: '*'}], circuitBreaker: {}}"),
 			want: []string{
 				"LimitPolicy team/p: spec.targetRefs[1].name: a policy in the namespace team may only limit the tenant of that name; put it into the namespace of an LLMGateway",
@@ -248,6 +248,8 @@ func TestPolicyProblems(t *testing.T) {
 
 		{name: "time zone that is none", documents: priced + budget("amount: 1, timeZone: Europe/Atlantis"),
 			want: []string{`Budget default/b: spec.timeZone: there is no time zone "Europe/Atlantis"; use a name such as Europe/Berlin`}},
+		{name: "time zone of the machine", documents: priced + budget("amount: 1, timeZone: Local"),
+			want: []string{"Budget default/b: spec.timeZone: Local is the zone of whatever machine counts"}},
 		{name: "budget without prices", documents: served + budget("amount: 1"),
 			want: []string{"Budget default/b: warning: no Backend has prices, so nothing costs anything and the budget is never spent"}},
 		{name: "budget at targets that are not there", documents: priced + doc("Budget", "b", "{targetRefs: [{kind: Consumer, name: x}, {kind: APIKey, name: x}], period: Day, amount: 1}"),
@@ -261,7 +263,7 @@ func TestPolicyProblems(t *testing.T) {
 func TestAmountsOfMoney(t *testing.T) {
 	priced := docGateway + docCaller + docRoute + backendDoc("a", ", prices: [{input: '1', output: '1'}]")
 	for amount, want := range map[string]int64{
-		"1": 1e9, "12.50": 125e8, "0.000000001": 1, "1n": 1, "5m": 5e6, "1k": 1e12, "1Ki": 1024e9, "1G": 1e18, "1e-9": 1, "3.141592653": 3141592653,
+		"1": 1e9, "12.50": 125e8, "0.000000001": 1, "1k": 1e12, "1Ki": 1024e9, "1G": 1e18, "1e-9": 1, "3.141592653": 3141592653,
 	} {
 		c := problemCase{documents: priced + doc("Budget", "b", "{targetRefs: [{kind: LLMGateway, name: main}], period: Day, amount: '"+amount+"', warnAtPercent: 50}")}
 		r := c.run(t).Table.Policies.Gateways["default/main"][0].Limits[0]
