@@ -51,8 +51,11 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 	}
 	for {
 		m, err := stream.Recv()
-		if err != nil {
-			return nil // Envoy closes or resets a stream that it needs no more
+		if err != nil { // Envoy closes or resets a stream that it needs no more
+			if d != nil && d.more && d.exchange != nil && d.exchange.body == nil {
+				d.open.Abandon() // without an answer to its body the request has not gone on
+			}
+			return nil
 		}
 		if d == nil || !d.more {
 			return fmt.Errorf("nothing more was asked for, got %T", m.GetRequest())
@@ -65,6 +68,7 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 			continue // an answer that was cut: what still comes of it changes nothing
 		}
 		if err := stream.Send(resp); err != nil {
+			d.open.Abandon() // unless an attempt has been made
 			return err
 		}
 	}

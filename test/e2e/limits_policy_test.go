@@ -134,8 +134,8 @@ func limitUnits() (out []limitUnit) {
 		{"Requests", "2"}, {"InputTokens", "110"}, {"OutputTokens", "100"}, {"TotalTokens", "210"}, {"Cost", `"0.00021"`},
 	} {
 		out = append(out,
-			limitUnit{strings.ToLower(u[0]), "unit: " + u[0] + ", limit: " + u[1] + ", window: 1h"},
-			limitUnit{strings.ToLower(u[0]) + "-bucket", "unit: " + u[0] + ", limit: 1, burst: " + u[1] + ", window: 24h, algorithm: TokenBucket"})
+			limitUnit{strings.ToLower(u[0]), "unit: " + u[0] + ", limit: " + u[1] + ", window: 1h, assumedOutputTokens: 1"},
+			limitUnit{strings.ToLower(u[0]) + "-bucket", "unit: " + u[0] + ", limit: 1, burst: " + u[1] + ", window: 24h, algorithm: TokenBucket, assumedOutputTokens: 1"})
 	}
 	// A bucket of money that gains next to nothing in the time of a test.
 	out[len(out)-1].spec = strings.Replace(out[len(out)-1].spec, "limit: 1,", `limit: "0.000001",`, 1)

@@ -70,7 +70,7 @@ func (c *compiler) adviseOnPrices() {
 		case len(without) == len(b.Spec.Models):
 			c.warnf(ref, "", "it has no prices, so its requests cost nothing and are outside of every budget")
 		case len(without) > 0:
-			c.warnf(ref, "spec.models", "%s without prices, so requests for that cost nothing and are outside of every budget", brief(without))
+			c.warnf(ref, "spec.models", "there is no price for %s, so requests for it cost nothing and are outside of every budget", brief(without))
 		}
 	}
 }
@@ -123,18 +123,16 @@ func (c *compiler) models() []string {
 	return out
 }
 
-// overlap says whether one address takes the port of the other: the same, or any of its family. "::" takes IPv4 as well.
-func overlap(a, b string) bool {
-	x, errX := netip.ParseAddr(a)
-	y, errY := netip.ParseAddr(b)
-	if errX != nil || errY != nil {
-		return a == b
+// overlap says whether a server of Weir's own at one address takes a port from Envoy at another: the same address, or every
+// address of its family. Weir at "::" takes IPv4 as well; Envoy there does not.
+func overlap(own, envoy string) bool {
+	a, errA := netip.ParseAddr(own)
+	b, errB := netip.ParseAddr(envoy)
+	if errA != nil || errB != nil {
+		return own == envoy
 	}
-	if x == y {
+	if a.IsUnspecified() && a.Is6() || a == b {
 		return true
 	}
-	if x.Is6() && x.IsUnspecified() || y.Is6() && y.IsUnspecified() {
-		return true
-	}
-	return (x.IsUnspecified() || y.IsUnspecified()) && x.Is4() == y.Is4()
+	return (a.IsUnspecified() || b.IsUnspecified()) && a.Is4() == b.Is4()
 }
