@@ -18,7 +18,6 @@ func TestAdvice(t *testing.T) {
 	key := func(networks string) string {
 		return doc("APIKey", "k", "{consumer: demo, allowedCIDRs: ["+networks+"], hash: 'sha256:0000000000000000000000000000000000000000000000000000000000000001'}")
 	}
-	const burst = "LimitPolicy default/p: spec.limits[0].burst: warning: the bucket holds "
 	const unmatched = "LimitPolicy default/p: spec.models: warning: no Backend lists a model that matches, so it applies to nothing"
 	gone := "warning: no Consumer belongs to the tenant "
 	for _, c := range []problemCase{
@@ -51,11 +50,6 @@ func TestAdvice(t *testing.T) {
 		{name: "addresses for networks", documents: served + key("10.1.0.0/16, 10.1.0.5/16, 10.1.0.5/32, '2001:db8::1/32', 0.0.0.0/0"), want: []string{
 			"APIKey default/k: spec.allowedCIDRs[1]: warning: 10.1.0.5/16 is not the beginning of a network: write 10.1.0.0/16 for the whole network, or 10.1.0.5/32 for the one address",
 			"APIKey default/k: spec.allowedCIDRs[3]: warning: 2001:db8::1/32 is not the beginning of a network: write 2001:db8::/32 for the whole network, or 2001:db8::1/128"}},
-
-		{name: "a bucket too small", documents: served + limit("unit: OutputTokens, limit: 10k, burst: 1000, algorithm: TokenBucket"), want: []string{burst + "1000, and a request that sets no largest output reserves at least 1024"}},
-		{name: "a bucket too small without burst", documents: served + limit("unit: TotalTokens, limit: 50, assumedOutputTokens: 51, algorithm: TokenBucket"), want: []string{burst + "50, and a request that sets no largest output reserves at least 51"}},
-		{name: "a bucket just large enough", documents: served + limit("unit: TotalTokens, limit: 10, burst: 1024, algorithm: TokenBucket")},
-		{name: "a bucket of input", documents: served + limit("unit: InputTokens, limit: 10, algorithm: TokenBucket")},
 
 		{name: "nothing but what is wrong", documents: served + tenant("acme") + doc("LimitPolicy", "q", "{targetRefs: [{kind: Route, name: nowhere}], circuitBreaker: {}}"),
 			want: []string{"LimitPolicy default/q: spec.targetRefs[0].name: there is no Route default/nowhere"}},

@@ -92,9 +92,6 @@ func (c *compiler) limit(ref source.ObjectRef, field string, l *v1alpha1.Limit) 
 			}
 		}
 	}
-	if output := l.Unit == v1alpha1.UnitOutputTokens || l.Unit == v1alpha1.UnitTotalTokens; output && r.Algorithm == limit.TokenBucket && r.Burst < r.AssumedOutput {
-		c.warnf(ref, field+".burst", "the bucket holds %d, and a request that sets no largest output reserves at least %d (assumedOutputTokens), so each of those is refused", r.Burst, r.AssumedOutput)
-	}
 	if l.Unit == v1alpha1.UnitCost && !c.priced() {
 		c.warnf(ref, field+".unit", "no Backend has prices, so nothing costs anything and the limit is never reached")
 	}
