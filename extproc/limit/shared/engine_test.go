@@ -84,7 +84,8 @@ func TestLeasesAskNothingPerRequest(t *testing.T) {
 	until(t, "MONITOR shows the last command", func() bool { return commands.Load() > mark })
 	sent := commands.Load() - before
 	t.Logf("%d commands for %d requests under %d limits", sent, n, len(rules))
-	if sent > n/500 {
+	// Leases are renewed by time, so that a slow machine sends more for as many requests; asking for each would be 3*n.
+	if sent > n/20 {
 		t.Errorf("%d requests made %d commands: leases are not what they are admitted from", n, sent)
 	}
 }
