@@ -86,7 +86,95 @@ type BackendSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Connections ConnectionLimits `json:"connections,omitempty"`
+	// HealthCheck asks every endpoint whether it is well. It needs a LoadPolicy, which says what follows.
+	// +optional
+	HealthCheck *HealthCheck `json:"healthCheck,omitempty"`
+	// Metrics are read from every endpoint. They need a LoadPolicy, which says what follows.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=4
+	Metrics []MetricsSource `json:"metrics,omitempty"`
 }
+
+// HealthCheck asks an endpoint whether it is well: a GET that must be answered with 2xx.
+type HealthCheck struct {
+	// Path that is asked for.
+	// +optional
+	// +kubebuilder:default="/health"
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:Pattern=`^/[A-Za-z0-9._~%!$&'()*+,;=:@/?-]*$`
+	Path string `json:"path,omitempty"`
+	// Port that is asked. Without it: the endpoint's.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port,omitempty"`
+	// Interval between two checks of an endpoint.
+	// +optional
+	// +kubebuilder:default="1s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('50ms') && duration(self) <= duration('10m')",message="interval must be from 50ms to 10m"
+	Interval *Duration `json:"interval,omitempty"`
+	// Timeout of one check.
+	// +optional
+	// +kubebuilder:default="1s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('1m')",message="timeout must be from 10ms to 1m"
+	Timeout *Duration `json:"timeout,omitempty"`
+}
+
+// MetricsSource is where an endpoint tells its load.
+//
+// +kubebuilder:validation:XValidation:rule="self.type != 'ORCA' || (!has(self.port) && !has(self.path))",message="ORCA reports come with the answers: port and path do not belong to it"
+type MetricsSource struct {
+	// Type of the metrics: of an inference server, of NVIDIA's DCGM exporter, or ORCA, which are reports in the headers of answers.
+	// +kubebuilder:validation:Enum=VLLM;SGLang;Triton;TensorRTLLM;TGI;DCGM;ORCA
+	Type MetricsType `json:"type"`
+	// Path of the metrics. Without it: /metrics.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:Pattern=`^/[A-Za-z0-9._~%!$&'()*+,;=:@/?-]*$`
+	Path string `json:"path,omitempty"`
+	// Port of the metrics. Without it: the endpoint's; 9400 for DCGM, 8002 for Triton.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port,omitempty"`
+	// Interval between two readings of an endpoint. What crosses a line of a rule is read again at once.
+	// +optional
+	// +kubebuilder:default="500ms"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('50ms') && duration(self) <= duration('10m')",message="interval must be from 50ms to 10m"
+	Interval *Duration `json:"interval,omitempty"`
+	// Timeout of one reading.
+	// +optional
+	// +kubebuilder:default="2s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('1m')",message="timeout must be from 10ms to 1m"
+	Timeout *Duration `json:"timeout,omitempty"`
+}
+
+// MetricsType is a kind of metrics.
+type MetricsType string
+
+// The types.
+const (
+	MetricsVLLM        MetricsType = "VLLM"
+	MetricsSGLang      MetricsType = "SGLang"
+	MetricsTriton      MetricsType = "Triton"
+	MetricsTensorRTLLM MetricsType = "TensorRTLLM"
+	MetricsTGI         MetricsType = "TGI"
+	MetricsDCGM        MetricsType = "DCGM"
+	MetricsORCA        MetricsType = "ORCA"
+)
 
 // BackendProtocol is the HTTP version used towards a backend.
 type BackendProtocol string

@@ -24,6 +24,7 @@ func AddToScheme(s *runtime.Scheme) error {
 		&APIKey{}, &APIKeyList{},
 		&JWTIssuer{}, &JWTIssuerList{},
 		&LimitPolicy{}, &LimitPolicyList{}, &Budget{}, &BudgetList{},
+		&LoadPolicy{}, &LoadPolicyList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil

@@ -123,7 +123,7 @@ func (g *gateway) status(w http.ResponseWriter, _ *http.Request) {
 		body.Objects = map[string]int{
 			"LLMGateway": len(o.Gateways), "Backend": len(o.Backends), "Route": len(o.Routes),
 			"Consumer": len(o.Consumers), "APIKey": len(o.APIKeys), "JWTIssuer": len(o.JWTIssuers),
-			"LimitPolicy": len(o.LimitPolicies), "Budget": len(o.Budgets),
+			"LimitPolicy": len(o.LimitPolicies), "Budget": len(o.Budgets), "LoadPolicy": len(o.LoadPolicies),
 		}
 	}
 	body.SharedState = g.acct.shared.status()

@@ -69,7 +69,7 @@ func summary(o *source.Objects) string {
 	}{
 		{len(o.Gateways), "gateway"}, {len(o.Backends), "backend"}, {len(o.Routes), "route"},
 		{len(o.Consumers), "consumer"}, {len(o.APIKeys), "API key"}, {len(o.JWTIssuers), "JWT issuer"},
-		{len(o.LimitPolicies), "limit policy"}, {len(o.Budgets), "budget"},
+		{len(o.LimitPolicies), "limit policy"}, {len(o.Budgets), "budget"}, {len(o.LoadPolicies), "load policy"},
 	} {
 		if k.n == 0 {
 			continue

@@ -34,6 +34,8 @@ func NewObject(kind string) (Object, bool) {
 		return &v1alpha1.LimitPolicy{}, true
 	case "Budget":
 		return &v1alpha1.Budget{}, true
+	case "LoadPolicy":
+		return &v1alpha1.LoadPolicy{}, true
 	}
 	return nil, false
 }
@@ -61,6 +63,8 @@ func kindOf(obj Object) string {
 		return "LimitPolicy"
 	case *v1alpha1.Budget:
 		return "Budget"
+	case *v1alpha1.LoadPolicy:
+		return "LoadPolicy"
 	}
 	return obj.GetObjectKind().GroupVersionKind().Kind
 }
@@ -84,6 +88,8 @@ func (o *Objects) Add(obj Object) error {
 		o.LimitPolicies = append(o.LimitPolicies, obj)
 	case *v1alpha1.Budget:
 		o.Budgets = append(o.Budgets, obj)
+	case *v1alpha1.LoadPolicy:
+		o.LoadPolicies = append(o.LoadPolicies, obj)
 	default:
 		return fmt.Errorf("objects of type %T have no place here", obj)
 	}
@@ -100,6 +106,7 @@ func (o *Objects) All() []Object {
 	out = appendObjects(out, o.JWTIssuers)
 	out = appendObjects(out, o.Gateways)
 	out = appendObjects(out, o.LimitPolicies)
+	out = appendObjects(out, o.LoadPolicies)
 	return appendObjects(out, o.Routes)
 }
 

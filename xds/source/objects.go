@@ -78,6 +78,7 @@ type Objects struct {
 
 	LimitPolicies []*v1alpha1.LimitPolicy
 	Budgets       []*v1alpha1.Budget
+	LoadPolicies  []*v1alpha1.LoadPolicy
 
 	// Secrets holds every value the objects point to, under SecretKeyOf or FileKeyOf. One that could not be
 	// read is absent, and a Problem says so.
@@ -94,7 +95,7 @@ func NewObjects() *Objects {
 // Len is the number of objects.
 func (o *Objects) Len() int {
 	return len(o.Gateways) + len(o.Backends) + len(o.Routes) + len(o.Consumers) + len(o.APIKeys) + len(o.JWTIssuers) +
-		len(o.LimitPolicies) + len(o.Budgets)
+		len(o.LimitPolicies) + len(o.Budgets) + len(o.LoadPolicies)
 }
 
 // Problem makes a Problem of an object's field, with the place where that field is written.
@@ -116,6 +117,7 @@ func (o *Objects) Sort() {
 	sortObjects(o.JWTIssuers)
 	sortObjects(o.LimitPolicies)
 	sortObjects(o.Budgets)
+	sortObjects(o.LoadPolicies)
 }
 
 func sortObjects[T metav1.Object](objects []T) {
@@ -132,6 +134,7 @@ func (o *Objects) Hash() (string, error) {
 	sorted.Gateways, sorted.Backends, sorted.Routes = slices.Clone(o.Gateways), slices.Clone(o.Backends), slices.Clone(o.Routes)
 	sorted.Consumers, sorted.APIKeys, sorted.JWTIssuers = slices.Clone(o.Consumers), slices.Clone(o.APIKeys), slices.Clone(o.JWTIssuers)
 	sorted.LimitPolicies, sorted.Budgets = slices.Clone(o.LimitPolicies), slices.Clone(o.Budgets)
+	sorted.LoadPolicies = slices.Clone(o.LoadPolicies)
 	sorted.Sort()
 
 	h := sha256.New()
@@ -172,6 +175,8 @@ func specOf(obj Object) any {
 	case *v1alpha1.LimitPolicy:
 		return obj.Spec
 	case *v1alpha1.Budget:
+		return obj.Spec
+	case *v1alpha1.LoadPolicy:
 		return obj.Spec
 	}
 	return obj
