@@ -131,6 +131,13 @@ func (d *Desk) Close(r *Record) {
 		return
 	}
 	v := o.judge(r, d.opts.Estimator)
+	if o.hold != nil {
+		// Before the entry and whatever else takes time: others may be waiting for the place.
+		o.hold.Ended(Ending{
+			At: d.opts.Now(), Backend: r.Backend, Endpoint: r.Endpoint, Attempts: r.Attempts,
+			Good: v.end == endGood, Bad: v.end == endBad, TTFT: r.FirstToken, Tokens: v.entry.Tokens,
+		})
+	}
 	d.settle(o, &v)
 	if v.exemplary {
 		e := &v.entry
@@ -188,6 +195,9 @@ func (d *Desk) give(now time.Time, over func(*Open) bool) (interrupted int) {
 		}
 		for _, o := range ended {
 			d.unpeek(o)
+			if o.hold != nil {
+				o.hold.Free()
+			}
 			v := o.interrupted()
 			d.settle(o, &v)
 		}

@@ -626,6 +626,57 @@ weir_tokens_total{backend="ns/a",estimated="true",kind="input",route="default/al
 	}
 }
 
+// hold counts how often a place is given back.
+type hold struct {
+	ended, free atomic.Int64
+	last        Ending
+}
+
+func (h *hold) Ended(e Ending) { h.ended.Add(1); h.last = e }
+func (h *hold) Free()          { h.free.Add(1) }
+
+func TestHold(t *testing.T) {
+	begun := func() (*rig, *Open, *hold) {
+		r, h := newRig(), &hold{}
+		o, _, _ := opened(t, "x")
+		r.Begin(o)
+		if !o.Occupy(h) {
+			t.Fatal("a request that runs cannot occupy a place")
+		}
+		return r, o, h
+	}
+	t.Run("a record", func(t *testing.T) {
+		r, _, h := begun()
+		rec := ended("x")
+		rec.Endpoint, rec.FirstToken, rec.Attempts = "10.0.0.1:80", time.Second, 2
+		rec.Reported, rec.ReportedComplete = usageOf(10, 4, 0, 3, 0), true
+		r.Close(rec)
+		want := Ending{
+			At: r.now, Backend: "ns/a", Endpoint: "10.0.0.1:80", Attempts: 2, Good: true, TTFT: time.Second,
+			Tokens: TokensOf(rec.Reported),
+		}
+		if h.ended.Load() != 1 || h.free.Load() != 0 || h.last != want {
+			t.Errorf("%d, %d: %+v", h.ended.Load(), h.free.Load(), h.last)
+		}
+	})
+	for name, end := range map[string]func(*rig, *Open){
+		"given up":   func(_ *rig, o *Open) { o.Abandon() },
+		"Envoy died": func(r *rig, o *Open) { o.Confirm(); r.Lost(r.now) },
+		"time over":  func(r *rig, o *Open) { o.Confirm(); r.Sweep(r.now.Add(time.Hour)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, o, h := begun()
+			end(r, o)
+			if h.ended.Load() != 0 || h.free.Load() != 1 {
+				t.Errorf("ended %d times, given back %d times", h.ended.Load(), h.free.Load())
+			}
+			if o.Occupy(&hold{}) {
+				t.Error("a request that has ended occupies a place")
+			}
+		})
+	}
+}
+
 // TestExactlyOnce: whatever comes together, in whatever order, each request ends once: one end of its grant, one word to
 // its breaker, and one entry unless it was given up.
 func TestExactlyOnce(t *testing.T) {
@@ -675,6 +726,14 @@ func TestExactlyOnce(t *testing.T) {
 		together(1, ask(func(o *Open) { o.Confirm() }))
 		together(2, ask(func(o *Open) { o.Attempt("ns/a", "big") }))
 		together(3, ask(func(o *Open) { o.Abandon() }))
+		holds := make([]hold, requests)
+		together(5, func(_ *rand.Rand, i int) {
+			if h := &holds[i]; int64(i) < began.Load() && !opens[i].Occupy(h) {
+				h.free.Add(1) // it has ended, so the place is given back by who took it
+			} else if int64(i) >= began.Load() {
+				h.free.Add(1)
+			}
+		})
 		together(4, ask(func(o *Open) { o.Report(canon.Usage{Input: 1, Output: 1}, true); o.Delivered(3) }))
 		for seed := range uint64(3) { // records come twice and more
 			together(10+seed, func(rnd *rand.Rand, i int) {
@@ -707,6 +766,9 @@ func TestExactlyOnce(t *testing.T) {
 			entries, intents := r.book.entries[opens[i].ID], r.book.intents[opens[i].ID]
 			if settled+cancelled != 1 {
 				t.Fatalf("request %d: settled %d times, cancelled %d times", i, settled, cancelled)
+			}
+			if n := holds[i].ended.Load() + holds[i].free.Load(); n != 1 {
+				t.Fatalf("request %d: its place was given back %d times", i, n)
 			}
 			if n := outs[i].good.Load() + outs[i].bad.Load() + outs[i].dropped.Load(); n != 1 {
 				t.Fatalf("request %d: the breaker was told %d times", i, n)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/usage/ledger"
 	"github.com/weir-dev/weir/usage/money"
 )
 
@@ -22,6 +23,26 @@ type Outcome interface {
 	Done(ok bool, now time.Time)
 	// Drop: the end says nothing about backends. The caller went away or was wrong, or Weir answered itself.
 	Drop()
+}
+
+// Hold is a place at an endpoint that a request occupies while it runs. Exactly one of the two is called, once.
+type Hold interface {
+	// Ended gives the place back and tells how the request ended.
+	Ended(Ending)
+	// Free gives the place back where nothing is to be learned from the end: the backend was not asked, or nobody knows.
+	Free()
+}
+
+// Ending is how a request ended, for the endpoint that served it.
+type Ending struct {
+	At       time.Time
+	Backend  string // that gave the answer; "" where none did
+	Endpoint string // of the last attempt, "ip:port"; "" where there was none
+	Attempts int
+	// Good and Bad are what circuit breakers are told; neither where the caller went away or was wrong.
+	Good, Bad bool
+	TTFT      time.Duration // of the last attempt: until the first byte of the answer's body; 0 where unknown
+	Tokens    ledger.Tokens // estimated ones included
 }
 
 // Candidate is a backend that may serve a request, and what that would cost.
@@ -69,6 +90,7 @@ type Open struct {
 	mu        sync.Mutex
 	closed    bool
 	confirmed bool
+	hold      Hold
 	attempts  int
 	// asked holds, for each candidate, the number of the last attempt that asked it; 0 where none did.
 	asked     [maxCandidates]uint8
@@ -101,6 +123,18 @@ func (o *Open) confirm() bool {
 		v := o.loss()
 		o.desk.opts.Ledger.Begin(intent(&v.entry))
 	}
+	return true
+}
+
+// Occupy makes the request give a place back when it ends. It says whether it will: false when it has ended already, and
+// then the caller gives the place back. A request occupies one place at most.
+func (o *Open) Occupy(h Hold) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return false
+	}
+	o.hold = h
 	return true
 }
 
@@ -194,6 +228,9 @@ func (o *Open) release(d *Desk) {
 	}
 	for _, out := range o.Outcomes {
 		out.Drop()
+	}
+	if o.hold != nil {
+		o.hold.Free()
 	}
 	d.metrics.abandoned.Inc()
 }

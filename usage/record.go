@@ -3,11 +3,15 @@
 package usage
 
 import (
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/wire"
@@ -38,6 +42,11 @@ type Record struct {
 	BytesIn    uint64 // of the request body
 	BytesOut   uint64 // of the answer's body
 	Attempts   int    // requests to backends, the last included; 0 where there was none
+	Endpoint   string // of the last attempt, "ip:port"; "" where there was none
+	// FirstToken is the time of the last attempt until the first byte of its answer's body; 0 where it is not measured.
+	FirstToken time.Duration
+	// Signals are what the answer's headers say about load, by their names; nil where they are not read.
+	Signals map[string]string
 
 	// Reported is the usage that Envoy read in the backend's answer, which must have reached its end; nil where there
 	// was none to read. The counts are the backend's word.
@@ -73,6 +82,8 @@ func record(e *accesslogv3.HTTPAccessLogEntry) Record {
 		PeekID:  c.GetMetadata().GetFilterMetadata()[wire.PeekNamespace].GetFields()[wire.PeekID].GetStringValue(),
 		BytesIn: e.GetRequest().GetRequestBodyBytes(), BytesOut: e.GetResponse().GetResponseBodyBytes(),
 		Attempts: int(c.GetUpstreamRequestAttemptCount()),
+		Endpoint: endpoint(c.GetUpstreamRemoteAddress().GetSocketAddress()), FirstToken: microseconds(c.GetCustomTags()[wire.FirstTokenTag]),
+		Signals:  texts(c.GetMetadata().GetFilterMetadata()[wire.LoadNamespace].GetFields()),
 		Reported: reported, ReportedComplete: complete,
 	}
 }
@@ -85,4 +96,35 @@ func length(d, otherwise *durationpb.Duration) time.Duration {
 		return 0
 	}
 	return d.AsDuration()
+}
+
+// endpoint is an address as Envoy prints it.
+func endpoint(a *corev3.SocketAddress) string {
+	if a == nil {
+		return ""
+	}
+	return net.JoinHostPort(a.GetAddress(), strconv.FormatUint(uint64(a.GetPortValue()), 10))
+}
+
+// microseconds reads a number of them; 0 where there is none.
+func microseconds(s string) time.Duration {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n < 0 || n > int64(time.Hour/time.Microsecond)*24 {
+		return 0
+	}
+	return time.Duration(n) * time.Microsecond
+}
+
+// texts are the fields that are strings; nil for none.
+func texts(fields map[string]*structpb.Value) map[string]string {
+	if len(fields) == 0 {
+		return nil
+	}
+	out := make(map[string]string, len(fields))
+	for k, v := range fields {
+		if s, ok := v.GetKind().(*structpb.Value_StringValue); ok {
+			out[k] = s.StringValue
+		}
+	}
+	return out
 }

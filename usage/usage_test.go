@@ -49,7 +49,10 @@ func finished(t testing.TB) *accesslogv3.HTTPAccessLogEntry {
 		CommonProperties: &accesslogv3.AccessLogCommon{
 			StartTime: timestamppb.New(t0), TimeToLastDownstreamTxByte: durationpb.New(3 * time.Second),
 			TimeToFirstDownstreamTxByte: durationpb.New(500 * time.Millisecond), Duration: durationpb.New(4 * time.Second),
-			CustomTags: map[string]string{wire.BackendTag: "default/openai"},
+			CustomTags: map[string]string{wire.BackendTag: "default/openai", wire.FirstTokenTag: "250000"},
+			UpstreamRemoteAddress: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+				Address: "::1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 8000},
+			}}},
 			Metadata: decided(t, wire.KeyRoute, "default/all", wire.KeyDialect, "anthropic", wire.KeyModel, "gpt-4o", wire.KeyOperation, "chat",
 				wire.KeyConsumer, "demo", wire.KeyTenant, "acme", wire.KeyCredential, "key:demo", wire.KeyVersion, "v1",
 				wire.KeyExchange, "x-1", wire.KeyStream, "true"),
@@ -60,6 +63,7 @@ func finished(t testing.TB) *accesslogv3.HTTPAccessLogEntry {
 	}
 	m := e.CommonProperties.Metadata
 	m.FilterMetadata[wire.PeekNamespace] = &structpb.Struct{Fields: map[string]*structpb.Value{wire.PeekID: structpb.NewStringValue("peek-1")}}
+	m.FilterMetadata[wire.LoadNamespace] = &structpb.Struct{Fields: map[string]*structpb.Value{"retry-after": structpb.NewStringValue("3")}}
 	m.TypedFilterMetadata = map[string]*anypb.Any{wire.TokenUsageNamespace: packed(t, &aiv3.TokenUsage{
 		InputTokens: wrapperspb.UInt64(7), OutputTokens: wrapperspb.UInt64(5), ExtractionStatus: aiv3.TokenUsage_COMPLETE,
 	})}
@@ -81,6 +85,7 @@ func TestRecord(t *testing.T) {
 		Stream: true, Dialect: "anthropic", Operation: "chat", Model: "gpt-4o", Route: "default/all", Backend: "default/openai",
 		Consumer: "demo", Tenant: "acme", Credential: "key:demo", Version: "v1", Exchange: "x-1", BytesIn: 11, BytesOut: 22,
 		PeekID: "peek-1", Attempts: 2, Reported: &canon.Usage{Input: 7, Output: 5}, ReportedComplete: true,
+		Endpoint: "[::1]:8000", FirstToken: 250 * time.Millisecond, Signals: map[string]string{"retry-after": "3"},
 	}
 	if got := record(finished(t)); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -30,6 +30,8 @@ const (
 	AttemptNamespace = "weir.attempt"
 	// BackendNamespace is endpoint and cluster metadata.
 	BackendNamespace = "weir"
+	// LoadNamespace holds what the headers of an answer say about load, by the names of the headers.
+	LoadNamespace = "weir.load"
 	// TokenUsageNamespace holds the usage that Envoy read in an answer, typed: envoy.data.ai.v3.TokenUsage.
 	TokenUsageNamespace = "envoy.ai.token_usage"
 )
@@ -68,6 +70,7 @@ const (
 	KeyCredential = "credential" // which of the caller's credentials; never secret
 	KeyVersion    = "version"    // of the table that decided
 	KeyStream     = "stream"     // "true" when the caller asked for a stream
+	KeyEndpoints  = "endpoints"  // "ip:port,ip:port": the endpoints that attempts go to, in this order
 )
 
 // Keys in DecisionNamespace that are headers of the answer by the same name.
@@ -109,6 +112,10 @@ const (
 
 // BackendTag is the custom tag of the access log that holds the ID of the backend that gave the answer.
 const BackendTag = "backend"
+
+// FirstTokenTag is the custom tag of the access log that holds the time, in microseconds, between the beginning of the last
+// attempt and the first byte of the body of its answer.
+const FirstTokenTag = "first_token"
 
 // CallerHeaders must never reach a provider: the caller's own credentials and cookies, what tells where the caller
 // is, and what names an account there (the account is the gateway's). Attempts share one header map in Envoy, so every

@@ -210,19 +210,31 @@ func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hc
 					TransportApiVersion: corev3.ApiVersion_V3,
 					BufferFlushInterval: durationpb.New(AccessLogFlush),
 					BufferSizeBytes:     wrapperspb.UInt32(accessLogBatch),
-					CustomTags: []*tracingv3.CustomTag{{
-						Tag: wire.BackendTag,
-						Type: &tracingv3.CustomTag_Metadata_{Metadata: &tracingv3.CustomTag_Metadata{
-							Kind: &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}},
-							MetadataKey: &metadatav3.MetadataKey{Key: wire.BackendNamespace, Path: []*metadatav3.MetadataKey_PathSegment{{
-								Segment: &metadatav3.MetadataKey_PathSegment_Key{Key: wire.KeyBackend},
-							}}},
-						}},
-					}},
+					CustomTags:          c.recordTags(),
 				},
 			})},
 		}},
 	}
+}
+
+// recordTags are what a record says beyond what every record of Envoy's does.
+func (c *compiler) recordTags() []*tracingv3.CustomTag {
+	tags := []*tracingv3.CustomTag{{
+		Tag: wire.BackendTag,
+		Type: &tracingv3.CustomTag_Metadata_{Metadata: &tracingv3.CustomTag_Metadata{
+			Kind: &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}},
+			MetadataKey: &metadatav3.MetadataKey{Key: wire.BackendNamespace, Path: []*metadatav3.MetadataKey_PathSegment{{
+				Segment: &metadatav3.MetadataKey_PathSegment_Key{Key: wire.KeyBackend},
+			}}},
+		}},
+	}}
+	if len(c.objs.LoadPolicies) > 0 {
+		// Inference servers send their headers when they take a request, not when they have something to say.
+		tags = append(tags, &tracingv3.CustomTag{
+			Tag: wire.FirstTokenTag, Type: &tracingv3.CustomTag_Value{Value: "%COMMON_DURATION(US_TX_BEG:US_RX_BODY_BEG:us)%"},
+		})
+	}
+	return tags
 }
 
 // downstreamTLS terminates TLS with a certificate that travels as an SDS secret.
