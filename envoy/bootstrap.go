@@ -160,6 +160,7 @@ func bootstrap(opts BootstrapOptions) (*bootstrapv3.Bootstrap, error) {
 			LdsConfig: fromADS(),
 			CdsConfig: fromADS(),
 		},
+		ClusterManager:  &bootstrapv3.ClusterManager{LoadStatsConfig: loadStats()},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{xds, extproc}},
 		LayeredRuntime:  runtime,
 		OverloadManager: overload,
@@ -183,6 +184,17 @@ func deltaADS() *corev3.ApiConfigSource {
 					MaxInterval:  durationpb.New(5 * time.Second),
 				}},
 			}},
+		}},
+	}
+}
+
+// loadStats describes the stream of load reports, to the same server. What is reported, and whether anything is, that server says.
+func loadStats() *corev3.ApiConfigSource {
+	return &corev3.ApiConfigSource{
+		ApiType:             corev3.ApiConfigSource_GRPC,
+		TransportApiVersion: corev3.ApiVersion_V3,
+		GrpcServices: []*corev3.GrpcService{{
+			TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: XDSCluster}},
 		}},
 	}
 }
