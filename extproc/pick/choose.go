@@ -1,0 +1,340 @@
+package pick
+
+import (
+	"time"
+
+	"github.com/weir-dev/weir/extproc/breaker"
+)
+
+// What Pick.Reason says.
+const (
+	ByLoad    = "load"    // the least loaded
+	BySession = "session" // where the session is
+	ByPrefix  = "prefix"  // where the prompt's beginning is
+	ByEnvoy   = "weights" // Envoy chooses
+)
+
+// found is what the prefix index says of a prompt.
+type found struct {
+	n   int
+	all [maxMatches]match
+}
+
+// search asks the prefix index. It needs no lock.
+func (p *pool) search(r *Request) (f found) {
+	if x := p.index.Load(); x != nil && len(r.Blocks) > 0 {
+		f.n = len(x.find(r.Blocks, f.all[:0]))
+	}
+	return f
+}
+
+// remember notes in the index where a prompt went.
+func (p *pool) remember(blocks []uint64, id uint16) {
+	if x := p.index.Load(); x != nil && len(blocks) > 0 && id != 0 {
+		x.add(blocks, id, p.tick.Add(1))
+	}
+}
+
+// note remembers the prompt of a pick that was made.
+func (p *pool) note(r *Request, k *Pick) {
+	if k != nil && k.list[0] != nil {
+		p.remember(r.Blocks, k.list[0].id)
+	}
+}
+
+// candidate is an endpoint that was looked at.
+type candidate struct {
+	*endpoint
+	score  float64
+	tie    uint64 // draws between equal scores
+	cached int64
+}
+
+func (c *candidate) before(d *candidate) bool {
+	return c.score < d.score || c.score == d.score && c.tie < d.tie
+}
+
+// field is what a request can choose from.
+type field struct {
+	p     *pool
+	r     *Request
+	found *found
+	at    int64
+	draw  uint64
+
+	best    [MaxEndpoints + 1]candidate // the least scores
+	n       int
+	seen    int
+	load    float64   // of those seen, sum
+	prefix  candidate // has most of the prompt
+	session candidate
+	member  uint16 // the id of the session's endpoint
+	full    bool   // somebody would do, but is full
+	retry   int64  // when the first breaker may let somebody in; 0: there is none
+}
+
+// own is how many of the request's tokens an endpoint has cached.
+func (f *field) own(e *endpoint) int64 {
+	if e.id == 0 {
+		return 0
+	}
+	for i := range f.found.n {
+		if f.found.all[i].id == e.id {
+			// The last token is always computed.
+			return max(0, min(int64(f.found.all[i].blocks*f.p.policy.Prefix.BlockTokens), f.r.Tokens-1))
+		}
+	}
+	return 0
+}
+
+// may says whether the endpoint can take the request, as far as is known without asking its breaker.
+func (f *field) may(e *endpoint, uncached int64) bool {
+	if e.blocked > f.at && !e.Panic {
+		if f.retry == 0 || e.blocked < f.retry {
+			f.retry = e.blocked
+		}
+		return false
+	}
+	if a := f.p.policy.Admission; a != nil &&
+		(e.requests >= int64(a.MaxRequests) || a.MaxTokens > 0 && e.requests > 0 && e.tokens+uncached > a.MaxTokens) {
+		f.full = true
+		return false
+	}
+	return true
+}
+
+// consider looks at one endpoint.
+func (f *field) consider(e *endpoint) bool {
+	cached := int64(0)
+	if f.found.n > 0 {
+		cached = f.own(e)
+	}
+	uncached := f.r.Tokens - cached
+	if !f.may(e, uncached) {
+		return false
+	}
+	c := candidate{endpoint: e, score: e.score(float64(uncached), f.at), tie: mix(f.draw + uint64(e.id)), cached: cached}
+	f.seen++
+	f.load += e.load() / e.strength()
+	if cached > 0 && (cached > f.prefix.cached || cached == f.prefix.cached && c.before(&f.prefix)) {
+		f.prefix = c
+	}
+	if e.id == f.member && f.member != 0 {
+		f.session = c
+	}
+	i := f.n
+	if i == len(f.best) {
+		if i--; !c.before(&f.best[i]) {
+			return true
+		}
+	} else {
+		f.n++
+	}
+	for ; i > 0 && c.before(&f.best[i-1]); i-- {
+		f.best[i] = f.best[i-1]
+	}
+	f.best[i] = c
+	return true
+}
+
+// survey looks at the endpoints that are to be compared.
+func (f *field) survey() {
+	all := f.p.usable
+	k := f.p.policy.Choices
+	if k <= 0 {
+		k = len(all)
+		if k > allOf {
+			k = 2
+		}
+	}
+	if k >= len(all) {
+		for _, e := range all {
+			f.consider(e)
+		}
+		return
+	}
+	// Those that the prompt or the session is at are always looked at; the same one twice would be its own competitor.
+	var buf [64 + maxMatches + 1]uint16
+	looked := buf[:0]
+	consider := func(e *endpoint) bool {
+		for _, id := range looked {
+			if id == e.id {
+				return false
+			}
+		}
+		looked = append(looked, e.id)
+		return f.consider(e)
+	}
+	for i := range f.found.n {
+		if e := f.p.byID[f.found.all[i].id]; e != nil && f.p.mayUse(e) {
+			consider(e)
+		}
+	}
+	if f.member != 0 {
+		if e := f.p.byID[f.member]; e != nil && f.p.mayUse(e) {
+			consider(e)
+		}
+	}
+	got := 0
+	for range 2 * k {
+		if len(looked) == cap(looked) {
+			break
+		}
+		if consider(all[f.p.draw()%uint64(len(all))]) {
+			if got++; got == k {
+				return
+			}
+		}
+	}
+	if f.n > 0 {
+		return
+	}
+	// Most can take nothing: look for those that can.
+	start := int(f.p.draw() % uint64(len(all)))
+	for i := range all {
+		if f.consider(all[(start+i)%len(all)]) {
+			if got++; got == k {
+				return
+			}
+		}
+	}
+}
+
+// mayUse says whether an endpoint is among the usable ones.
+func (p *pool) mayUse(e *endpoint) bool {
+	return (!e.Isolated || e.Panic) && !(p.policy.KVLimit > 0 && e.KV > p.policy.KVLimit)
+}
+
+// first is the endpoint that the request goes to. There must be one.
+//
+// A session stays where it is while that endpoint's score is not too far from the least. A prompt stays where its beginning
+// is, under a bound that is tighter: not more than the average load of the pool. So no beginning that many prompts share
+// draws everybody to the few endpoints that have seen it first.
+func (f *field) first() (candidate, string) {
+	least := &f.best[0]
+	if s := &f.session; s.endpoint != nil && s.score-least.score <= float64(f.p.policy.Session.MaxGapTokens) {
+		return *s, BySession
+	}
+	if c := &f.prefix; c.endpoint != nil {
+		gap := min(float64(f.p.policy.Prefix.MaxGapTokens), affineShare*f.load/float64(f.seen))
+		if c.score-least.score <= gap {
+			return *c, ByPrefix
+		}
+	}
+	if least.cached > 0 {
+		return *least, ByPrefix
+	}
+	return *least, ByLoad
+}
+
+// affineShare of the pool's average load is how far behind an endpoint may be that has the prompt's beginning.
+var affineShare = 1.0
+
+// choose makes a reservation at the best endpoints. The caller holds mu, and remembers the prompt.
+func (p *pool) choose(r *Request, found *found, now time.Time) (*Pick, *Refusal) {
+	if p.closed {
+		return nil, &Refusal{Reason: NoPool}
+	}
+	at := p.set.nanos(now)
+	if p.policy.Mode == Weights {
+		return p.pass(r, at)
+	}
+	p.compareSpeeds(at)
+	for {
+		f := field{p: p, r: r, found: found, at: at, draw: p.draw()}
+		if p.sessions != nil && r.Session != "" {
+			f.member = p.sessions.get(r.Session, at-int64(p.policy.Session.IdleTimeout))
+		}
+		f.survey()
+		if f.n == 0 {
+			return nil, p.none(&f)
+		}
+		c, reason := f.first()
+		pass, ok := p.allow(c.endpoint, now, at)
+		if !ok {
+			continue // it is blocked now, for the next look as well
+		}
+		return p.reserve(&f, c, reason, pass, now), nil
+	}
+}
+
+// none says why there is no endpoint.
+func (p *pool) none(f *field) *Refusal {
+	if f.full {
+		return &Refusal{Reason: Full, RetryAfter: p.retry()}
+	}
+	p.refused++
+	r := &Refusal{Reason: Unavailable}
+	if f.retry > 0 {
+		r.RetryAfter = time.Duration(f.retry - f.at)
+	}
+	return r
+}
+
+// retry estimates when there may be room for one that comes now.
+func (p *pool) retry() time.Duration {
+	s := p.took * float64(p.queue.n+1) / float64(max(1, p.requests))
+	return min(max(time.Second, time.Duration(s*float64(time.Second))), time.Minute)
+}
+
+// pass admits a request whose endpoint Envoy chooses.
+func (p *pool) pass(r *Request, at int64) (*Pick, *Refusal) {
+	var can, retry int64
+	for _, e := range p.usable {
+		if e.blocked <= at || e.Panic {
+			can++
+		} else if retry == 0 || e.blocked < retry {
+			retry = e.blocked
+		}
+	}
+	if can == 0 {
+		p.refused++
+		r := &Refusal{Reason: Unavailable}
+		if retry > 0 {
+			r.RetryAfter = time.Duration(retry - at)
+		}
+		return nil, r
+	}
+	if a := p.policy.Admission; a != nil &&
+		(p.requests >= can*int64(a.MaxRequests) || a.MaxTokens > 0 && p.requests > 0 && p.tokens+r.Tokens > can*a.MaxTokens) {
+		return nil, &Refusal{Reason: Full, RetryAfter: p.retry()}
+	}
+	k := &Pick{Reason: ByEnvoy, pool: p, prompt: r.Tokens, tokens: r.Tokens, begun: at, attempt: at}
+	p.count(k)
+	return k, nil
+}
+
+// reserve takes the place at the endpoint that was chosen, and lists the others that a retry may go to.
+func (p *pool) reserve(f *field, c candidate, reason string, pass breaker.Pass, now time.Time) *Pick {
+	k := &Pick{Cached: c.cached, Reason: reason, pool: p, pass: pass, prompt: f.r.Tokens, tokens: f.r.Tokens - c.cached, begun: f.at}
+	k.list[0], k.keys[0] = c.endpoint, c.Key
+	n := 1
+	for i := 0; i < f.n && n < MaxEndpoints; i++ {
+		e := f.best[i].endpoint
+		if e != c.endpoint && p.set.breakerState(p.policy.Breaker, e.Key, now) == breaker.Closed {
+			k.list[n], k.keys[n] = e, e.Key
+			n++
+		}
+	}
+	k.Endpoints = k.keys[:n:n]
+	if len(f.r.Blocks) > 0 && n > 1 {
+		k.blocks = f.r.Blocks
+	}
+	k.settle(c.endpoint, k.tokens, f.at)
+	if p.sessions != nil && f.r.Session != "" && c.id != 0 {
+		p.sessions.put(f.r.Session, c.id, f.at, f.at-int64(p.policy.Session.IdleTimeout))
+	}
+	if reason == BySession || reason == ByPrefix {
+		p.affine++
+	}
+	p.allTokens += uint64(max(0, f.r.Tokens))
+	p.cachedTokens += uint64(c.cached)
+	p.count(k)
+	return k
+}
+
+func (p *pool) count(k *Pick) {
+	p.requests++
+	p.tokens += k.tokens
+	p.picked++
+}
