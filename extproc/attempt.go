@@ -86,6 +86,9 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRe
 	if !translated {
 		set = append(set, pairs(e.headers)...)
 	}
+	if b.LoadReports {
+		set = append(set, header(wire.LoadFormat, wire.LoadFormatText))
+	}
 	if c, ok := canon.CredentialFor(b.Credentials, setValue(set, b.Dialect.Header)); ok {
 		set = append(set, header(c.Name, c.Value))
 	}

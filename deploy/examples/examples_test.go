@@ -43,6 +43,9 @@ var folders = map[string][]want{
 		{model: "llama-3.3-70b", rule: "default/llama", asked: []string{"default/vllm meta-llama/Llama-3.3-70B-Instruct"}},
 		{model: "gpt-4o"},
 	},
+	"gpu-pool": {
+		{model: "qwen3-14b", rule: "default/qwen", asked: []string{"default/gpus qwen3-14b"}},
+	},
 	"jwt": {
 		{model: "gpt-5-mini", rule: "default/chat/large", asked: []string{"default/openai gpt-5-mini"}},
 		{model: "gpt-4o", rule: "default/chat/other", asked: []string{"default/openai gpt-4o"}},

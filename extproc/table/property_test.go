@@ -87,32 +87,32 @@ func naiveRank(m *Match, model string) []string {
 }
 
 // pick draws an element.
-func pick[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))] }
+func choose[T any](rng *rand.Rand, list ...T) T { return list[rng.IntN(len(list))] }
 
 func randomMatch(rng *rand.Rand, i int) Match {
 	m := Match{
-		Path: pick(rng, "", "", "/", "/v1", "/v1/", "/v1/chat", "/team/v1"), Method: pick(rng, "", "", "", "POST", "GET"),
-		Created: epoch.Add(time.Duration(rng.IntN(3)) * time.Hour), RouteOrder: pick(rng, "a/a", "a/b", "b/a"), Order: i,
+		Path: choose(rng, "", "", "/", "/v1", "/v1/", "/v1/chat", "/team/v1"), Method: choose(rng, "", "", "", "POST", "GET"),
+		Created: epoch.Add(time.Duration(rng.IntN(3)) * time.Hour), RouteOrder: choose(rng, "a/a", "a/b", "b/a"), Order: i,
 	}
 	if m.Path != "" {
 		m.PathExact = rng.IntN(4) == 0
 	}
 	for _, name := range []string{"x", "y"} {
 		if rng.IntN(5) == 0 {
-			m.Headers = append(m.Headers, ValueMatch{Name: name, Value: pick(rng, "1", "2")})
+			m.Headers = append(m.Headers, ValueMatch{Name: name, Value: choose(rng, "1", "2")})
 		}
 		if rng.IntN(6) == 0 {
-			m.Query = append(m.Query, ValueMatch{Name: name, Value: pick(rng, "1", "2")})
+			m.Query = append(m.Query, ValueMatch{Name: name, Value: choose(rng, "1", "2")})
 		}
 		if rng.IntN(5) == 0 {
 			if m.Labels == nil {
 				m.Labels = map[string]string{}
 			}
-			m.Labels[name] = pick(rng, "1", "2")
+			m.Labels[name] = choose(rng, "1", "2")
 		}
 	}
 	for range rng.IntN(4) {
-		m.Models = append(m.Models, pick(rng, "a", "b", "ab", "abc", "a*", "ab*", "*c", "*", "a*c"))
+		m.Models = append(m.Models, choose(rng, "a", "b", "ab", "abc", "a*", "ab*", "*c", "*", "a*c"))
 	}
 	slices.Sort(m.Models)
 	m.Models = slices.Compact(m.Models)
@@ -121,19 +121,19 @@ func randomMatch(rng *rand.Rand, i int) Match {
 
 func randomRequest(rng *rand.Rand) *Request {
 	r := &Request{
-		Method: pick(rng, "POST", "POST", "GET"), Path: pick(rng, "/v1", "/v1/chat", "/v1/chat/completions", "/team/v1/x", "/v10"),
-		Model: pick(rng, "", "a", "b", "ab", "abc", "c", "zzz"), Labels: map[string]string{},
+		Method: choose(rng, "POST", "POST", "GET"), Path: choose(rng, "/v1", "/v1/chat", "/v1/chat/completions", "/team/v1/x", "/v10"),
+		Model: choose(rng, "", "a", "b", "ab", "abc", "c", "zzz"), Labels: map[string]string{},
 	}
 	var h, q []string
 	for _, name := range []string{"x", "y"} {
 		if rng.IntN(2) == 0 {
-			h = append(h, name, pick(rng, "1", "2"))
+			h = append(h, name, choose(rng, "1", "2"))
 		}
 		if rng.IntN(2) == 0 {
-			q = append(q, name+"="+pick(rng, "1", "2"))
+			q = append(q, name+"="+choose(rng, "1", "2"))
 		}
 		if rng.IntN(2) == 0 {
-			r.Labels[name] = pick(rng, "1", "2")
+			r.Labels[name] = choose(rng, "1", "2")
 		}
 	}
 	r.Header, r.Query = headers(h...), strings.Join(q, "&")

@@ -12,6 +12,7 @@ import (
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/limit"
+	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/usage/money"
 )
@@ -30,8 +31,10 @@ type Table struct {
 	KeySharing limit.Mode
 	// Gateway is the one LLMGateway, "namespace/name"; "" where there are several and each request says which.
 	Gateway string
-	// Waits says that some limit lets requests wait.
+	// Waits says that some limit, or the admission of a pool, lets requests wait.
 	Waits bool
+	// Prompts says that some pool keeps prompts together that begin alike, so that requests to it are read.
+	Prompts bool
 	// Policies are the limits, budgets and breakers that requests must pass.
 	Policies Policies
 
@@ -83,6 +86,15 @@ type Variant struct {
 	ChainKey string
 	// Candidates of the variant.
 	Candidates []*Candidate
+	// First has, for each candidate, the Envoy routes that ask it first and then the others as the variant does. It is nil
+	// unless Weir picks the endpoints of some candidate.
+	First map[*Candidate]Keys
+}
+
+// Keys name Envoy routes.
+type Keys struct {
+	Direct string // as Variant.DirectKey
+	Chain  string // as Variant.ChainKey
 }
 
 // Chain is the order in which one composite cluster tries candidates.
@@ -133,6 +145,16 @@ type Backend struct {
 	// Prices by the caller's names for models, and of every other model; nil where nobody has told.
 	Prices       map[string]*money.Table
 	DefaultPrice *money.Table
+
+	// Pick says how an endpoint is picked for a request, by the pool that has the backend's ID; nil where no LoadPolicy steers the
+	// backend, or where it has several endpoints that Envoy resolves by itself.
+	Pick *pick.Policy
+	// Steered says that a LoadPolicy steers the backend, with or without Pick.
+	Steered bool
+	// Endpoints of a steered backend: "ip:port" each as Envoy prints it, or "name:port".
+	Endpoints []string
+	// LoadReports says that the backend is asked to report its load in the headers of its answers (ORCA).
+	LoadReports bool
 }
 
 // Serves says whether the backend serves a model, by the caller's name.

@@ -30,7 +30,8 @@ const (
 	AttemptNamespace = "weir.attempt"
 	// BackendNamespace is endpoint and cluster metadata.
 	BackendNamespace = "weir"
-	// LoadNamespace holds what the headers of an answer say about load, by the names of the headers.
+	// LoadNamespace holds what the headers of answers say about load: for each attempt of the request that was answered, the one
+	// that failed included, a text that ParseLoad reads.
 	LoadNamespace = "weir.load"
 	// TokenUsageNamespace holds the usage that Envoy read in an answer, typed: envoy.data.ai.v3.TokenUsage.
 	TokenUsageNamespace = "envoy.ai.token_usage"
@@ -117,13 +118,37 @@ const BackendTag = "backend"
 // attempt and the first byte of the body of its answer.
 const FirstTokenTag = "first_token"
 
+// Backends report their load (ORCA) in LoadReport where LoadFormat asks them to.
+const (
+	LoadReport     = "endpoint-load-metrics"
+	LoadFormat     = "endpoint-load-metrics-format"
+	LoadFormatText = "TEXT"
+)
+
+// RetryAfter is when a backend wants to be asked again.
+const RetryAfter = "retry-after"
+
+// LoadHeaders are the headers by which the backends of a dialect tell what is left of their rate limits.
+var LoadHeaders = map[string][]string{
+	"openai": {
+		"x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens",
+	},
+	"anthropic": {
+		"anthropic-ratelimit-requests-limit", "anthropic-ratelimit-requests-remaining",
+		"anthropic-ratelimit-tokens-limit", "anthropic-ratelimit-tokens-remaining",
+		"anthropic-ratelimit-input-tokens-limit", "anthropic-ratelimit-input-tokens-remaining",
+		"anthropic-ratelimit-output-tokens-limit", "anthropic-ratelimit-output-tokens-remaining",
+	},
+}
+
 // CallerHeaders must never reach a provider: the caller's own credentials and cookies, what tells where the caller
-// is, and what names an account there (the account is the gateway's). Attempts share one header map in Envoy, so every
+// is, what names an account there (the account is the gateway's), and the wish for reports of load, which are Weir's. Attempts share one header map in Envoy, so every
 // attempt removes the one before's credential as well.
 var CallerHeaders = []string{
 	"authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie", "proxy-authorization",
 	"forwarded", "via", "x-real-ip", "true-client-ip", "cf-connecting-ip", "origin", "referer",
 	"openai-organization", "openai-project", "x-dashscope-workspace", "anthropic-workspace-id", "x-goog-user-project",
+	LoadFormat,
 }
 
 // GatewayMetadata is the gRPC metadata of the door's calls that names the LLMGateway, "namespace/name".

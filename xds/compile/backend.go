@@ -34,6 +34,7 @@ import (
 type backend struct {
 	table.Backend
 	cluster string
+	signals []string // headers of answers that tell its load
 }
 
 // address is one server of a backend.
@@ -75,6 +76,8 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 		c.errorf(ref, "spec.url", "%v", err)
 		return
 	}
+	policy := c.policyOf[ref]
+	b.signals = signals(policy, spec)
 	cl := &clusterv3.Cluster{
 		ConnectTimeout: durationpb.New(duration(spec.Connections.ConnectTimeout)),
 		LbPolicy:       clusterv3.Cluster_LEAST_REQUEST,
@@ -101,9 +104,12 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 		return
 	}
 	cl.TypedExtensionProtocolOptions = map[string]*anypb.Any{
-		httpOptionsKey: pack(httpOptions(spec.Protocol, secure, directFilters(injected, dialect.Header))),
+		httpOptionsKey: pack(httpOptions(spec.Protocol, secure, directFilters(injected, dialect.Header, b.signals))),
 	}
 
+	if policy != nil {
+		addresses = c.unique(ref, addresses)
+	}
 	byIP := true
 	for _, a := range addresses {
 		if _, err := netip.ParseAddr(a.host); err != nil {
@@ -113,6 +119,9 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 	if byIP {
 		cl.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
 		cl.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()}
+		if policy != nil {
+			steerCluster(cl, &policy.Spec)
+		}
 	} else {
 		cl.ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
 			Name: "envoy.cluster.dns",
@@ -140,6 +149,9 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 		cl.LoadAssignment.ClusterName = b.cluster
 	}
 	c.out.Clusters[b.cluster] = cl
+	if policy != nil {
+		c.pool(ref, o, policy, b, addresses, byIP, secure)
+	}
 }
 
 // addresses reads where the backend is, and fills in Host and BasePath.

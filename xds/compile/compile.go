@@ -5,6 +5,7 @@ package compile
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/weir-dev/weir/adapters"
+	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/extproc/table"
@@ -38,12 +40,17 @@ type Version struct {
 	// them. A key is a hash of what the entry does, weights apart: two versions may be served at
 	// once, and a request of the older one still finds its entry.
 	Routes map[string]*routev3.Route
+	// Pools are the Backends whose load is steered, by their IDs.
+	Pools map[string]*Pool
+	// Steered are the Routes whose weights steering may replace, by their keys: those that choose among several Backends, one
+	// of which at least has a Pool.
+	Steered map[string]SteeredRoute
 	// MaxBody is the largest request body, in bytes.
 	MaxBody uint32
 	// Retain is how long a request of this version may still need its clusters after another version
 	// has taken over.
 	Retain time.Duration
-	// MaxWait is the longest time that a limit lets a request wait.
+	// MaxWait is the longest time that a limit, or the admission of a pool, lets a request wait.
 	MaxWait time.Duration
 	// Settings are what the gateways say about the process itself.
 	Settings
@@ -78,6 +85,10 @@ type compiler struct {
 	backends map[source.ObjectRef]*backend
 	rules    map[string][]namedRule // by "namespace/name" of the Route
 	known    map[source.ObjectRef]bool
+	policyOf map[source.ObjectRef]*v1alpha1.LoadPolicy // by Backend
+
+	// The longest times that a limit, and then the admission of a pool, let a request wait.
+	limitWait, poolWait time.Duration
 }
 
 // Compile compiles objects. The Version is nil when a problem is an Error.
@@ -87,6 +98,7 @@ func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
 		backends: map[source.ObjectRef]*backend{},
 		rules:    map[string][]namedRule{},
 		known:    map[source.ObjectRef]bool{},
+		policyOf: map[source.ObjectRef]*v1alpha1.LoadPolicy{},
 		out: &Version{
 			Table:     &table.Table{Chains: map[string]*table.Chain{}, Created: opts.Created},
 			Listeners: map[string]*listenerv3.Listener{},
@@ -94,6 +106,8 @@ func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
 			Endpoints: map[string]*endpointv3.ClusterLoadAssignment{},
 			Secrets:   map[string]*tlsv3.Secret{},
 			Routes:    map[string]*routev3.Route{},
+			Pools:     map[string]*Pool{},
+			Steered:   map[string]SteeredRoute{},
 		},
 	}
 	for _, o := range objs.All() {
@@ -101,11 +115,13 @@ func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
 	}
 	c.settings()
 	c.identity()
+	c.loadPolicies()
 	for _, b := range objs.Backends {
 		c.backend(b)
 	}
 	c.routes()
 	c.policies()
+	c.out.MaxWait = c.limitWait + c.poolWait
 	c.gateways()
 	if !source.HasErrors(c.problems) {
 		c.advice()
@@ -116,7 +132,7 @@ func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
 	}
 	c.out.ID = c.out.hash(objs)
 	c.out.Table.Version = c.out.ID
-	c.out.Table.Currency, c.out.Table.Waits = c.out.Currency, len(objs.LimitPolicies)+len(objs.Budgets) > 0
+	c.out.Table.Currency, c.out.Table.Waits = c.out.Currency, len(objs.LimitPolicies)+len(objs.Budgets) > 0 || c.poolWait > 0
 	if c.out.Shared != nil {
 		c.out.Table.KeySharing = limit.Lease
 	}
@@ -148,6 +164,11 @@ func (v *Version) hash(objs *source.Objects) string {
 	writeAll(h, v.Endpoints)
 	writeAll(h, v.Secrets)
 	writeAll(h, v.Routes)
+	steering, err := json.Marshal([]any{v.Pools, v.Steered})
+	if err != nil { // they hold numbers and names
+		panic(fmt.Sprintf("compile: %v", err))
+	}
+	h.Write(steering)
 	return hex.EncodeToString(h.Sum(nil))[:12]
 }
 

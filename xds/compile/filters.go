@@ -3,6 +3,7 @@ package compile
 import (
 	_ "embed"
 	"net/netip"
+	"slices"
 	"time"
 
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
@@ -44,7 +45,7 @@ var (
 // answers 504 when the time is over.
 const decisionTimeout = 5 * time.Second
 
-// maxWait is the longest time that a limit may let a request wait, by the API types.
+// maxWait is the longest time that a limit, or a pool, may let a request wait, by the API types.
 const maxWait = time.Minute
 
 // Connections to backends are kept this long without a request: longer than most pauses between
@@ -81,15 +82,19 @@ func httpOptions(p v1alpha1.BackendProtocol, secure bool, filters []*hcmv3.HttpF
 
 // directFilters prepare a request for a backend without asking Weir: off with the caller's credential,
 // on with the backend's.
-func directFilters(credentials []injected, versionHeader string) []*hcmv3.HttpFilter {
+func directFilters(credentials []injected, versionHeader string, headers []string) []*hcmv3.HttpFilter {
 	mutations := make([]*mutationv3.HeaderMutation, 0, len(wire.CallerHeaders)+len(privatePrefixes)+1)
 	for _, h := range append([]string{"accept-encoding"}, wire.CallerHeaders...) {
 		mutations = append(mutations, remove(h))
 	}
 	mutations = append(mutations, removePrefixes()...)
+	if slices.Contains(headers, wire.LoadReport) {
+		mutations = append(mutations, set(wire.LoadFormat, wire.LoadFormatText))
+	}
 	filters := []*hcmv3.HttpFilter{filter("weir.clean", &headermutationv3.HeaderMutation{
 		Mutations: &headermutationv3.Mutations{RequestMutations: mutations, ResponseMutations: ownNames()},
 	})}
+	filters = append(filters, signalFilters(headers)...)
 	for i, c := range credentials {
 		injector := &injectorv3.CredentialInjector{
 			Overwrite: true,
@@ -113,8 +118,8 @@ func directFilters(credentials []injected, versionHeader string) []*hcmv3.HttpFi
 
 // chainFilters ask Weir to prepare each attempt for the backend it has got. Answers do not pass here: Envoy 1.40 dies
 // of an answer above its buffer limit that an upstream ext_proc holds; the door translates them.
-func chainFilters(extProcCluster string) []*hcmv3.HttpFilter {
-	return []*hcmv3.HttpFilter{
+func chainFilters(extProcCluster string, headers []string) []*hcmv3.HttpFilter {
+	filters := []*hcmv3.HttpFilter{
 		filter("weir.attempt", &extprocv3.ExternalProcessor{
 			GrpcService:       grpcService(extProcCluster),
 			MessageTimeout:    durationpb.New(decisionTimeout),
@@ -137,8 +142,8 @@ func chainFilters(extProcCluster string) []*hcmv3.HttpFilter {
 			}, removePrefixes()...),
 			ResponseMutations: ownNames(),
 		}}),
-		filter("weir.codec", &codecv3.UpstreamCodec{}),
 	}
+	return append(append(filters, signalFilters(headers)...), filter("weir.codec", &codecv3.UpstreamCodec{}))
 }
 
 // doorFilters are what every request passes: the peek into its body, the decision, the route. Answers pass them in the
@@ -199,9 +204,11 @@ func removePrefix(prefix string) *mutationv3.HeaderMutation {
 }
 
 // ownNames removes from a backend's answer what only Weir says: its own headers, and what is left of limits. A backend's
-// limits are those of the gateway's account, which callers share.
+// limits are those of the gateway's account, which callers share, and its load is nobody's business but Weir's.
 func ownNames() []*mutationv3.HeaderMutation {
-	return []*mutationv3.HeaderMutation{removePrefix("x-weir-"), removePrefix("x-ratelimit-"), removePrefix("anthropic-ratelimit-")}
+	return []*mutationv3.HeaderMutation{
+		removePrefix("x-weir-"), removePrefix("x-ratelimit-"), removePrefix("anthropic-ratelimit-"), removePrefix(wire.LoadReport),
+	}
 }
 
 func removePrefixes() []*mutationv3.HeaderMutation {

@@ -65,6 +65,10 @@ func TestGolden(t *testing.T) {
 			if !brief || strings.HasPrefix(name, "li") { // limits, listeners; the others have minimal's
 				out["listeners"] = dumpAll(t, v.Listeners, brief)
 			}
+			if len(v.Pools) > 0 {
+				out["pools"], out["steered"] = v.Pools, v.Steered
+				out["waits"] = fmt.Sprintf("%v, %s at most; prompts %v", v.Table.Waits, v.MaxWait, v.Table.Prompts)
+			}
 			for _, p := range problems {
 				out["problems"] = append(listOf(out["problems"]), p.String())
 			}
@@ -131,6 +135,13 @@ func speakingNames(v *Version) *strings.Replacer {
 			for kind, key := range map[string]string{"direct": variant.DirectKey, "chain": variant.ChainKey} {
 				if key != "" && !slices.Contains(pairs, key) {
 					pairs = append(pairs, key, fmt.Sprintf("%s#%s-%04b", r.Name, kind, mask))
+				}
+			}
+			for _, first := range variant.Candidates {
+				for kind, key := range map[string]string{"direct": variant.First[first].Direct, "chain": variant.First[first].Chain} {
+					if key != "" && !slices.Contains(pairs, key) {
+						pairs = append(pairs, key, fmt.Sprintf("%s#%s-%04b-from-%s", r.Name, kind, mask, first.Backend.ID))
+					}
 				}
 			}
 		}
@@ -209,6 +220,9 @@ func shortened(v any, brief bool) any {
 			v["retriable_status_codes"] = fmt.Sprintf("%d: %v to %v", len(codes), codes[0], codes[len(codes)-1])
 		}
 		for k := range v {
+			if k == "typed_config" && v["name"] == "weir.from" {
+				continue // short, and not in minimal.out.yaml
+			}
 			if brief && slices.Contains(constant, k) {
 				v[k] = "see minimal.out.yaml"
 				continue
@@ -225,6 +239,8 @@ func shortened(v any, brief bool) any {
 			return "(json.lua, peek.lua, hide.lua)"
 		case v == script(false):
 			return "(json.lua, peek.lua)"
+		case strings.HasSuffix(v, loadSource):
+			return strings.TrimSuffix(v, loadSource) + "(load.lua)"
 		case strings.HasPrefix(v, "-----BEGIN "):
 			kind, _, _ := strings.Cut(strings.TrimPrefix(v, "-----BEGIN "), "-")
 			return "(PEM " + strings.ToLower(kind) + ")"
@@ -309,9 +325,13 @@ func dumpRule(r *table.Rule) map[string]any {
 			variants[fmt.Sprintf("%04b", mask)] = "missing"
 			continue
 		}
-		variants[fmt.Sprintf("%04b", mask)] = map[string]any{
+		line := map[string]any{
 			"direct": v.DirectKey, "chain": v.ChainKey, "candidates": candidateLines(v.Candidates, false),
 		}
+		for c, k := range v.First {
+			line["from "+c.Backend.ID] = map[string]string{"direct": k.Direct, "chain": k.Chain}
+		}
+		variants[fmt.Sprintf("%04b", mask)] = line
 	}
 	out["variants"] = variants
 	return out
@@ -339,6 +359,9 @@ func candidateLines(list []*table.Candidate, full bool) []string {
 				if cred.Versions != nil {
 					line += fmt.Sprintf(" %v", cred.Versions)
 				}
+			}
+			if b.Steered {
+				line += fmt.Sprintf("; steered, endpoints %v, picked %v, reports %v", b.Endpoints, b.Pick != nil, b.LoadReports)
 			}
 			if b.DefaultMaxTokens != 0 {
 				line += fmt.Sprintf("; max tokens %d", b.DefaultMaxTokens)

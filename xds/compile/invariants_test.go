@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/xds/source"
 )
@@ -29,14 +30,21 @@ func checkVersion(t *testing.T, v *Version) {
 	if v.Table.Version != v.ID {
 		t.Errorf("the table is of version %q, Envoy's part of %q", v.Table.Version, v.ID)
 	}
+	checkSteering(t, v)
 	for key, r := range v.Routes {
+		_, steered := v.Steered[key]
+		sum := uint32(0)
 		for _, w := range r.GetRoute().GetWeightedClusters().GetClusters() {
 			if v.Clusters[w.GetName()] == nil {
 				t.Errorf("route %s names the cluster %s, which is not there", key, w.GetName())
 			}
-			if w.GetWeight().GetValue() == 0 {
+			if w.GetWeight().GetValue() == 0 && !steered {
 				t.Errorf("route %s never asks %s", key, w.GetName())
 			}
+			sum += w.GetWeight().GetValue()
+		}
+		if sum == 0 {
+			t.Errorf("route %s asks nobody", key)
 		}
 	}
 	for name, c := range v.Clusters {
@@ -81,6 +89,95 @@ func checkRule(t *testing.T, v *Version, r *table.Rule, used map[string]bool) {
 			t.Errorf("rule %s: the direct route %q of %b is not there", r.Name, variant.DirectKey, mask)
 		}
 		used[variant.ChainKey], used[variant.DirectKey] = true, true
+		checkFirst(t, v, r, variant, used)
+	}
+}
+
+// checkFirst: where Weir picks, there is a route that begins with each candidate, of the kinds that the variant has.
+func checkFirst(t *testing.T, v *Version, r *table.Rule, variant *table.Variant, used map[string]bool) {
+	t.Helper()
+	want := slices.ContainsFunc(variant.Candidates, func(c *table.Candidate) bool {
+		return c.Backend.Pick != nil && c.Backend.Pick.Mode == pick.LeastLoad
+	})
+	if (variant.First != nil) != want {
+		t.Errorf("rule %s: routes for each candidate: %v, want %v", r.Name, variant.First != nil, want)
+	}
+	if !want {
+		return
+	}
+	for _, c := range variant.Candidates {
+		k, ok := variant.First[c]
+		if !ok || (k.Direct != "") != (variant.DirectKey != "") {
+			t.Errorf("rule %s: from %s there are %+v", r.Name, c.Backend.ID, k)
+			continue
+		}
+		used[k.Direct], used[k.Chain] = true, true
+		chain := v.Routes[k.Chain].GetRoute().GetWeightedClusters().GetClusters()
+		if len(chain) != 1 || v.Table.Chains[chain[0].GetName()].Candidates[0].Backend != c.Backend {
+			t.Errorf("rule %s: the chain from %s is %v", r.Name, c.Backend.ID, chain)
+		}
+		if k.Direct == "" {
+			continue
+		}
+		direct := v.Routes[k.Direct].GetRoute().GetWeightedClusters().GetClusters()
+		if len(direct) != 1 || !strings.HasPrefix(direct[0].GetName(), "backend/"+c.Backend.ID+"/") {
+			t.Errorf("rule %s: the direct route from %s is %v", r.Name, c.Backend.ID, direct)
+		}
+	}
+}
+
+// checkSteering: what steering replaces is there, in the same order, and nothing else can be meant by it.
+func checkSteering(t *testing.T, v *Version) {
+	t.Helper()
+	for id, p := range v.Pools {
+		cl := v.Clusters[p.Cluster]
+		if p.Backend != id || cl == nil || (cl.GetEdsClusterConfig() != nil) != p.EDS || p.EDS != (cl.GetLoadBalancingPolicy() != nil) {
+			t.Errorf("the pool %s is %+v, its cluster %v", id, p, cl)
+			continue
+		}
+		if len(p.Endpoints) == 0 || p.Tick <= 0 || p.EDS && p.Pick == nil {
+			t.Errorf("the pool %s is %+v", id, p)
+		}
+		if !p.EDS {
+			continue
+		}
+		served := v.Endpoints[p.Cluster].GetEndpoints()[0].GetLbEndpoints()
+		if len(served) != len(p.Endpoints) {
+			t.Errorf("the pool %s has %d endpoints, its cluster %d", id, len(p.Endpoints), len(served))
+			continue
+		}
+		for i, e := range served {
+			a := e.GetEndpoint().GetAddress().GetSocketAddress()
+			if at := (PoolEndpoint{p.Endpoints[i].Key, a.GetAddress(), a.GetPortValue(), e.GetLoadBalancingWeight().GetValue()}); at != p.Endpoints[i] {
+				t.Errorf("endpoint %d of the pool %s is %+v, that of the cluster %+v", i, id, p.Endpoints[i], at)
+			}
+		}
+	}
+	for key, s := range v.Steered {
+		clusters := v.Routes[key].GetRoute().GetWeightedClusters().GetClusters()
+		if len(clusters) != len(s.Members) || len(clusters) < 2 {
+			t.Errorf("route %s chooses among %v, steering among %+v", key, clusters, s.Members)
+			continue
+		}
+		steered := false
+		for i, m := range s.Members {
+			steered = steered || v.Pools[m.Backend] != nil
+			name := clusters[i].GetName()
+			if chain := v.Table.Chains[name]; chain != nil {
+				if chain.Candidates[0].Backend.ID != m.Backend {
+					t.Errorf("route %s: member %d is %s, its chain begins with %s", key, i, m.Backend, chain.Candidates[0].Backend.ID)
+				}
+			} else if !strings.HasPrefix(name, "backend/"+m.Backend+"/") {
+				t.Errorf("route %s: member %d is %s, its cluster %s", key, i, m.Backend, name)
+			}
+			first := slices.MinFunc(s.Members, func(a, b SteeredMember) int { return int(a.Priority - b.Priority) }).Priority
+			if got := clusters[i].GetWeight().GetValue(); m.Priority == first && got != m.Weight || m.Priority != first && got != 0 {
+				t.Errorf("route %s: member %+v has the weight %d", key, m, got)
+			}
+		}
+		if !steered {
+			t.Errorf("route %s is steered, and none of its members is", key)
+		}
 	}
 }
 
@@ -348,7 +445,7 @@ func TestChainsOfOneName(t *testing.T) {
 		Table: &table.Table{Chains: map[string]*table.Chain{}}, Clusters: map[string]*clusterv3.Cluster{},
 	}}
 	of := func(backend, model string) []member {
-		return []member{{&table.Candidate{Backend: &table.Backend{ID: backend}, Model: model}, "backend/" + backend}}
+		return []member{{Candidate: &table.Candidate{Backend: &table.Backend{ID: backend}, Model: model}, cluster: "backend/" + backend}}
 	}
 	name := c.chain(of("n/a", "m"))
 	if again := c.chain(of("n/a", "m")); again != name || len(c.problems) != 0 {
@@ -404,6 +501,18 @@ func randomObjects(rng *rand.Rand) *source.Objects {
 			b.Spec.Credential = &v1alpha1.BackendCredential{SecretRef: ref}
 		}
 		objs.Backends = append(objs.Backends, b)
+	}
+	for i := range rng.IntN(3) {
+		p := &v1alpha1.LoadPolicy{ObjectMeta: meta(fmt.Sprintf("p%d", i))}
+		p.Spec.Weights.Tick = d(250 * time.Millisecond)
+		p.Spec.Weights.Headroom = &v1alpha1.HeadroomRule{Enter: 10, Leave: 20, FactorPercent: []int32{50, 100}[rng.IntN(2)]}
+		p.Spec.Picking.Mode = []v1alpha1.PickMode{v1alpha1.PickLeastLoad, v1alpha1.PickWeights}[rng.IntN(2)]
+		target := v1alpha1.LoadPolicyTarget{Kind: v1alpha1.LoadTargetGateway, Name: "g"}
+		if i > 0 || rng.IntN(2) == 0 {
+			target = v1alpha1.LoadPolicyTarget{Kind: v1alpha1.LoadTargetBackend, Name: v1alpha1.ObjectName(objs.Backends[i%len(objs.Backends)].Name)}
+		}
+		p.Spec.TargetRefs = append(p.Spec.TargetRefs, target)
+		objs.LoadPolicies = append(objs.LoadPolicies, p)
 	}
 	for i := range 1 + rng.IntN(3) {
 		r := &v1alpha1.Route{ObjectMeta: meta(fmt.Sprintf("r%d", i))}

@@ -141,13 +141,17 @@ func (c *compiler) listener(ref source.ObjectRef, field, name string, g *v1alpha
 	}, true
 }
 
-// decideWithin is how long Envoy waits for a decision. It knows two times only, because a listener that changes closes its
-// connections, and a limit that changes should not.
+// decideWithin is how long Envoy waits for a decision. It knows three times only, because a listener that changes closes its
+// connections, and a limit that changes should not. A request waits for its limits first, and then for its pool.
 func (c *compiler) decideWithin() time.Duration {
-	if c.out.MaxWait > 0 {
-		return decisionTimeout + maxWait
+	within := decisionTimeout
+	if c.limitWait > 0 {
+		within += maxWait
 	}
-	return decisionTimeout
+	if c.poolWait > 0 {
+		within += maxWait
+	}
+	return within
 }
 
 func networkFilter(name string, config *anypb.Any) *listenerv3.Filter {

@@ -42,7 +42,7 @@ func (c *compiler) limitPolicy(o *v1alpha1.LimitPolicy) {
 		r.Name = o.Namespace + "/" + o.Name + "/" + string(spec.Limits[i].Name)
 		r.Shadow = spec.Mode == v1alpha1.ModeShadow
 		r.Per, r.Sharing, r.OnFailure = scope(spec.Per), sharing, onFailure(spec.Sharing.OnFailure)
-		c.out.MaxWait = max(c.out.MaxWait, r.MaxWait)
+		c.limitWait = max(c.limitWait, r.MaxWait)
 		if r.Unit != limit.Requests {
 			r.MaxWait = max(r.MaxWait, settling)
 		}

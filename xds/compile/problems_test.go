@@ -75,6 +75,41 @@ func TestProblems(t *testing.T) {
 			edit: forgetSecrets,
 			want: []string{"LLMGateway default/main: spec.listeners[0].tls.certificateRef: it cannot be read", "LLMGateway default/main: spec.listeners[0].tls.privateKeyRef: it cannot be read"}},
 
+		{name: "load of a Backend that is not there", documents: served + docRoute + doc("LoadPolicy", "p", "{targetRefs: [{kind: Backend, name: b}]}"),
+			want: []string{"LoadPolicy default/p: spec.targetRefs[0].name: there is no Backend default/b"}},
+		{name: "load of a gateway that is not there", documents: served + docRoute + doc("LoadPolicy", "p", "{targetRefs: [{kind: LLMGateway, name: other}]}"),
+			want: []string{"LoadPolicy default/p: spec.targetRefs[0].name: there is no LLMGateway default/other"}},
+		{name: "load of a Backend twice", documents: served + docRoute + doc("LoadPolicy", "p", "{targetRefs: [{kind: Backend, name: a}]}") +
+			doc("LoadPolicy", "q", "{targetRefs: [{kind: LLMGateway, name: main}, {kind: Backend, name: a}]}"),
+			want: []string{"LoadPolicy default/q: spec.targetRefs[0]: warning: every Backend of the namespace default is named by a LoadPolicy, so this target covers none",
+				"LoadPolicy default/q: spec.targetRefs[1]: LoadPolicy default/p steers this Backend already; name it in one of the two"}},
+		{name: "load of a Backend named twice", documents: served + docRoute + doc("LoadPolicy", "p", "{targetRefs: [{kind: Backend, name: a}, {kind: Backend, name: a}]}"),
+			want: []string{"LoadPolicy default/p: spec.targetRefs[1]: the target Backend a is named twice"}},
+		{name: "load of all Backends twice", documents: served + docRoute + doc("LoadPolicy", "p", "{targetRefs: [{kind: LLMGateway, name: main}]}") +
+			doc("LoadPolicy", "q", "{targetRefs: [{kind: LLMGateway, name: main}]}"),
+			want: []string{"LoadPolicy default/q: spec.targetRefs[0]: LoadPolicy default/p steers all Backends of the namespace default already; name Backends in one of the two"}},
+		{name: "load of nobody left", documents: served + docRoute + doc("LoadPolicy", "p", "{targetRefs: [{kind: Backend, name: a}]}") +
+			doc("LoadPolicy", "q", "{targetRefs: [{kind: LLMGateway, name: main}]}"),
+			want: []string{"LoadPolicy default/q: spec.targetRefs[0]: warning: every Backend of the namespace default is named by a LoadPolicy, so this target covers none"}},
+		{name: "signals that nobody reads", documents: door + backendDoc("a", ", healthCheck: {path: /health}, metrics: [{type: VLLM}]") + docRoute,
+			want: []string{
+				"Backend default/a: spec.healthCheck: warning: no LoadPolicy steers this Backend, so nobody checks; make a LoadPolicy with a targetRef to it, or to the LLMGateway",
+				"Backend default/a: spec.metrics: warning: no LoadPolicy steers this Backend, so nobody reads them; make a LoadPolicy with a targetRef to it, or to the LLMGateway"}},
+		{name: "steered endpoints by name", documents: door + doc("Backend", "a", "{dialect: openai, endpoints: [{address: 10.0.0.1, port: 80}, {address: gpu.example, port: 80}]}") + docRoute +
+			doc("LoadPolicy", "p", "{targetRefs: [{kind: Backend, name: a}]}"),
+			want: []string{"Backend default/a: spec.endpoints: warning: gpu.example is a name, which Envoy resolves by itself: LoadPolicy default/p steers this Backend as a whole, by its share among the Backends of a rule, and its endpoints get no weights, no isolation and no picking of their own; write IP addresses for that"}},
+		{name: "steered endpoints twice", documents: door + doc("Backend", "a", "{dialect: openai, endpoints: [{address: '::1', port: 80}, {address: '0:0::1', port: 80}]}") + docRoute +
+			doc("LoadPolicy", "p", "{targetRefs: [{kind: Backend, name: a}]}"),
+			want: []string{"Backend default/a: spec.endpoints[1]: [::1]:80 is endpoint 0 already, and a LoadPolicy steers each server by itself; for a larger share give it a weight"}},
+		{name: "a queue that is always too long", documents: served + docRoute + doc("LoadPolicy", "p", "{targetRefs: [{kind: Backend, name: a}], weights: {queueDelay: {enter: 0s, leave: 0s, factorPercent: 50}}}"),
+			want: []string{"LoadPolicy default/p: spec.weights.queueDelay.enter: every queue is longer than 0s; write how long requests may wait before the rule applies, or factorPercent: 100 to turn it off"}},
+		{name: "sessions by a header that is removed", documents: served + docRoute + doc("LoadPolicy", "p", "{targetRefs: [{kind: Backend, name: a}], picking: {sessionAffinity: {header: X-Weir-Session}}}"),
+			want: []string{"LoadPolicy default/p: spec.picking.sessionAffinity.header: x-weir- headers are removed at the door, so no request would have a session"}},
+		{name: "picking that nobody does", documents: served + docRoute + doc("LoadPolicy", "p", "{targetRefs: [{kind: Backend, name: a}], admission: {maxRequestsPerEndpoint: 4}, picking: {mode: Weights, prefixAffinity: {}, sessionAffinity: {}}}"),
+			want: []string{"LoadPolicy default/p: spec.admission: warning: it needs picking.mode LeastLoad; with Weights Envoy picks, and this does nothing",
+				"LoadPolicy default/p: spec.picking.prefixAffinity: warning: it needs picking.mode LeastLoad; with Weights Envoy picks, and this does nothing",
+				"LoadPolicy default/p: spec.picking.sessionAffinity: warning: it needs picking.mode LeastLoad; with Weights Envoy picks, and this does nothing"}},
+
 		{name: "unknown dialect", documents: door + doc("Backend", "a", "{dialect: cohere, url: 'http://127.0.0.1:8000'}") + docRoute,
 			want: []string{`Backend default/a: spec.dialect: there is no dialect "cohere"; known are openai, anthropic, dashscope`}},
 		{name: "tls with a plain URL", documents: door + backendDoc("a", ", tls: {serverName: x}") + docRoute,

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/xds/source"
@@ -46,6 +48,7 @@ var providerHeaders = []string{"set-cookie", "openai-organization", "openai-proj
 type member struct {
 	*table.Candidate
 	cluster string
+	signals []string // of its backend
 }
 
 // namedRule is a rule of a Route with the name that a sectionName selects it by; "" where it has none.
@@ -147,7 +150,7 @@ func (c *compiler) rule(ref source.ObjectRef, field, name string, spec *v1alpha1
 		cand := &table.Candidate{
 			Backend: &b.Backend, Model: model, Weight: weight, Priority: rb.Priority, Bit: 1 << len(members),
 		}
-		members = append(members, member{cand, b.cluster})
+		members = append(members, member{cand, b.cluster, b.signals})
 		rule.Candidates = append(rule.Candidates, cand)
 	}
 	if ok && len(members) == 0 {
@@ -219,12 +222,25 @@ func (c *compiler) variants(rule *table.Rule, members []member, spec *v1alpha1.R
 		if attempts == 0 {
 			attempts = len(in)
 		}
-		if len(in) == 1 || attempts == 1 {
-			v.DirectKey = c.route(rule, spec, attempts, true, in, func(m member) string { return m.cluster })
+		direct := len(in) == 1 || attempts == 1
+		keys := func(choice []member) (k table.Keys) {
+			if direct {
+				k.Direct = c.route(rule, spec, attempts, true, choice, in, func(m member) string { return m.cluster })
+			}
+			k.Chain = c.route(rule, spec, attempts, false, choice, in, func(m member) string {
+				return c.chain(order(m, in, attempts))
+			})
+			return k
 		}
-		v.ChainKey = c.route(rule, spec, attempts, false, in, func(m member) string {
-			return c.chain(order(m, in, attempts))
-		})
+		all := keys(choices(in))
+		v.DirectKey, v.ChainKey = all.Direct, all.Chain
+		if slices.ContainsFunc(in, picked) {
+			// Which backend a request goes to first is then Weir's choice, too: it knows what each could do now.
+			v.First = make(map[*table.Candidate]table.Keys, len(in))
+			for _, m := range in {
+				v.First[m.Candidate] = keys([]member{m})
+			}
+		}
 		out[mask] = v
 	}
 	rule.SetVariants(out)
@@ -240,12 +256,23 @@ func (c *compiler) inboundDialects() []string {
 	return out
 }
 
-// firstChoices are the members of the lowest priority number.
-func firstChoices(in []member) []member {
-	lowest := in[0].Priority
-	for _, m := range in {
-		lowest = min(lowest, m.Priority)
+// picked says whether Weir picks the endpoints of a member.
+func picked(m member) bool { return m.Backend.Pick != nil && m.Backend.Pick.Mode == pick.LeastLoad }
+
+// steered says whether a LoadPolicy steers a member.
+func steered(m member) bool { return m.Backend.Steered }
+
+func lowestPriority(in []member) int32 {
+	return slices.MinFunc(in, func(a, b member) int { return cmp.Compare(a.Priority, b.Priority) }).Priority
+}
+
+// choices are whom Envoy can choose from: the members of the lowest priority number, or all of them where one is steered, so
+// that steering can move the load on to the next.
+func choices(in []member) []member {
+	if slices.ContainsFunc(in, steered) {
+		return in
 	}
+	lowest := lowestPriority(in)
 	return slices.DeleteFunc(slices.Clone(in), func(m member) bool { return m.Priority != lowest })
 }
 
@@ -297,17 +324,21 @@ func (c *compiler) chain(members []member) string {
 		}}},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{
 			// The filters are the composite's; how HTTP is spoken is each backend's own.
-			httpOptionsKey: pack(httpOptions(v1alpha1.ProtocolHTTP1, false, chainFilters(c.opts.ExtProcCluster))),
+			httpOptionsKey: pack(httpOptions(v1alpha1.ProtocolHTTP1, false, chainFilters(c.opts.ExtProcCluster, allSignals(members)))),
 		},
 	}
 	return name
 }
 
-// route makes one Envoy route and returns its key.
-func (c *compiler) route(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, direct bool, in []member, cluster func(member) string) string {
+// route makes one Envoy route and returns its key. Envoy chooses one of choice; in are all whom that may lead to.
+func (c *compiler) route(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, direct bool, choice, in []member, cluster func(member) string) string {
 	weighted := &routev3.WeightedCluster{}
-	for _, m := range firstChoices(in) {
+	lowest := lowestPriority(choice)
+	for _, m := range choice {
 		w := &routev3.WeightedCluster_ClusterWeight{Name: cluster(m), Weight: wrapperspb.UInt32(m.Weight)}
+		if m.Priority != lowest {
+			w.Weight.Value = 0 // until steering says otherwise
+		}
 		if direct {
 			w.HostRewriteSpecifier = &routev3.WeightedCluster_ClusterWeight_HostRewriteLiteral{HostRewriteLiteral: m.Backend.Host}
 		}
@@ -338,6 +369,13 @@ func (c *compiler) route(rule *table.Rule, spec *v1alpha1.RouteRule, attempts in
 	}
 	key := rule.Name + "#" + short(deterministic(withoutWeights(r)))
 	c.out.Routes[key] = r
+	if len(choice) > 1 && slices.ContainsFunc(choice, steered) {
+		s := SteeredRoute{}
+		for _, m := range choice {
+			s.Members = append(s.Members, SteeredMember{m.Backend.ID, m.Weight, m.Priority})
+		}
+		c.out.Steered[key] = s
+	}
 	return key
 }
 
