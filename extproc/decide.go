@@ -42,25 +42,23 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 	s.opts.Metrics.Decided(status, s.opts.Now().Sub(start)-waited)
 	if err := stream.Send(resp); err != nil {
 		if d != nil {
-			d.open.Abandon() // the caller has gone
+			d.giveUp() // the caller has gone
 		}
 		return err
 	}
-	if d != nil && d.exchange == nil {
-		d.open.Confirm() // else the first attempt does, which knows the backend
-	}
+	d.sent()
 	for {
 		m, err := stream.Recv()
 		if err != nil { // Envoy closes or resets a stream that it needs no more
-			if d != nil && d.more && d.exchange != nil && d.exchange.body == nil {
-				d.open.Abandon() // without an answer to its body the request has not gone on
+			if d != nil && d.more && (d.unplaced != nil || d.exchange != nil && d.exchange.body == nil && d.readsBody()) {
+				d.giveUp() // without an answer to its body the request has not gone on
 			}
 			return nil
 		}
 		if d == nil || !d.more {
 			return fmt.Errorf("nothing more was asked for, got %T", m.GetRequest())
 		}
-		resp, err := d.next(s, m)
+		resp, err := d.next(stream.Context(), s, m)
 		if err != nil {
 			return err
 		}
@@ -68,17 +66,28 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 			continue // an answer that was cut: what still comes of it changes nothing
 		}
 		if err := stream.Send(resp); err != nil {
-			d.open.Abandon() // unless an attempt has been made
+			d.giveUp() // unless an attempt has been made
 			return err
+		}
+		if m.GetRequestBody() != nil {
+			d.sent()
 		}
 	}
 }
 
+// sent notes that Envoy has been told the way of a request. One that goes through a chain is confirmed by its first attempt, which
+// knows the backend.
+func (d *decision) sent() {
+	if d != nil && d.unplaced == nil && d.exchange == nil {
+		d.open.Confirm()
+	}
+}
+
 // next answers what follows the headers of a request that goes through a chain.
-func (d *decision) next(s *Server, m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingResponse, error) {
+func (d *decision) next(ctx context.Context, s *Server, m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingResponse, error) {
 	switch r := m.GetRequest().(type) {
 	case *extprocv3.ProcessingRequest_RequestBody:
-		return d.onBody(s, r.RequestBody.GetBody()), nil
+		return d.onBody(ctx, s, r.RequestBody.GetBody()), nil
 	case *extprocv3.ProcessingRequest_ResponseHeaders:
 		var translated *answer
 		backend := ""
@@ -155,8 +164,17 @@ type decision struct {
 	// cut ends a running stream; nil where none can be.
 	cut    func(backend string, used canon.Usage) bool
 	answer reader // reads the answer; nil until it has come, and where nobody needs to
-	// untranslated says that some candidate speaks the caller's dialect.
-	untranslated bool
+	// untranslated says that some candidate speaks the caller's dialect, and rename that one of these calls the model otherwise.
+	untranslated, rename bool
+	endpoint             *canon.Endpoint
+	// unplaced is what the placement needs that the body decides; nil once there is one.
+	unplaced *unplaced
+}
+
+// unplaced is a request that was let in and waits for its body to be placed.
+type unplaced struct {
+	asked    *asked
+	admitted *admitted
 }
 
 // reader reads an answer that passes through Weir: an answer or a meter. onBody and onTrailers return nil when there is
@@ -252,7 +270,7 @@ func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, 
 		return resp, none
 	}
 	known = append(known, adm.facts...)
-	return s.proceed(a, adm, &match, append(known, fact{wire.KeyExchange, adm.open.ID}))
+	return s.proceed(ctx, a, adm, &match, known, waited)
 }
 
 // checkPath tells paths and methods that are not served.
@@ -376,48 +394,75 @@ func noCandidate(rule *table.Rule, model string, op canon.Operation, d *canon.Di
 	return &canon.Error{Kind: canon.ErrModelNotFound, Param: "model", Message: fmt.Sprintf("No backend serves the model %q.", model)}
 }
 
-// proceed sends the request on: straight to a backend where nothing must be rewritten, else through a chain.
-func (s *Server) proceed(a *asked, adm *admitted, match *adapters.Match, known facts) (*extprocv3.ProcessingResponse, *decision) {
-	v, r := a.variant, a.request
-	translate, same, rename := needs(v, match.Dialect, a.model)
-	d := &decision{request: r, dialect: match.Dialect, parse: translate, untranslated: same, open: adm.open}
-	d.cut = adm.cut
-	common := &extprocv3.CommonResponse{ClearRouteCache: true}
-	resp := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestHeaders{
-		RequestHeaders: &extprocv3.HeadersResponse{Response: common},
-	}}
-	if v.DirectKey != "" && !translate && !rename {
-		common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{
-			header(wire.RuleHeader, v.DirectKey), header(wire.PathHeader, match.Endpoint.Path),
-		}}
-		resp.DynamicMetadata = known.metadata(wire.DecisionNamespace)
-		d.askForStream(resp)
+// proceed sends the request on: straight to a backend where nothing must be rewritten, else through a chain. Where its place depends
+// on the prompt, that is decided when the body has come.
+func (s *Server) proceed(ctx context.Context, a *asked, adm *admitted, match *adapters.Match, known facts, waited *time.Duration) (*extprocv3.ProcessingResponse, *decision) {
+	d := &decision{request: a.request, dialect: match.Dialect, open: adm.open, cut: adm.cut, endpoint: match.Endpoint}
+	d.parse, d.untranslated, d.rename = needs(a.variant, match.Dialect, a.model)
+	if a.readsPrompt() {
+		d.unplaced = &unplaced{asked: a, admitted: adm}
+		d.more = true
+		resp := &extprocv3.ProcessingResponse{
+			Response:     &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{Response: &extprocv3.CommonResponse{}}},
+			ModeOverride: d.withBody(), DynamicMetadata: known.metadata(wire.DecisionNamespace),
+		}
 		return resp, d
 	}
-	path := match.Endpoint.Path
-	if r.query != "" {
-		path += "?" + r.query
+	asking := s.opts.Now()
+	at, cerr := s.place(ctx, a, nil)
+	*waited += s.opts.Now().Sub(asking)
+	if cerr != nil {
+		adm.cancel()
+		return refusal(d.dialect, cerr, a.request.requestID, known), nil
 	}
-	d.exchange = &exchange{
-		id: adm.open.ID, open: adm.open, table: a.table, dialect: match.Dialect, endpoint: match.Endpoint, model: a.model, path: path,
-		headers: dialectHeaders(r), stream: a.stream, created: a.admitted, expires: adm.open.Expires,
+	mutation := s.send(d, a, &at)
+	resp := &extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{
+			Response: &extprocv3.CommonResponse{ClearRouteCache: true, HeaderMutation: mutation},
+		}},
+		DynamicMetadata: append(known, fact{wire.KeyExchange, d.open.ID}, fact{wire.KeyEndpoints, at.endpoints}).metadata(wire.DecisionNamespace),
 	}
-	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{header(wire.RuleHeader, v.ChainKey)}}
-	resp.DynamicMetadata = known.metadata(wire.DecisionNamespace)
-	if !translate && !rename {
-		s.exchanges.put(d.exchange)
+	if d.exchange == nil || !d.readsBody() {
 		d.askForStream(resp)
 		return resp, d
 	}
 	d.more = true
-	resp.ModeOverride = &filterv3.ProcessingMode{RequestBodyMode: filterv3.ProcessingMode_BUFFERED}
-	if translate || d.cut != nil {
-		resp.ModeOverride.ResponseHeaderMode = filterv3.ProcessingMode_SEND
-		resp.ModeOverride.ResponseBodyMode = filterv3.ProcessingMode_STREAMED
-	} else {
-		resp.ModeOverride.ResponseHeaderMode = filterv3.ProcessingMode_SKIP
-	}
+	resp.ModeOverride = d.withBody()
 	return resp, d
+}
+
+// readsBody says whether attempts need the body.
+func (d *decision) readsBody() bool { return d.parse || d.rename }
+
+// withBody asks for the body, and for the answer where that may be needed.
+func (d *decision) withBody() *filterv3.ProcessingMode {
+	mode := &filterv3.ProcessingMode{RequestBodyMode: filterv3.ProcessingMode_BUFFERED, ResponseHeaderMode: filterv3.ProcessingMode_SKIP}
+	if d.parse || d.cut != nil {
+		mode.ResponseHeaderMode, mode.ResponseBodyMode = filterv3.ProcessingMode_SEND, filterv3.ProcessingMode_STREAMED
+	}
+	return mode
+}
+
+// send begins a request that has its place, and says what tells Envoy the way. An exchange that waits for the body is kept once that is there.
+func (s *Server) send(d *decision, a *asked, at *placement) *extprocv3.HeaderMutation {
+	s.begin(a, d.open, at)
+	if at.keys.Direct != "" && !d.readsBody() {
+		return &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{
+			header(wire.RuleHeader, at.keys.Direct), header(wire.PathHeader, d.endpoint.Path),
+		}}
+	}
+	path := d.endpoint.Path
+	if a.request.query != "" {
+		path += "?" + a.request.query
+	}
+	d.exchange = &exchange{
+		id: d.open.ID, open: d.open, table: a.table, dialect: d.dialect, endpoint: d.endpoint, model: a.model, path: path,
+		headers: dialectHeaders(a.request), stream: a.stream, created: a.admitted, expires: d.open.Expires,
+	}
+	if !d.readsBody() {
+		s.exchanges.put(d.exchange)
+	}
+	return &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{header(wire.RuleHeader, at.keys.Chain)}}
 }
 
 // askForStream asks for the answer of a request whose stream may be cut, where nothing else is asked for.
@@ -449,24 +494,49 @@ func needs(v *table.Variant, d *canon.Dialect, model string) (translate, same, r
 
 // onBody keeps the body for the attempts. A body that cannot be understood goes no further, whoever would
 // have been asked: which backend is chosen must not decide whether a request is valid.
-func (d *decision) onBody(s *Server, body []byte) *extprocv3.ProcessingResponse {
-	d.exchange.body = body
-	if d.parse {
-		req, err := d.dialect.In.ParseRequest(body)
-		switch {
-		case err == nil:
-			d.exchange.request = req
-		case err.Code == canon.CodeNotTranslatable && d.untranslated:
-			// A sound request that only backends of its own dialect can serve: refused only if another is asked.
-			d.exchange.unsaid = err
-		default:
-			return refusal(d.dialect, err, d.request.requestID, facts{{wire.KeyModel, d.exchange.model}})
-		}
+func (d *decision) onBody(ctx context.Context, s *Server, body []byte) *extprocv3.ProcessingResponse {
+	var req *canon.Request
+	var err *canon.Error
+	if d.parse || d.unplaced != nil {
+		req, err = d.dialect.In.ParseRequest(body)
 	}
-	s.exchanges.put(d.exchange)
-	return &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestBody{
-		RequestBody: &extprocv3.BodyResponse{Response: &extprocv3.CommonResponse{}},
-	}}
+	// A sound request that only backends of its own dialect can serve: refused only if another is asked.
+	if d.parse && err != nil && (err.Code != canon.CodeNotTranslatable || !d.untranslated) {
+		if d.unplaced != nil {
+			d.giveUp() // else its record ends it
+		}
+		return refusal(d.dialect, err, d.request.requestID, facts{{wire.KeyModel, d.open.Model}})
+	}
+	common := &extprocv3.CommonResponse{}
+	resp := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestBody{RequestBody: &extprocv3.BodyResponse{Response: common}}}
+	if u := d.unplaced; u != nil {
+		at, cerr := s.place(ctx, u.asked, req)
+		if cerr != nil {
+			d.giveUp()
+			return refusal(d.dialect, cerr, d.request.requestID, facts{{wire.KeyModel, d.open.Model}})
+		}
+		d.unplaced = nil
+		common.ClearRouteCache, common.HeaderMutation = true, s.send(d, u.asked, &at)
+		resp.DynamicMetadata = facts{{wire.KeyExchange, d.open.ID}, {wire.KeyEndpoints, at.endpoints}}.metadata(wire.DecisionNamespace)
+	}
+	if d.exchange != nil && d.readsBody() {
+		d.exchange.body = body
+		if d.parse {
+			d.exchange.request, d.exchange.unsaid = req, err
+		}
+		s.exchanges.put(d.exchange)
+	}
+	return resp
+}
+
+// giveUp ends a request that Envoy has not gone on with.
+func (d *decision) giveUp() {
+	if d.unplaced != nil {
+		d.unplaced.admitted.cancel()
+		d.unplaced = nil
+		return
+	}
+	d.open.Abandon()
 }
 
 // models answers a list of models, or one of them.

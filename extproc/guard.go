@@ -45,6 +45,7 @@ type asked struct {
 	stream    bool
 	now       time.Time
 	admitted  time.Time // set by admit
+	input     int64     // estimated tokens, set by admit
 }
 
 // admitted is a request that limits, budgets and breakers let through.
@@ -119,8 +120,9 @@ func (s *Server) admit(ctx context.Context, a *asked) (*admitted, facts, *canon.
 		Route: a.rule.Name, Model: a.model, Operation: string(a.operation), Dialect: a.dialect.Name, Stream: a.stream,
 		Currency: a.table.Currency, Candidates: make([]usage.Candidate, len(a.variant.Candidates)),
 		EstimatedInput: est.Input, TextBytes: a.request.peek.textBytes(), MediaTokens: a.request.peek.mediaTokens(),
-		Grant: settled{grant}, Outcomes: outcomes, Expires: a.admitted.Add(a.rule.Timeout + expiryMargin),
+		Grant: settled{grant}, Outcomes: outcomes,
 	}
+	a.input = est.Input
 	for i, c := range a.variant.Candidates {
 		out.open.Candidates[i] = usage.Candidate{
 			Backend: c.Backend.ID, UpstreamModel: c.UpstreamModel(a.model), Prices: c.Price(a.model),
@@ -130,8 +132,24 @@ func (s *Server) admit(ctx context.Context, a *asked) (*admitted, facts, *canon.
 	if est.Cuttable {
 		out.cut = cutter(grant, &est, out.open, a.now)
 	}
-	s.opts.Desk.Begin(out.open)
 	return out, nil, nil
+}
+
+// begin puts a request that has its place on the desk.
+func (s *Server) begin(a *asked, open *usage.Open, at *placement) {
+	open.Expires = a.admitted.Add(a.rule.Timeout + expiryMargin)
+	s.opts.Desk.Begin(open)
+	if at.hold != nil && !open.Occupy(at.hold) {
+		at.ended() // Envoy died meanwhile
+	}
+}
+
+// cancel gives back what a request took that does not go on, before the desk has it.
+func (adm *admitted) cancel() {
+	adm.open.Grant.Cancel()
+	for _, o := range adm.open.Outcomes {
+		o.Drop()
+	}
 }
 
 // cuttable says whether a running answer can be ended: of streams of chat Weir can tell what they have cost so far, as

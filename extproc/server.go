@@ -20,6 +20,7 @@ import (
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/extproc/breaker"
 	"github.com/weir-dev/weir/extproc/limit"
+	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/usage"
 )
@@ -38,6 +39,10 @@ type Options struct {
 	Breakers  *breaker.Set
 	Desk      *usage.Desk
 	Estimator *usage.Estimator
+
+	// Picker picks endpoints, and Steering says what backends can take. Without them Envoy chooses.
+	Picker   *pick.Set
+	Steering Steering
 }
 
 // Metrics is told what the server does. Its methods are called on requests' paths.
@@ -74,6 +79,12 @@ func New(opts Options) *Server {
 	}
 	if opts.Metrics == nil {
 		opts.Metrics = noMetrics{}
+	}
+	if opts.Steering == nil {
+		opts.Steering = noSteering{}
+	}
+	if opts.Picker == nil {
+		opts.Picker = pick.NewSet(pick.Options{Now: opts.Now})
 	}
 	return &Server{opts: opts, exchanges: newExchanges(fmt.Sprintf("%016x", rand.Uint64()))}
 }

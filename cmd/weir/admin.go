@@ -29,6 +29,7 @@ func (g *gateway) adminServer() (*http.Server, error) {
 	mux.HandleFunc("GET /api/status", g.status)
 	mux.HandleFunc("GET /api/limits", g.limits)
 	mux.HandleFunc("GET /api/breakers", g.breakers)
+	mux.HandleFunc("GET /api/backends", g.backends)
 	mux.HandleFunc("GET /api/usage", g.usage)
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	go func() {
@@ -44,27 +45,33 @@ const readyTimeout = 2 * time.Second
 
 // ready is 200 while requests are served, and 503 with the reason otherwise.
 func (g *gateway) ready(w http.ResponseWriter, r *http.Request) {
-	reason := ""
-	sup := g.sup.Load()
-	switch {
-	case g.stopping.Load():
-		reason = "stopping"
-	case g.publisher.State().Serving == "":
-		reason = "no configuration is live yet"
-	case sup == nil:
-		reason = "Envoy has not been started"
-	default:
-		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-		defer cancel()
-		if err := sup.Admin().Ready(ctx); err != nil {
-			reason = err.Error()
-		}
-	}
-	if reason != "" {
+	if reason := g.notReady(r.Context()); reason != "" {
 		http.Error(w, reason, http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ready")
+}
+
+// notReady says why requests are not served; "" where they are.
+func (g *gateway) notReady(ctx context.Context) string {
+	if g.stopping.Load() {
+		return "stopping"
+	}
+	if reason := g.noEnvoy(); reason != "" {
+		return reason
+	}
+	switch s := g.publisher.State(); {
+	case s.Serving == "" && s.Rejected != "":
+		return "Envoy refused the configuration: " + s.Reason
+	case s.Serving == "":
+		return "no configuration is live yet"
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	if err := g.envoy.Load().Ready(ctx); err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 // statusBody is the answer of /api/status.

@@ -48,6 +48,15 @@ func (m *limitMetrics) change(c breaker.Change) {
 	}
 }
 
+// newEndpointBreakerMetrics counts changes of the circuit breakers of endpoints.
+func newEndpointBreakerMetrics(reg prometheus.Registerer) *prometheus.CounterVec {
+	changes := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "weir_endpoint_breaker_changes_total", Help: "Changes of state of the circuit breakers of endpoints, by the new state.",
+	}, []string{"backend", "state"})
+	reg.MustRegister(changes)
+	return changes
+}
+
 // loginMetrics counts requests whose credential was refused, by reason.
 func loginMetrics(reg prometheus.Registerer) func(identity.Reason) {
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -43,7 +43,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(runCommand(), validateCommand(), simCommand(), keysCommand(), usageCommand(), envoyCommand(), versionCommand())
+	c.AddCommand(runCommand(), serveCommand(), bootstrapCommand(), validateCommand(), simCommand(), simulateCommand(), keysCommand(), usageCommand(), explainCommand(), envoyCommand(), versionCommand())
 	for _, sub := range c.Commands() {
 		bindEnv(sub)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -153,7 +154,11 @@ func TestSimulators(t *testing.T) {
 		return b
 	}
 	got, err := simulators([]*v1alpha1.Backend{backend("https://api.openai.com/v1", false), backend("http://127.0.0.1:8090/v1", true), backend("http://[::1]:8091", true)})
-	if err != nil || len(got) != 2 || got[0].listen != "127.0.0.1:8090" || got[0].backend != "n/b" || got[0].dialect != "openai" || got[1].listen != "[::1]:8091" {
+	want := []simulator{
+		{backend: "n/b", listen: []string{"127.0.0.1:8090"}, args: []string{"openai", "--listen", "127.0.0.1:8090", "--seed", "8090"}},
+		{backend: "n/b", listen: []string{"[::1]:8091"}, args: []string{"openai", "--listen", "[::1]:8091", "--seed", "8091"}},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	for url, says := range map[string]string{

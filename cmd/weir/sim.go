@@ -20,7 +20,8 @@ import (
 	"github.com/weir-dev/weir/test/sim"
 )
 
-// simulatorAnnotation on a Backend makes `weir run` start a simulated provider of its dialect, at the address of its URL.
+// simulatorAnnotation on a Backend makes `weir run` start a simulated provider of its dialect, at the address of its URL,
+// or a pool of simulated inference servers, at the addresses of its endpoints.
 const simulatorAnnotation = "weir.dev/simulator"
 
 func simCommand() *cobra.Command {
@@ -51,14 +52,8 @@ func simCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, stop := context.WithCancel(c.Context())
+			ctx, stop := untilEnd(c.Context(), untilEOF)
 			defer stop()
-			if untilEOF {
-				go func() {
-					_, _ = io.Copy(io.Discard, os.Stdin) // a failure is an end as well
-					stop()
-				}()
-			}
 			return s.ListenAndServe(ctx, listen, func(a net.Addr) {
 				fmt.Fprintf(c.OutOrStdout(), "simulated %s listens on http://%s\n", args[0], a)
 			})
@@ -73,7 +68,20 @@ func simCommand() *cobra.Command {
 	f.StringVar(&chunking, "chunking", "whole", "how events are cut into writes: whole, split, batch")
 	f.Uint64Var(&seed, "seed", 0, "varies the texts")
 	f.BoolVar(&untilEOF, "until-eof", false, "stop when standard input ends, as when the parent process dies")
+	c.AddCommand(simGPUCommand())
 	return c
+}
+
+// untilEnd is a context that ends with its parent, and if asked for with standard input.
+func untilEnd(parent context.Context, eof bool) (context.Context, context.CancelFunc) {
+	ctx, stop := context.WithCancel(parent)
+	if eof {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin) // a failure is an end as well
+			stop()
+		}()
+	}
+	return ctx, stop
 }
 
 // pause is a flag's duration as the simulator takes it, for which zero means a default.
@@ -84,11 +92,11 @@ func pause(d time.Duration) sim.Duration {
 	return sim.Duration(d)
 }
 
-// simulator is a simulated provider that a configuration asks for.
+// simulator is a simulated provider, or a pool of simulated servers, that a configuration asks for.
 type simulator struct {
-	backend string // namespace/name
-	dialect string
-	listen  string // host:port
+	backend string   // namespace/name
+	listen  []string // host:port of everything that it binds
+	args    []string // of weir sim
 }
 
 // simulators finds the Backends that are annotated.
@@ -98,16 +106,39 @@ func simulators(backends []*v1alpha1.Backend) ([]simulator, error) {
 		if b.Annotations[simulatorAnnotation] != "true" {
 			continue
 		}
-		u, err := url.Parse(b.Spec.URL)
-		if err != nil || u.Scheme != "http" || u.Port() == "" {
-			return nil, fmt.Errorf("Backend %s/%s: annotation %s needs a spec.url like http://127.0.0.1:8090/v1", b.Namespace, b.Name, simulatorAnnotation)
+		find := providerSimulator
+		if len(b.Spec.Endpoints) > 0 {
+			find = gpuSimulator
 		}
-		if ip := net.ParseIP(u.Hostname()); ip == nil || !ip.IsLoopback() {
-			return nil, fmt.Errorf("Backend %s/%s: a simulator listens on loopback only, not on %s", b.Namespace, b.Name, u.Hostname())
+		s, err := find(b)
+		if err != nil {
+			return nil, fmt.Errorf("Backend %s/%s: %w", b.Namespace, b.Name, err)
 		}
-		out = append(out, simulator{b.Namespace + "/" + b.Name, b.Spec.Dialect, u.Host})
+		s.backend = b.Namespace + "/" + b.Name
+		out = append(out, s)
 	}
 	return out, nil
+}
+
+// providerSimulator simulates the provider at a URL.
+func providerSimulator(b *v1alpha1.Backend) (simulator, error) {
+	u, err := url.Parse(b.Spec.URL)
+	if err != nil || u.Scheme != "http" || u.Port() == "" {
+		return simulator{}, fmt.Errorf("annotation %s needs a spec.url like http://127.0.0.1:8090/v1, or spec.endpoints", simulatorAnnotation)
+	}
+	if err := onLoopback(u.Hostname()); err != nil {
+		return simulator{}, err
+	}
+	// A seed of its own: two simulators of one dialect must not make up the same ids.
+	return simulator{listen: []string{u.Host}, args: []string{b.Spec.Dialect, "--listen", u.Host, "--seed", u.Port()}}, nil
+}
+
+// onLoopback says what is wrong with an address that a simulator should listen on.
+func onLoopback(host string) error {
+	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+		return fmt.Errorf("a simulator listens on loopback only, not on %s", host)
+	}
+	return nil
 }
 
 // start runs the simulator as a process of its own, so that it can be killed like a provider that fails. It ends
@@ -117,9 +148,8 @@ func (s simulator) start(log *slog.Logger) (io.Closer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the weir binary to start a simulator: %w", err)
 	}
-	_, port, _ := net.SplitHostPort(s.listen)
-	// A seed of its own: two simulators of one dialect must not make up the same ids.
-	cmd := exec.Command(self, "sim", s.dialect, "--listen", s.listen, "--until-eof", "--seed", port)
+	args := append([]string{"sim"}, s.args...)
+	cmd := exec.Command(self, append(args, "--until-eof")...)
 	cmd.Env = simulatorEnv(os.Environ())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for weir, which stops it last
 	stdin, err := cmd.StdinPipe()
@@ -135,7 +165,7 @@ func (s simulator) start(log *slog.Logger) (io.Closer, error) {
 		err := cmd.Wait()
 		if err != nil {
 			log.Warn("a simulator ended", "backend", s.backend, "error", err, "said", strings.TrimSpace(out.String()),
-				"again", fmt.Sprintf("weir sim %s --listen %s", s.dialect, s.listen))
+				"again", "weir "+strings.Join(args, " "))
 		}
 	}()
 	return stdin, nil

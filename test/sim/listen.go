@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/weir-dev/weir/test/sim/internal/loopback"
 )
 
 // grace is how long streams may go on after the context of ListenAndServe ends.
@@ -20,9 +22,9 @@ const maxStreams = 10000
 // means 127.0.0.1: ":0" is any free port. When it accepts connections it calls ready (unless nil)
 // with the bound address.
 func (s *Server) ListenAndServe(ctx context.Context, addr string, ready func(net.Addr)) error {
-	l, err := listen(ctx, addr)
+	l, err := loopback.Listen(ctx, addr)
 	if err != nil {
-		return err
+		return fmt.Errorf("sim: %w", err)
 	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
@@ -59,28 +61,4 @@ func (s *Server) ListenAndServe(ctx context.Context, addr string, ready func(net
 		return fmt.Errorf("sim: serving on %s: %w", l.Addr(), err)
 	}
 	return nil
-}
-
-// listen binds a loopback address, and no other: a simulator accepts any key and says anything.
-func listen(ctx context.Context, addr string) (net.Listener, error) {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, fmt.Errorf("sim: the address %q is not host:port: %w", addr, err)
-	}
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil, fmt.Errorf("sim: refusing to listen on %q: a simulator serves loopback only, use 127.0.0.1:%s", addr, port)
-	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
-	if err != nil {
-		return nil, fmt.Errorf("sim: cannot listen on %s: %w", addr, err)
-	}
-	if a, ok := l.Addr().(*net.TCPAddr); !ok || !a.IP.IsLoopback() {
-		_ = l.Close()
-		return nil, fmt.Errorf("sim: refusing to listen on %q: it resolves to %v, which is not loopback", addr, l.Addr())
-	}
-	return l, nil
 }

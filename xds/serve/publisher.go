@@ -51,9 +51,24 @@ type Options struct {
 	// Warming tells how many clusters and listeners Envoy does not use yet, because endpoints or secrets
 	// have not arrived; nil does not wait for them.
 	Warming func(context.Context) (int, error)
+	// Steered is told, if set, that Envoy has taken all of an overlay that it asks for, and when; or why it has refused a part.
+	// It is not called for overlays that the next one came too soon after. It is called by one goroutine and must return soon.
+	Steered func(serial uint64, acked time.Time, nack string)
+	// Presence is told when Envoy comes and goes.
+	Presence Presence
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	Log *slog.Logger
+}
+
+// Presence are functions that are called when Envoy comes and goes; each may be nil. They are called by the goroutine of
+// Envoy's stream, one at a time, and must return soon.
+type Presence struct {
+	// Came is called when an Envoy has connected, before it is sent anything. A fresh one has no clusters yet: it has
+	// just been started. Another has been served before, by this process or the one before it.
+	Came func(fresh bool)
+	// Went is called when the stream of the Envoy that connected last has ended.
+	Went func()
 }
 
 // State is what a Publisher is doing, for status pages.
@@ -77,17 +92,21 @@ type Publisher struct {
 	cache  cachev3.SnapshotCache
 	server serverv3.Server
 	events chan any
+	mail   mailbox
 	state  atomic.Pointer[State]
+	line   line
 
 	// What follows belongs to the goroutine of Run.
-	serial  uint64
-	live    []retained // oldest first; the last is the one that is served
-	pending *attempt
-	queued  *compile.Version
-	stream  int64                        // of the connected Envoy; 0 when there is none
-	views   map[string]*view             // of that stream, by type; of types that Envoy has asked for
-	sent    map[string]map[string]string // versions by type and name of what is served
-	now     State
+	serial   uint64
+	base     uint64     // serial of the last snapshot that had other versions than the one before
+	live     []retained // oldest first; the last is the one that is served
+	pending  *attempt
+	queued   *compile.Version
+	steering steering
+	stream   int64            // of the connected Envoy; 0 when there is none
+	views    map[string]*view // of that stream, by type; of types that Envoy has asked for
+	served   *served          // nil before the first version
+	now      State
 }
 
 type retained struct {
@@ -98,14 +117,16 @@ type retained struct {
 // attempt is a version on its way to Envoy.
 type attempt struct {
 	version *compile.Version
-	want    map[string]map[string]string // versions by type and name of what Envoy has to take
+	serial  uint64                       // of the snapshot that it came with
+	want    map[string]map[string]string // versions by type and name of what Envoy has to take, if not later ones
+	alone   bool                         // overlays wait: Envoy has refused something that could be theirs or its
 	warmed  chan struct{}                // closed when clusters and listeners are warm; nil before they are waited for
 }
 
 // newAttempt is a version that was sent with older ones. It waits for the endpoints and secrets that it has itself: what
 // only older versions have does not hold it up.
-func newAttempt(v *compile.Version, sent map[string]map[string]string) *attempt {
-	a := &attempt{version: v, want: maps.Clone(sent)}
+func newAttempt(v *compile.Version, serial uint64, sent map[string]map[string]string) *attempt {
+	a := &attempt{version: v, serial: serial, want: maps.Clone(sent)}
 	a.want[resourcev3.EndpointType] = only(sent[resourcev3.EndpointType], v.Endpoints)
 	a.want[resourcev3.SecretType] = only(sent[resourcev3.SecretType], v.Secrets)
 	return a
@@ -119,32 +140,13 @@ func only[V any](versions map[string]string, of map[string]V) map[string]string 
 	return out
 }
 
-// Events of the loop.
-type (
-	publishEvent struct{ version *compile.Version }
-	openEvent    struct{ stream int64 }
-	closeEvent   struct{ stream int64 }
-	sentEvent    struct {
-		stream         int64
-		typeURL, nonce string
-		change         *change
-	}
-	requestEvent struct {
-		stream         int64
-		typeURL, nonce string            // nonce of the response that is answered; "" for a subscription
-		refusal        string            // why the response is refused; "" where it is taken
-		initial        map[string]string // versions of what Envoy has already, by name
-		wanted         []string          // names that Envoy asks for from now on
-		forgotten      []string          // names that Envoy asks for no longer
-	}
-)
-
 // NewPublisher makes a Publisher; it serves nothing before Run.
 func NewPublisher(opts Options) *Publisher {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	p := &Publisher{opts: opts, events: make(chan any, 4096)}
+	p := &Publisher{opts: opts, events: make(chan any, 4096), line: line{presence: opts.Presence}}
+	p.mail.arrived, p.steering.again = make(chan struct{}, 1), resends{}
 	p.cache = cachev3.NewSnapshotCache(true, constantNode(opts.NodeID), nil)
 	p.server = serverv3.NewServer(context.Background(), p.cache, p.callbacks())
 	p.state.Store(&State{})
@@ -167,39 +169,6 @@ func (p *Publisher) Publish(v *compile.Version) { p.events <- publishEvent{v} }
 // State returns what the publisher is doing.
 func (p *Publisher) State() State { return *p.state.Load() }
 
-// callbacks turn what happens on streams into events.
-func (p *Publisher) callbacks() serverv3.Callbacks {
-	return serverv3.CallbackFuncs{
-		DeltaStreamOpenFunc: func(_ context.Context, id int64, _ string) error {
-			p.events <- openEvent{id}
-			return nil
-		},
-		DeltaStreamClosedFunc: func(id int64, _ *corev3.Node) { p.events <- closeEvent{id} },
-		StreamDeltaResponseFunc: func(id int64, _ *discoveryv3.DeltaDiscoveryRequest, r *discoveryv3.DeltaDiscoveryResponse) {
-			p.events <- sentEvent{id, r.GetTypeUrl(), r.GetNonce(), changeOf(r)}
-		},
-		StreamDeltaRequestFunc: func(id int64, r *discoveryv3.DeltaDiscoveryRequest) error {
-			p.events <- requestEvent{ // with a copy of the versions: the server goes on writing into the map
-				stream: id, typeURL: r.GetTypeUrl(), nonce: r.GetResponseNonce(), refusal: refusal(r),
-				initial: maps.Clone(r.GetInitialResourceVersions()), wanted: r.GetResourceNamesSubscribe(), forgotten: r.GetResourceNamesUnsubscribe(),
-			}
-			return nil
-		},
-	}
-}
-
-// refusal is why Envoy refuses a response; "" where it takes it.
-func refusal(r *discoveryv3.DeltaDiscoveryRequest) string {
-	switch detail := r.GetErrorDetail(); {
-	case detail == nil:
-		return ""
-	case detail.GetMessage() == "":
-		return "Envoy gives no reason"
-	default:
-		return detail.GetMessage()
-	}
-}
-
 // Run serves until ctx ends.
 func (p *Publisher) Run(ctx context.Context) {
 	sweep := time.NewTicker(sweepEvery)
@@ -214,6 +183,8 @@ func (p *Publisher) Run(ctx context.Context) {
 			return
 		case e := <-p.events:
 			p.handle(e)
+		case <-p.mail.arrived:
+			p.fetch()
 		case <-warmed:
 			p.handleWaiting() // what became warm may have asked for more meanwhile, or refused it
 			if p.pending != nil && p.pending.warmed == warmed {
@@ -249,6 +220,7 @@ func (p *Publisher) handle(e any) {
 	case openEvent:
 		p.stream = e.stream
 		p.views = map[string]*view{}
+		p.steering.settled, p.steering.under, p.steering.strange = 0, nil, true
 		p.now.Connected = true
 		p.coolDown()
 	case closeEvent:
@@ -291,16 +263,17 @@ func (p *Publisher) request(e requestEvent) {
 	v.ask(e.wanted)
 	v.forget(e.forgotten)
 	if e.refusal != "" && answered != nil {
-		p.refused(e.typeURL, e.refusal, answered.serial)
+		p.refused(e.typeURL, e.refusal, answered)
 	}
 }
 
-// refused settles what a refusal means. One of what was sent with the pending version ends that version at once. One of
-// something older comes too late to keep it from being served, and is told: unless it is that of a version
-// that was given up already.
-func (p *Publisher) refused(typeURL, reason, serial string) {
+// refused settles what a refusal means. One of what was sent with the pending version ends that version at once, unless it
+// may be an overlay's fault. One of something older comes too late to keep it from being served, and is told: unless it
+// is that of a version that was given up already.
+func (p *Publisher) refused(typeURL, reason string, c *change) {
 	switch {
-	case p.pending != nil && serial == fmt.Sprint(p.serial):
+	case p.steering.doubtful(c) && p.refusedSteered(typeURL, reason, c):
+	case p.pending != nil && c.serial >= p.pending.serial:
 		p.reject(typeURL, reason)
 	case p.now.Rejected == "" && p.now.Serving != "":
 		p.note(p.now.Serving, typeURL, reason)
@@ -319,8 +292,8 @@ func (p *Publisher) settle() (taken bool) {
 			continue
 		}
 		switch {
-		case v.taken(want):
-		case v.idle(want):
+		case v.taken(want, p.pending.serial, p.steering.under[t]):
+		case v.idle(p.served.hashes[t], want):
 			p.reject(t, v.reason)
 			return false
 		default:
@@ -344,10 +317,13 @@ func (p *Publisher) note(version, typeURL, reason string) {
 	p.now.Rejected, p.now.Reason = version, fmt.Sprintf("%s: %s", shortType(typeURL), reason)
 }
 
-// recovering says whether Envoy has still to answer for what it was sent before.
+// recovering says whether Envoy has still to answer for what it was sent before, overlays apart.
 func (p *Publisher) recovering() bool {
+	if p.served == nil {
+		return false
+	}
 	for t, v := range p.views {
-		if !v.idle(p.sent[t]) {
+		if !v.idle(p.served.hashes[t], nil) && !p.onlySteered(t, v) {
 			return true
 		}
 	}
@@ -356,6 +332,8 @@ func (p *Publisher) recovering() bool {
 
 // advance settles the pending version, and starts the queued one when nothing is in its way.
 func (p *Publisher) advance(ctx context.Context) {
+	p.resume()
+	p.settleOverlay()
 	if p.pending != nil && p.pending.warmed == nil && p.settle() {
 		p.pending.warmed = make(chan struct{})
 		go p.awaitWarm(ctx, p.pending.warmed)
@@ -374,7 +352,7 @@ func (p *Publisher) advance(ctx context.Context) {
 		return
 	}
 	if p.send(append(p.versions(), v)) {
-		p.pending = newAttempt(v, p.sent)
+		p.pending = newAttempt(v, p.serial, p.served.hashes)
 		p.advance(ctx)
 	}
 }
@@ -440,18 +418,21 @@ func (p *Publisher) versions() []*compile.Version {
 	return out
 }
 
-// send gives Envoy the union of versions under a new serial.
+// send gives Envoy the union of versions under a new serial, with what the overlay in use makes of it.
 func (p *Publisher) send(versions []*compile.Version) bool {
 	p.serial++
-	snapshot, err := assemble(p.serial, versions)
+	u, err := assemble(versions)
 	if err == nil {
-		err = p.cache.SetSnapshot(context.Background(), p.opts.NodeID, snapshot)
+		var next *served
+		if next, err = p.compose(u); err == nil {
+			err = p.set(next)
+		}
 	}
 	if err != nil {
 		p.opts.Log.Error("a configuration cannot be sent to Envoy", "error", err)
 		return false
 	}
-	p.sent = snapshot.VersionMap
+	p.base = p.serial
 	return true
 }
 

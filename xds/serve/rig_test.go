@@ -38,6 +38,7 @@ type rig struct {
 	mu        sync.Mutex
 	published map[string]*compile.Version
 	activated []string
+	steerings []string // what Steered was told: "1 taken", "2 refused: why"
 }
 
 // inRig runs test with a Publisher that runs and an Envoy that has not connected.
@@ -48,7 +49,7 @@ func inRig(t *testing.T, opts Options, test func(t *testing.T, r *rig)) {
 		if opts.Warming == nil {
 			opts.Warming = func(ctx context.Context) (int, error) { return r.envoy.warming(ctx) }
 		}
-		opts.NodeID, opts.Activate, opts.Log = "weir", r.activate, slog.New(slog.DiscardHandler)
+		opts.NodeID, opts.Activate, opts.Steered, opts.Log = "weir", r.activate, r.steered, slog.New(slog.DiscardHandler)
 		r.Publisher = NewPublisher(opts)
 
 		lis := bufconn.Listen(1 << 20)
@@ -162,6 +163,8 @@ type content struct {
 	door     string
 	secrets  map[string]string // values by name; the door needs them all
 	retain   time.Duration
+	pool     []string // addresses of each cluster's endpoints
+	shares   []uint32 // weights of each route's clusters "x0", "x1", ...
 }
 
 func version(id string, c content) *compile.Version {
@@ -190,10 +193,10 @@ func version(id string, c content) *compile.Version {
 			Name: name, ConnectTimeout: durationpb.New(time.Second),
 			ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		}
-		v.Endpoints[name] = &endpointv3.ClusterLoadAssignment{ClusterName: name}
+		v.Endpoints[name] = endpoints(name, c.pool...)
 	}
 	for _, key := range c.routes {
-		v.Routes[key] = &routev3.Route{Name: key}
+		v.Routes[key] = route(key, c.shares)
 	}
 	return v
 }

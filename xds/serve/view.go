@@ -11,6 +11,7 @@ import (
 type view struct {
 	believed map[string]string // versions by name, as if Envoy had taken everything it was sent
 	has      map[string]string // versions by name that it has taken
+	since    map[string]uint64 // serials by name that they came with; of those that came in this stream
 	open     map[string]*change
 	byName   bool            // of a type of which it need not have everything
 	names    map[string]bool // that it asks for then
@@ -19,13 +20,16 @@ type view struct {
 
 // change is one response, by name: the new versions, and what is removed.
 type change struct {
-	serial   string // of the snapshot that it came from
+	label
 	versions map[string]string
 	removed  []string
 }
 
 func newView(has map[string]string, byName bool) *view {
-	v := &view{believed: map[string]string{}, has: map[string]string{}, open: map[string]*change{}, byName: byName, names: map[string]bool{}}
+	v := &view{
+		believed: map[string]string{}, has: map[string]string{}, since: map[string]uint64{},
+		open: map[string]*change{}, byName: byName, names: map[string]bool{},
+	}
 	maps.Copy(v.believed, has)
 	maps.Copy(v.has, has)
 	return v
@@ -33,7 +37,7 @@ func newView(has map[string]string, byName bool) *view {
 
 func changeOf(r *discoveryv3.DeltaDiscoveryResponse) *change {
 	c := &change{
-		serial:   r.GetSystemVersionInfo(),
+		label:    parseLabel(r.GetSystemVersionInfo()),
 		versions: make(map[string]string, len(r.GetResources())), removed: r.GetRemovedResources(),
 	}
 	for _, res := range r.GetResources() {
@@ -67,6 +71,9 @@ func (v *view) answered(nonce, reason string) *change {
 		return c
 	}
 	c.apply(v.has)
+	for name := range c.versions {
+		v.since[name] = c.serial
+	}
 	return c
 }
 
@@ -83,23 +90,67 @@ func (v *view) forget(names []string) {
 		delete(v.names, name)
 		delete(v.believed, name)
 		delete(v.has, name)
+		delete(v.since, name)
 	}
 }
 
-// taken says whether Envoy has exactly these resources; by name, all of them that it asks for.
-func (v *view) taken(want map[string]string) bool { return v != nil && v.same(v.has, want) }
-
-// idle says whether Envoy has answered for all of these resources and will not be sent any of them again as they are.
-func (v *view) idle(want map[string]string) bool {
-	return v != nil && len(v.open) == 0 && v.same(v.believed, want)
+// retract notes that a resource is on its way once more: what Envoy has of it shows when it has answered.
+func (v *view) retract(name string) {
+	delete(v.believed, name)
+	delete(v.has, name)
+	delete(v.since, name)
 }
 
-func (v *view) same(have, want map[string]string) bool {
+// settled says whether Envoy has that version of a resource, and no other is on its way to it.
+func (v *view) settled(name, version string) bool {
+	return v.has[name] == version && v.believed[name] == version
+}
+
+// refused says whether Envoy was sent that version of a resource and has not taken it, and will not be sent it again.
+func (v *view) refused(name, version string) bool {
+	return len(v.open) == 0 && v.believed[name] == version && v.has[name] != version
+}
+
+// taken says whether Envoy has exactly these resources, or later ones of the same names, from the snapshot with that serial
+// on; by name, all of them that it asks for. What is among under counts as well.
+func (v *view) taken(want map[string]string, serial uint64, under map[string]string) bool {
+	if v == nil {
+		return false
+	}
+	ok := func(name, version string) bool {
+		has, there := v.has[name]
+		return there && (has == version || has == under[name] || v.since[name] >= serial)
+	}
+	if v.byName {
+		for name := range v.names {
+			if version, wanted := want[name]; wanted && !ok(name, version) {
+				return false
+			}
+		}
+		return true
+	}
+	for name, version := range want {
+		if !ok(name, version) {
+			return false
+		}
+	}
+	return len(v.has) == len(want)
+}
+
+// idle says whether Envoy has answered for all of these resources and will not be sent any of them again as they are. Of a
+// type that it asks for by name, those that are not among only, unless that is nil, do not count.
+func (v *view) idle(want, only map[string]string) bool {
+	if v == nil || len(v.open) > 0 {
+		return false
+	}
 	if !v.byName {
-		return maps.Equal(have, want)
+		return maps.Equal(v.believed, want)
 	}
 	for name := range v.names {
-		if version, ok := want[name]; ok && have[name] != version {
+		if _, counts := only[name]; !counts && only != nil {
+			continue
+		}
+		if version, ok := want[name]; ok && v.believed[name] != version {
 			return false
 		}
 	}

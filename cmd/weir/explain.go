@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// explainTimeout is how long a running gateway may take to answer.
+const explainTimeout = 5 * time.Second
+
+func explainCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "explain",
+		Short: "Explain what a running gateway does",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(explainBackendsCommand())
+	return c
+}
+
+func explainBackendsCommand() *cobra.Command {
+	var admin string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "backends [NAMESPACE/NAME...]",
+		Short: "Explain the weight of every endpoint of the Backends that a LoadPolicy steers",
+		RunE: func(c *cobra.Command, args []string) error {
+			body, err := fetchBackends(c.Context(), admin)
+			if err != nil {
+				return err
+			}
+			if err := body.only(args); err != nil {
+				return err
+			}
+			if asJSON {
+				enc := json.NewEncoder(c.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(body)
+			}
+			return body.print(c.OutOrStdout())
+		},
+	}
+	c.Flags().StringVar(&admin, "admin", "127.0.0.1:8081", "admin address of the gateway")
+	c.Flags().BoolVar(&asJSON, "json", false, "print everything that is known, as JSON")
+	return c
+}
+
+// fetchBackends asks a running gateway.
+func fetchBackends(ctx context.Context, admin string) (*steeringBody, error) {
+	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/api/backends", nil)
+	if err != nil {
+		return nil, fmt.Errorf("--admin %q is not an address: %w", admin, err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("no gateway answers at %s; is it running, with this --admin? (%w)", admin, errors.Unwrap(err))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("what answers at %s is no weir that knows /api/backends: %s", admin, resp.Status)
+	}
+	var body steeringBody
+	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
+		return nil, fmt.Errorf("the answer of %s cannot be read: %w", admin, err)
+	}
+	return &body, nil
+}
+
+// only keeps the Backends that are named; all where none is.
+func (b *steeringBody) only(names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	var out []poolBody
+	for _, name := range names {
+		if !strings.Contains(name, "/") {
+			name = "default/" + name
+		}
+		found := false
+		for _, p := range b.Pools {
+			if p.Backend == name {
+				out, found = append(out, p), true
+			}
+		}
+		if !found {
+			return fmt.Errorf("no LoadPolicy steers a Backend %s", name)
+		}
+	}
+	b.Pools = out
+	return nil
+}
+
+func (b *steeringBody) print(w io.Writer) error {
+	if len(b.Pools) == 0 {
+		_, err := fmt.Fprintln(w, "No Backend is steered. A LoadPolicy steers the Backends that it names.")
+		return err
+	}
+	if b.Refused != "" {
+		fmt.Fprintf(w, "Envoy refused the last weights: %s\n\n", b.Refused)
+	}
+	for i, p := range b.Pools {
+		if i > 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "Backend %s, steered by LoadPolicy %s, picked by %s: share %s, %d requests and %d tokens in flight, %d waiting\n",
+			p.Backend, p.Policy, p.Picking, decimalOf(p.Share), p.Requests, p.Tokens, p.Waiting)
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "  ENDPOINT\tSTATUS\tWEIGHT\tENVOY HAS\tIN FLIGHT\tTTFT\tWHY")
+		for _, e := range p.Endpoints {
+			ttft := "-"
+			if e.Measured > 0 {
+				ttft = strconv.FormatFloat(e.TTFT*1000, 'f', 0, 64) + " ms"
+			}
+			why := e.Why
+			for _, s := range e.Signals {
+				if s.Error != "" {
+					why += " [" + s.Source + ": " + s.Error + "]"
+				}
+			}
+			fmt.Fprintf(t, "  %s\t%s\t%d\t%d\t%d\t%s\t%s\n", e.Endpoint, e.Status, e.Weight, e.Published, e.Requests, ttft, why)
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	if len(b.Routes) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "ROUTE\tWEIGHTS")
+	for _, r := range b.Routes {
+		parts := make([]string, len(r.Backends))
+		for i := range r.Backends {
+			if parts[i] = r.Backends[i]; i < len(r.Weights) {
+				parts[i] += " " + strconv.FormatUint(uint64(r.Weights[i]), 10)
+			}
+		}
+		fmt.Fprintf(t, "%s\t%s\n", r.Route, strings.Join(parts, ", "))
+	}
+	return t.Flush()
+}
+
+func decimalOf(v float64) string { return strconv.FormatFloat(v, 'f', 2, 64) }

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/grpc"
+
+	"github.com/weir-dev/weir/adapters"
+	"github.com/weir-dev/weir/envoy"
+	"github.com/weir-dev/weir/extproc"
+	"github.com/weir-dev/weir/extproc/authz"
+	"github.com/weir-dev/weir/extproc/breaker"
+	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/pick"
+	"github.com/weir-dev/weir/internal/redisconn"
+	"github.com/weir-dev/weir/usage"
+	"github.com/weir-dev/weir/usage/ledger"
+	"github.com/weir-dev/weir/xds/compile"
+	"github.com/weir-dev/weir/xds/load"
+	"github.com/weir-dev/weir/xds/load/lrs"
+	"github.com/weir-dev/weir/xds/serve"
+	"github.com/weir-dev/weir/xds/source"
+	"github.com/weir-dev/weir/xds/source/files"
+)
+
+// gateway is everything that runs in one process, Envoy apart: run.go has one of its own, serve.go another's.
+type gateway struct {
+	opts     gatewayOptions
+	log      *slog.Logger
+	level    slog.Level
+	out      io.Writer
+	started  time.Time
+	dialects *adapters.Set
+	jwks     *identity.JWKS
+	identity identity.Shared
+	keys     keyURLs
+	ext      *extproc.Server
+	acct     *accounting
+	authz    *authz.Manager
+	settings settingsByVersion
+
+	steering         *load.Controller
+	picker           *pick.Set
+	endpointBreakers *breaker.Set
+	reports          *lrs.Server
+
+	toldMu    sync.Mutex
+	told      map[string]bool // problems of stored keys
+	publisher *serve.Publisher
+	registry  *prometheus.Registry
+	// envoy is Envoy's admin interface; nil while there is no Envoy that could have one.
+	envoy atomic.Pointer[envoy.Admin]
+	// noEnvoy says why nothing can be served for want of an Envoy; "" where there is one.
+	noEnvoy  func() string
+	stopping atomic.Bool
+	// problems are what is wrong with the folder as it is now.
+	problems atomic.Pointer[[]source.Problem]
+	objects  atomic.Pointer[source.Objects]
+
+	background context.Context // ends when the gateway closes
+	running    sync.WaitGroup  // what runs in the background
+	closers    []func()        // what ends what was started, in that order
+}
+
+// config is what a gateway begins with.
+type config struct {
+	objs  *source.Objects
+	first *compile.Version
+	sims  []simulator
+}
+
+// newGateway reads and compiles the folder. It starts nothing that others can see; close what it returns.
+func newGateway(o gatewayOptions, out io.Writer) (*gateway, *config, error) {
+	log, level, err := o.logger()
+	if err != nil {
+		return nil, nil, err
+	}
+	g := &gateway{opts: o, log: log, level: level, out: out, started: time.Now(), registry: prometheus.NewRegistry()}
+	if g.dialects, err = adapters.NewSet(adapters.Catalog()...); err != nil {
+		return nil, nil, err
+	}
+	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	g.jwks = identity.NewJWKS(identity.JWKSOptions{Notify: g.keysFetched})
+	g.onClose(g.jwks.Stop)
+	g.identity = identity.Shared{Stored: &identity.StoredKeys{}, Throttle: identity.NewThrottle(), Refused: loginMetrics(g.registry)}
+	conf, err := g.load()
+	if err != nil {
+		g.close()
+		return nil, nil, err
+	}
+	return g, conf, nil
+}
+
+// load reads the folder for the first time.
+func (g *gateway) load() (*config, error) {
+	objs, problems := files.Load(g.opts.dir, os.LookupEnv)
+	first, problems := g.compile(objs, problems)
+	g.note(objs, problems)
+	if first == nil {
+		for _, p := range problems {
+			fmt.Fprintln(os.Stderr, p)
+		}
+		return nil, fmt.Errorf("%s cannot be served as it is; see above, and try again with: weir validate -f %s", g.opts.dir, g.opts.dir)
+	}
+	conf := &config{objs: objs, first: first}
+	if g.opts.simulate {
+		var err error
+		if conf.sims, err = simulators(objs.Backends); err != nil {
+			return nil, err
+		}
+	}
+	return conf, nil
+}
+
+// listens are the addresses that this process and its simulators listen on.
+func (g *gateway) listens(conf *config) []string {
+	out := []string{g.opts.admin}
+	for _, s := range conf.sims {
+		out = append(out, s.listen...)
+	}
+	return out
+}
+
+// onClose has f called by close, before what was given to it earlier.
+func (g *gateway) onClose(f func()) { g.closers = append(g.closers, f) }
+
+// close ends everything that was started, the last first.
+func (g *gateway) close() {
+	for _, f := range slices.Backward(g.closers) {
+		f()
+	}
+	g.closers = nil
+}
+
+// count opens the ledger and what else counts. It comes before all else that is started, so that it outlives it and
+// nothing that ends goes uncounted.
+func (g *gateway) count(ctx context.Context, first *compile.Version) error {
+	state := g.opts.stateDir
+	var err error
+	if state == "" {
+		if state, err = ledger.DefaultDir(os.Getenv); err != nil {
+			return err
+		}
+	}
+	if g.acct, err = newAccounting(state, g.identity.Stored, g.log, g.registry); err != nil {
+		return err
+	}
+	g.onClose(g.acct.close)
+	g.acct.shared.keysChanged = g.storedKeys
+	redisconn.LogTo(g.log)
+	if err := g.acct.restoreBudgets(ctx, first.Table, time.Now()); err != nil {
+		return fmt.Errorf("what budgets have spent cannot be read from the ledger: %w", err)
+	}
+	return nil
+}
+
+// inBackground makes the place for what runs until the gateway closes.
+func (g *gateway) inBackground(ctx context.Context) {
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	g.background = background
+	g.onClose(func() {
+		stop()
+		g.running.Wait()
+	})
+}
+
+// start starts every part, in the order in which they need each other. Envoy finds them at the listener, which the gateway
+// closes in any case; presence is told of Envoy's stream and may be left empty.
+func (g *gateway) start(conf *config, l net.Listener, presence serve.Presence) error {
+	metrics := usage.NewMetrics(g.registry)
+	g.steer()
+	g.ext = extproc.New(extproc.Options{
+		Dialects: g.dialects, Log: g.log, Metrics: metrics,
+		Desk: g.acct.desk, Estimator: g.acct.estimator, Limits: g.acct.limits, Breakers: g.acct.breakers,
+		Picker: g.picker, Steering: g.steering,
+	})
+	g.authz = authz.NewManager(authz.ManagerOptions{Log: g.log, Server: g.authzServer()})
+	g.onClose(g.authz.Close)
+	g.publisher = serve.NewPublisher(serve.Options{NodeID: "weir", Activate: g.activate, Warming: g.warming, Presence: presence, Steered: g.steering.Steered, Log: g.log})
+	registerState(g.registry, g.publisher, g.ext)
+
+	server := g.grpcServer(l, usage.NewReceiver(metrics.Count, g.steering.Observe, g.acct.desk.Close, func(r *usage.Record) { g.ext.Release(r.Exchange) }))
+	g.onClose(server.Stop)
+	admin, err := g.adminServer()
+	if err != nil {
+		return err
+	}
+	g.onClose(func() { admin.Close() })
+
+	for _, s := range conf.sims {
+		stdin, err := s.start(g.log)
+		if err != nil {
+			return err
+		}
+		g.onClose(func() { stdin.Close() })
+	}
+	g.running.Go(func() { g.publisher.Run(g.background) })
+	g.running.Go(func() { g.steering.Run(g.background) })
+	g.running.Go(func() { g.sweep(g.background) })
+	g.publisher.Publish(conf.first)
+	return nil
+}
+
+// watch takes what changes in the folder from now on.
+func (g *gateway) watch() {
+	g.running.Go(func() {
+		files.Watch(g.background, g.opts.dir, os.LookupEnv, files.Options{Log: g.log}, g.reload)
+	})
+}
+
+func (g *gateway) grpcServer(l net.Listener, records *usage.Receiver) *grpc.Server {
+	s := grpc.NewServer(
+		// Envoy has bounded the body by LLMGateway.spec.limits already.
+		grpc.MaxRecvMsgSize(math.MaxInt32), grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxConcurrentStreams(math.MaxUint32),
+		grpc.ForceServerCodecV2(usage.Codec()),
+		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(16<<20),
+		grpc.WaitForHandlers(true), // records that were read must be counted before the ledger is closed
+	)
+	g.ext.Register(s)
+	g.publisher.Register(s)
+	g.reports.Register(s)
+	records.Register(s)
+	go func() {
+		if err := s.Serve(l); err != nil {
+			g.log.Error("the server for Envoy ended", "error", err)
+		}
+	}()
+	return s
+}
+
+// warming asks Envoy what it does not use yet.
+func (g *gateway) warming(ctx context.Context) (int, error) {
+	admin := g.envoy.Load()
+	if admin == nil {
+		return 0, errors.New(g.noEnvoy())
+	}
+	return admin.Warming(ctx)
+}
+
+// lastRecords is how long records that an Envoy has sent before its death may take to be read.
+const lastRecords = 500 * time.Millisecond
+
+// envoyDied ends what an Envoy had that died then. Every request that anything is kept for is one of its.
+func (g *gateway) envoyDied(then time.Time) {
+	g.ext.ReleaseAll()
+	time.AfterFunc(lastRecords, func() {
+		if n := g.acct.desk.Lost(then); n > 0 {
+			g.log.Warn("requests ended with Envoy; they are in the ledger as interrupted", "requests", n)
+		}
+	})
+}
+
+// sweepEvery is how often what ended requests left behind is looked for.
+const sweepEvery = 5 * time.Second
+
+// sweep drops what requests left behind that ended without a record.
+func (g *gateway) sweep(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			g.acct.sweep(time.Now())
+			g.sweepSteering(time.Now())
+			if n := g.ext.Sweep(); n > 0 {
+				g.log.Debug("dropped what ended requests left behind", "requests", n)
+			}
+		}
+	}
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// gatewayOptions are the flags of every command that is a gateway, whoever runs its Envoy.
+type gatewayOptions struct {
+	dir          string
+	listen       string
+	admin        string
+	simulate     bool
+	drainTimeout time.Duration
+	stateDir     string
+	maxBody      uint32
+	maxHeader    uint32
+	logLevel     string
+	logFormat    string
+}
+
+func (o *gatewayOptions) bind(f *pflag.FlagSet) {
+	f.StringVarP(&o.dir, "file", "f", "deploy/local", "folder (or file) with Weir objects; watched")
+	f.StringVar(&o.listen, "listen", "", "address and port of the first listener, instead of what the LLMGateway says")
+	f.StringVar(&o.admin, "admin", "127.0.0.1:8081", "address and port of /healthz, /readyz, /metrics and /api")
+	f.BoolVar(&o.simulate, "simulate", true, "start the simulators that Backends ask for by the annotation "+simulatorAnnotation)
+	f.DurationVar(&o.drainTimeout, "drain-timeout", 30*time.Second, "how long requests may run on after a signal to stop; a second signal cuts them")
+	f.StringVar(&o.stateDir, "state-dir", "", "where the ledger is kept (default: $WEIR_STATE_DIR, $XDG_STATE_HOME/weir or ~/.local/state/weir)")
+	f.Uint32Var(&o.maxBody, "max-request-bytes", 0, "largest request body, instead of what the LLMGateway says")
+	f.Uint32Var(&o.maxHeader, "max-header-kib", 0, "largest request headers in KiB, instead of what the LLMGateway says")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json, on standard error")
+}
+
+func (o *gatewayOptions) logger() (*slog.Logger, slog.Level, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return nil, 0, fmt.Errorf("--log-level %q: use debug, info, warn or error", o.logLevel)
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	switch o.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, opts)), level, nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), level, nil
+	}
+	return nil, 0, fmt.Errorf("--log-format %q: use text or json", o.logFormat)
+}
+
+// envoyOptions are the flags of what goes into Envoy's bootstrap.
+type envoyOptions struct {
+	maxConns uint32
+	maxHeap  uint64
+}
+
+func (o *envoyOptions) bind(f *pflag.FlagSet) {
+	f.Uint32Var(&o.maxConns, "max-connections", 0, "most client connections of all listeners together (default: 50000)")
+	f.Uint64Var(&o.maxHeap, "max-heap", 0, "most bytes of Envoy's heap before it refuses work (default: no limit)")
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/xds/compile"
+	"github.com/weir-dev/weir/xds/load"
+	"github.com/weir-dev/weir/xds/source"
+)
+
+// compile compiles objects, and notes whose signing keys the new version needs from now on.
+func (g *gateway) compile(objs *source.Objects, problems []source.Problem) (*compile.Version, []source.Problem) {
+	opts := compileOptions(g.dialects, g.jwks)
+	opts.Identity = g.identity
+	opts.Created, opts.Listen = g.started.Unix(), g.opts.listen
+	opts.MaxRequestBytes, opts.MaxHeaderKiB = g.opts.maxBody, g.opts.maxHeader
+	// Compiling asks for key sets, and what has been asked for must be noted before another version going live
+	// lets go of what nobody needs.
+	g.keys.mu.Lock()
+	defer g.keys.mu.Unlock()
+	v, problems := compileAll(objs, problems, opts)
+	if v != nil {
+		g.keys.compiled(v.ID, v.Table.Auth.URLs())
+		g.settings.put(v.ID, v.Settings, load.SteeringOf(v))
+	}
+	return v, problems
+}
+
+// reload takes a folder that has changed.
+func (g *gateway) reload(objs *source.Objects, problems []source.Problem) {
+	v, problems := g.compile(objs, problems)
+	before := g.problems.Load()
+	g.note(objs, problems)
+	if v == nil {
+		for _, p := range problems {
+			if p.Severity == source.Error {
+				g.log.Error("configuration refused; the last good one keeps serving", "problem", p.String())
+			}
+		}
+		return
+	}
+	if before != nil && source.HasErrors(*before) {
+		g.log.Info("configuration is valid again", "version", v.ID)
+	}
+	g.publisher.Publish(v)
+}
+
+func (g *gateway) note(objs *source.Objects, problems []source.Problem) {
+	g.problems.Store(&problems)
+	if !source.HasErrors(problems) {
+		g.objects.Store(objs)
+		for _, p := range problems {
+			g.log.Warn("configuration", "problem", p.String())
+		}
+	}
+}
+
+func (g *gateway) keysFetched(s identity.SourceState) {
+	if s.Err != "" {
+		g.log.Warn("signing keys could not be fetched", "url", s.URL, "error", s.Err, "usable_until", s.UsableTo)
+	}
+}
+
+// activate makes ext_proc decide from a table that Envoy has acknowledged.
+func (g *gateway) activate(t *table.Table) {
+	if set, ok := g.settings.get(t.Version); !ok {
+		g.log.Error("the settings of the configuration that goes live are not known; those before it stay", "version", t.Version)
+	} else {
+		g.acct.apply(set.Settings)
+		g.steerBy(set.steering)
+		if err := g.authz.Apply(set.Authz); err != nil {
+			g.log.Error(err.Error())
+		}
+	}
+	g.ext.Use(t)
+	g.keys.mu.Lock()
+	g.jwks.Retain(g.keys.live(t.Version))
+	g.keys.mu.Unlock()
+	breakers := map[string]bool{}
+	for p := range t.EachPolicy {
+		if p.Breaker != nil {
+			breakers[p.Breaker.ID] = true
+		}
+	}
+	g.storedKeys()
+	g.acct.breakers.Retain(func(id string) bool { return breakers[id] }, time.Now())
+	g.log.Info("configuration is live", "version", t.Version)
+	go func() {
+		if err := g.acct.restoreBudgets(context.Background(), t, time.Now()); err != nil {
+			g.log.Error("what new budgets have spent already cannot be read from the ledger; they begin with nothing", "error", err)
+		}
+	}()
+}
+
+// storedKeys tells of stored keys that let nobody in, each once.
+func (g *gateway) storedKeys() {
+	t := g.ext.Table()
+	if t == nil {
+		return
+	}
+	g.toldMu.Lock()
+	defer g.toldMu.Unlock()
+	now := map[string]bool{}
+	for _, p := range t.Auth.StoredProblems() {
+		text := p.Error()
+		now[text] = true
+		if !g.told[text] {
+			g.log.Warn("stored key", "problem", text)
+		}
+	}
+	g.told = now
+}
+
+// settingsByVersion keeps the settings of the version that is live and of those that may become it. The zero value is ready.
+type settingsByVersion struct {
+	mu   sync.Mutex
+	list []versionSettings // in the order in which they were compiled
+}
+
+type versionSettings struct {
+	version string
+	compile.Settings
+	steering *load.Steering
+}
+
+func (s *settingsByVersion) put(version string, set compile.Settings, steering *load.Steering) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.list); n > 0 && s.list[n-1].version == version {
+		return
+	}
+	s.list = append(s.list, versionSettings{version, set, steering})
+}
+
+// get gives the settings of a version that goes live, and forgets those of the versions before it.
+func (s *settingsByVersion) get(version string) (versionSettings, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := len(s.list) - 1; i >= 0; i-- {
+		if s.list[i].version == version {
+			s.list = slices.Delete(s.list, 0, i)
+			return s.list[0], true
+		}
+	}
+	return versionSettings{}, false
+}

@@ -1,0 +1,131 @@
+package load
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-dev/weir/xds/load/probe"
+	"github.com/weir-dev/weir/xds/load/scrape"
+)
+
+// metrics are those of steering. Their labels are Backends and endpoints of the configuration, and fixed sets.
+type metrics struct {
+	scrapes, checks *prometheus.CounterVec
+	scrapeTime      prometheus.Histogram
+	scrapeBytes     prometheus.Counter
+	computed        prometheus.Histogram
+	applied         prometheus.Histogram
+	overlays        prometheus.Counter
+	refused         prometheus.Counter
+	isolations      *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer, c *Controller) *metrics {
+	m := &metrics{
+		scrapes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "weir_scrapes_total", Help: "Readings of endpoints' metrics, by result: ok, or what was wrong.",
+		}, []string{"backend", "source", "result"}),
+		checks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "weir_health_checks_total", Help: "Health checks of endpoints, by result: ok, or what was wrong.",
+		}, []string{"backend", "result"}),
+		scrapeTime: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "weir_scrape_duration_seconds", Help: "Time that a reading of an endpoint's metrics took.", Buckets: prometheus.ExponentialBuckets(.001, 2, 12),
+		}),
+		scrapeBytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_scrape_bytes_total", Help: "Bytes of endpoints' metrics that were read."}),
+		computed: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "weir_steering_compute_duration_seconds", Help: "Time that one computation of weights took.", Buckets: prometheus.ExponentialBuckets(1e-5, 4, 9),
+		}),
+		applied: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "weir_steering_apply_duration_seconds", Help: "Time from new weights until Envoy had taken them.", Buckets: prometheus.ExponentialBuckets(.001, 2, 14),
+		}),
+		overlays: prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_steering_updates_total", Help: "Times that Envoy was told new weights."}),
+		refused:  prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_steering_updates_refused_total", Help: "Times that Envoy refused new weights."}),
+		isolations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "weir_endpoint_isolations_total", Help: "Times that an endpoint was isolated.",
+		}, []string{"backend"}),
+	}
+	reg.MustRegister(m.scrapes, m.checks, m.scrapeTime, m.scrapeBytes, m.computed, m.applied, m.overlays, m.refused, m.isolations, &collector{c})
+	return m
+}
+
+func (m *metrics) scraped(r *scrape.Reading) {
+	m.scrapes.WithLabelValues(r.Target.Pool, r.Target.Engine.Name, result(r.Err == nil, string(r.Fault))).Inc()
+	m.scrapeTime.Observe(r.Took.Seconds())
+	m.scrapeBytes.Add(float64(r.Bytes))
+}
+
+func (m *metrics) checked(r *probe.Result) {
+	m.checks.WithLabelValues(r.Check.Pool, result(r.OK, string(r.Fault))).Inc()
+}
+
+func result(ok bool, fault string) string {
+	if ok {
+		return "ok"
+	}
+	return fault
+}
+
+// collector describes the endpoints as they are when somebody asks: those that are gone leave no series behind.
+type collector struct{ c *Controller }
+
+var (
+	endpointLabels = []string{"backend", "endpoint"}
+	weightDesc     = prometheus.NewDesc("weir_endpoint_weight", "Weight of an endpoint: 1000 for each unit of its base weight with nothing against it; 0 is isolated.", endpointLabels, nil)
+	factorDesc     = prometheus.NewDesc("weir_endpoint_factor", "What a rule multiplies the weight of an endpoint by; absent where it does not apply.", append(endpointLabels, "rule"), nil)
+	statusDesc     = prometheus.NewDesc("weir_endpoint_status", "1 for the status that an endpoint has: Active, WarmingUp or Isolated.", append(endpointLabels, "status"), nil)
+	inFlightDesc   = prometheus.NewDesc("weir_endpoint_requests_in_flight", "Requests at an endpoint that Weir picked it for.", endpointLabels, nil)
+	tokensDesc     = prometheus.NewDesc("weir_endpoint_tokens_in_flight", "Tokens of prompts at an endpoint, less what it had cached, that Weir picked it for.", endpointLabels, nil)
+	ageDesc        = prometheus.NewDesc("weir_endpoint_signal_age_seconds", "Age of the newest reading of a source of an endpoint.", append(endpointLabels, "source"), nil)
+	shareDesc      = prometheus.NewDesc("weir_backend_share", "What a Backend gets of its weights in Routes: 1 with nothing against it.", []string{"backend"}, nil)
+	waitingDesc    = prometheus.NewDesc("weir_backend_requests_waiting", "Requests that wait for room at a Backend.", []string{"backend"}, nil)
+	pickedDesc     = prometheus.NewDesc("weir_backend_picks_total", "Requests that Weir picked an endpoint for.", []string{"backend"}, nil)
+	refusedDesc    = prometheus.NewDesc("weir_backend_picks_refused_total", "Requests that found no endpoint, or no room.", []string{"backend"}, nil)
+	cachedDesc     = prometheus.NewDesc("weir_backend_prefix_tokens_total", "Tokens of prompts, by whether the endpoint they went to was expected to have them in its cache.", []string{"backend", "cached"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (k *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{weightDesc, factorDesc, statusDesc, inFlightDesc, tokensDesc, ageDesc, shareDesc, waitingDesc, pickedDesc, refusedDesc, cachedDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (k *collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	now := k.c.opts.Now()
+	for _, p := range k.c.State().Pools {
+		gauge(shareDesc, p.Share, p.Backend)
+		gauge(waitingDesc, float64(p.Picks.Waiting), p.Backend)
+		counter(pickedDesc, p.Picks.Picked, p.Backend)
+		counter(refusedDesc, p.Picks.Refused, p.Backend)
+		counter(cachedDesc, p.Picks.CachedTokens, p.Backend, "true")
+		counter(cachedDesc, p.Picks.AllTokens-min(p.Picks.CachedTokens, p.Picks.AllTokens), p.Backend, "false")
+		for _, e := range p.Endpoints {
+			gauge(weightDesc, float64(e.Weight), p.Backend, e.Key)
+			gauge(statusDesc, 1, p.Backend, e.Key, e.Status.String())
+			gauge(inFlightDesc, float64(e.Picks.Requests), p.Backend, e.Key)
+			gauge(tokensDesc, float64(e.Picks.Tokens), p.Backend, e.Key)
+			seen := map[string]bool{}
+			for _, r := range e.Reasons {
+				if !seen[r.Rule] {
+					seen[r.Rule] = true
+					gauge(factorDesc, r.Factor, p.Backend, e.Key, r.Rule)
+				}
+			}
+			clear(seen)
+			for _, s := range e.Sources {
+				if !seen[s.Kind] && !s.ReadAt.IsZero() {
+					seen[s.Kind] = true
+					gauge(ageDesc, max(0, now.Sub(s.ReadAt).Seconds()), p.Backend, e.Key, s.Kind)
+				}
+			}
+		}
+	}
+}
+
+var _ prometheus.Collector = (*collector)(nil)

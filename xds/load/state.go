@@ -1,0 +1,143 @@
+package load
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/weir-dev/weir/extproc/pick"
+	"github.com/weir-dev/weir/xds/load/signal"
+	"github.com/weir-dev/weir/xds/load/weigh"
+)
+
+// State is what steering is doing.
+type State struct {
+	// Serial of the last overlay, and Applied of the last that Envoy has taken.
+	Serial, Applied uint64
+	// Refused is why Envoy refused the last overlay; "" where it took it.
+	Refused string
+	Pools   []PoolState // by Backend
+	Routes  []RouteState
+}
+
+// PoolState is a Backend that is steered.
+type PoolState struct {
+	Backend, Policy string
+	// Picked says that Weir picks endpoints, and not Envoy.
+	Picked bool
+	// Share is what the pool gets of its weights in Routes now: 1 with nothing against it.
+	Share  float64
+	Usable bool
+	// Picks is what is in flight by the picker's account.
+	Picks     pick.PoolState
+	Endpoints []EndpointState
+}
+
+// EndpointState is one endpoint of a pool.
+type EndpointState struct {
+	Key    string
+	Base   uint32
+	Weight uint32
+	Status weigh.Status
+	// Why is the whole story of the weight, and Reasons its parts.
+	Why     string
+	Reasons []weigh.Reason
+	// Published is the weight that Envoy has been told. 0: isolated.
+	Published uint32
+
+	Sources  []SourceState
+	Failed   int // health checks in a row
+	CheckErr string
+	Checked  time.Time
+
+	TTFT               time.Duration
+	TTFTCount          uint64
+	ErrorRate          float64 // below 0: too few requests
+	Requests, Failures uint64
+	// InFlight is Envoy's own account.
+	InFlight uint64
+	Picks    pick.EndpointState
+}
+
+// SourceState is one source of signals of an endpoint.
+type SourceState struct {
+	Kind   string
+	ReadAt time.Time // zero: never
+	Err    string
+	Sample signal.Sample
+}
+
+// RouteState are the weights of a steered route.
+type RouteState struct {
+	Key     string
+	Members []string
+	Weights []uint32
+}
+
+// State says what is known now.
+func (c *Controller) State() State {
+	now := c.opts.Now()
+	picks := map[string]pick.PoolState{}
+	for _, p := range c.opts.Picker.Snapshot(now) {
+		picks[p.Pool] = p
+	}
+	out := State{Pools: []PoolState{}, Routes: []RouteState{}}
+	for id, p := range *c.pools.Load() {
+		out.Pools = append(out.Pools, p.describe(id, picks[id], now))
+	}
+	slices.SortFunc(out.Pools, func(a, b PoolState) int { return cmp.Compare(a.Backend, b.Backend) })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out.Serial, out.Applied, out.Refused = c.serial, c.applied, c.refused
+	for key, r := range c.routes {
+		s := RouteState{Key: key, Weights: c.weights[key]}
+		for _, m := range r.Members {
+			s.Members = append(s.Members, m.Backend)
+		}
+		out.Routes = append(out.Routes, s)
+	}
+	slices.SortFunc(out.Routes, func(a, b RouteState) int { return cmp.Compare(a.Key, b.Key) })
+	return out
+}
+
+func (p *pool) describe(id string, picks pick.PoolState, now time.Time) PoolState {
+	byKey := make(map[string]pick.EndpointState, len(picks.Endpoints))
+	for _, e := range picks.Endpoints {
+		byKey[e.Key] = e
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := PoolState{
+		Backend: id, Policy: p.conf.Policy, Share: float64(p.share.Load()) / shareWhole, Usable: p.usable.Load(), Picks: picks,
+		Picked: p.conf.Pick != nil && p.conf.Pick.Mode == pick.LeastLoad, Endpoints: make([]EndpointState, 0, len(p.endpoints)),
+	}
+	published := make(map[string]uint32, len(p.published))
+	for i := range p.published {
+		published[p.published[i].Key] = p.published[i].Weight
+	}
+	for i, e := range p.endpoints {
+		f := e.feedback.State(now)
+		s := EndpointState{
+			Key: e.key, Base: e.conf.Weight, Published: published[e.key], Failed: e.failed, CheckErr: e.checkError, Checked: e.checkedAt,
+			TTFT: f.TTFT, TTFTCount: f.TTFTCount, ErrorRate: f.ErrorRate, Requests: f.Requests, Failures: f.Failures, InFlight: e.inFlight,
+			Picks: byKey[e.key], Sources: []SourceState{},
+		}
+		if i < len(p.results) {
+			r := &p.results[i]
+			s.Weight, s.Status, s.Why, s.Reasons = r.Weight, r.Status, r.Explain(), r.Reasons
+		}
+		for j := range e.sources {
+			src := &e.sources[j]
+			if j == p.answers() && src.readAt.IsZero() {
+				continue // its answers say nothing about load
+			}
+			st := SourceState{Kind: src.kind, ReadAt: src.readAt, Err: src.err}
+			if n := len(src.samples); n > 0 {
+				st.Sample = src.samples[n-1]
+			}
+			s.Sources = append(s.Sources, st)
+		}
+		out.Endpoints = append(out.Endpoints, s)
+	}
+	return out
+}

@@ -1,0 +1,411 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+)
+
+// mailbox holds the overlay that came last.
+type mailbox struct {
+	arrived chan struct{} // has an element when there is one that was not fetched
+	mu      sync.Mutex
+	full    bool
+	last    *Overlay
+}
+
+// Steer serves an overlay at once: also while a version is on its way, which neither waits for it nor fails with it. It
+// never blocks; of several the last counts. An Envoy that refuses it gets the last one back that it has taken all of, or
+// what the versions say themselves.
+func (p *Publisher) Steer(o *Overlay) {
+	p.mail.mu.Lock()
+	defer p.mail.mu.Unlock()
+	p.mail.last, p.mail.full = o, true
+	select {
+	case p.mail.arrived <- struct{}{}:
+	default: // the one before has not been fetched
+	}
+}
+
+// fetch takes out what came last, if that was not done already.
+func (m *mailbox) fetch() (o *Overlay, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o, ok = m.last, m.full
+	m.last, m.full = nil, false
+	return o, ok
+}
+
+// steering is what the goroutine of Run knows of overlays.
+type steering struct {
+	turn    uint64  // counts those that were used
+	now     *steer  // in use; nil where none is
+	good    *steer  // the last that Envoy has taken all of; nil where there is none
+	settled uint64  // turn of the last that the connected Envoy has taken all of
+	held    *steer  // waits until the pending version has been settled
+	again   resends // what was refused beside steered resources, and has to be sent once more
+	// under has, by type and name, the versions of what overlays have changed that Envoy has not taken all of yet. No version
+	// waits for that.
+	under map[string]map[string]string
+	// strange says that the Envoy has come with whatever it had before: then all of it counts.
+	strange bool
+	bad     map[string]string
+}
+
+// steer is one overlay in use.
+type steer struct {
+	*Overlay
+	turn uint64
+	told bool // Options.Steered knows that Envoy has it
+}
+
+// resends counts by type and name how often a resource was sent once more, with the version that it had then.
+type resends map[string]map[string]resend
+
+type resend struct {
+	version string
+	times   int
+}
+
+// overlay is the one in use.
+func (s *steering) overlay() *Overlay {
+	if s.now == nil {
+		return nil
+	}
+	return s.now.Overlay
+}
+
+// label labels a snapshot that the overlay in use has a part in.
+func (s *steering) label(serial uint64) label {
+	l := label{serial: serial}
+	if s.now != nil {
+		l.turn = s.now.turn
+	}
+	return l
+}
+
+// doubtful says whether what Envoy refuses of a response may be the fault of an overlay: of one that it had not taken before.
+func (s *steering) doubtful(c *change) bool { return c.turn > s.settled }
+
+// fetch takes the overlay that has come.
+func (p *Publisher) fetch() {
+	o, ok := p.mail.fetch()
+	if !ok {
+		return
+	}
+	if o == nil {
+		o = &Overlay{}
+	}
+	p.steering.turn++
+	next := &steer{Overlay: o, turn: p.steering.turn}
+	if p.pending != nil && p.pending.alone {
+		p.steering.held = next
+		return
+	}
+	p.steering.held = nil
+	p.use(next)
+}
+
+// use serves what is served with another overlay, or none.
+func (p *Publisher) use(s *steer) {
+	p.steering.now = s
+	if p.served == nil {
+		return // with the first version
+	}
+	p.serial++
+	next, err := p.compose(p.served.union)
+	if err == nil {
+		err = p.set(next)
+	}
+	if err != nil {
+		p.opts.Log.Error("what steering says cannot be sent to Envoy", "error", err)
+	}
+}
+
+// compose makes what is to be served of a union and the overlay in use, which is given up where that is impossible.
+func (p *Publisher) compose(u *union) (*served, error) {
+	next, err := compose(u, p.steering.overlay(), p.served, p.steering.label(p.serial))
+	if s := p.steering.now; err != nil && s != nil {
+		p.opts.Log.Error("what steering says cannot be said to Envoy", "error", err)
+		p.steered(s, err.Error())
+		p.steering.now, p.steering.good = nil, nil
+		return compose(u, nil, p.served, p.steering.label(p.serial))
+	}
+	return next, err
+}
+
+// set gives Envoy what is to be served.
+func (p *Publisher) set(s *served) error {
+	p.follow(s)
+	snapshot := &cachev3.Snapshot{Resources: s.resources, VersionMap: p.steering.again.mark(s.hashes)}
+	if err := p.cache.SetSnapshot(context.Background(), p.opts.NodeID, snapshot); err != nil {
+		return err
+	}
+	p.served = s
+	for key, reason := range s.bad {
+		if p.steering.bad[key] != reason {
+			p.opts.Log.Warn("weights of a route cannot be used; it keeps its own", "route", key, "reason", reason)
+		}
+	}
+	p.steering.bad = s.bad
+	return nil
+}
+
+// follow notes what steering changes when this is served next.
+func (p *Publisher) follow(next *served) {
+	if p.served == nil || p.stream == 0 {
+		p.steering.under = nil
+		return
+	}
+	for _, typeURL := range []string{resourcev3.EndpointType, resourcev3.RouteType} {
+		before, under := p.served.hashes[typeURL], p.steering.under[typeURL]
+		if next.union != p.served.union {
+			maps.DeleteFunc(under, func(name, _ string) bool {
+				return next.union.hashes[typeURL][name] != p.served.union.hashes[typeURL][name]
+			})
+		}
+		for name, version := range next.hashes[typeURL] {
+			was := before[name]
+			if was == "" || was == version {
+				continue
+			}
+			if _, known := under[name]; !known && next.union == p.served.union {
+				if under == nil {
+					under = map[string]string{}
+				}
+				under[name] = was
+			}
+			// Back to what Envoy has, while it is not known whether what it was meanwhile is on its way: then it is sent
+			// in any case, so that Envoy's answer tells.
+			if v := p.views[typeURL]; v != nil && v.has[name] == version && v.believed[name] != was {
+				p.steering.again.add(typeURL, name, version)
+				v.retract(name)
+			}
+		}
+		if p.steering.under == nil {
+			p.steering.under = map[string]map[string]string{}
+		}
+		p.steering.under[typeURL] = under
+	}
+	if p.steering.now == nil || p.steering.now.turn <= p.steering.settled {
+		p.steering.under = nil // all that overlays have changed is taken back
+	}
+}
+
+// add notes that a resource is to be sent once more.
+func (r resends) add(typeURL, name, version string) {
+	marks := r[typeURL]
+	if marks == nil {
+		marks = map[string]resend{}
+		r[typeURL] = marks
+	}
+	m := marks[name]
+	if m.version != version {
+		m = resend{version: version}
+	}
+	m.times++
+	marks[name] = m
+}
+
+// mark gives what is to be sent once more another version, as the server is to see it: it sends what it takes for changed. The
+// marks of what has changed really are dropped.
+func (r resends) mark(hashes map[string]map[string]string) map[string]map[string]string {
+	out := make(map[string]map[string]string, len(hashes))
+	for typeURL, versions := range hashes {
+		out[typeURL] = versions
+		cloned := false
+		for name, mark := range r[typeURL] {
+			if versions[name] != mark.version {
+				delete(r[typeURL], name)
+				continue
+			}
+			if !cloned {
+				cloned = true
+				out[typeURL] = maps.Clone(versions)
+			}
+			out[typeURL][name] = fmt.Sprintf("%s, sent %d times more", mark.version, mark.times)
+		}
+	}
+	return out
+}
+
+// resend has what a refused response brought, and is wanted still, sent once more: it was not at fault, or need not
+// have been.
+func (p *Publisher) resend(typeURL string, c *change) {
+	v := p.views[typeURL]
+	again := false
+	for name, version := range c.versions {
+		if p.served.hashes[typeURL][name] != version {
+			continue // something else is on its way
+		}
+		p.steering.again.add(typeURL, name, version)
+		v.retract(name)
+		again = true
+	}
+	if !again {
+		return
+	}
+	if err := p.set(p.served); err != nil {
+		p.opts.Log.Error("a configuration cannot be sent to Envoy once more", "error", err)
+	}
+}
+
+// refusedSteered settles the refusal of a response that an overlay has a part in which Envoy has not taken before, and says
+// whether there is something to settle.
+func (p *Publisher) refusedSteered(typeURL, reason string, c *change) bool {
+	current, steered := true, false // it brought what is wanted still; the overlay speaks of some of it
+	for name, version := range c.versions {
+		current = current && p.served.hashes[typeURL][name] == version
+		steered = steered || p.speaks(typeURL, name)
+	}
+	switch {
+	case p.pending != nil:
+		// Which of the two it was shows when the version is alone.
+		p.suspend()
+	case !current: // the next overlay is on its way, and is judged by itself
+	case steered:
+		p.refuseOverlay(typeURL, reason)
+	default:
+		return false
+	}
+	p.resend(typeURL, c)
+	return true
+}
+
+// speaks says whether the overlay in use speaks of a resource.
+func (p *Publisher) speaks(typeURL, name string) bool {
+	switch typeURL {
+	case resourcev3.EndpointType:
+		_, ok := p.served.steered[name]
+		return ok
+	case resourcev3.RouteType:
+		return p.served.routes
+	}
+	return false
+}
+
+// suspend takes the overlay in use away until the pending version has been settled.
+func (p *Publisher) suspend() {
+	p.pending.alone = true
+	if p.steering.now == nil || p.steering.now.turn <= p.steering.settled {
+		return
+	}
+	if p.steering.held == nil {
+		p.steering.held = p.steering.now
+	}
+	p.use(p.fallback())
+}
+
+// refuseOverlay gives up the overlay in use.
+func (p *Publisher) refuseOverlay(typeURL, reason string) {
+	s := p.steering.now
+	p.opts.Log.Warn("Envoy refuses what steering says; what was served before is served again", "type", shortType(typeURL), "reason", reason)
+	p.use(p.fallback())
+	p.steered(s, shortType(typeURL)+": "+reason)
+}
+
+// fallback is what is served instead of the overlay in use: the last good one, or nothing where that is it.
+func (p *Publisher) fallback() *steer {
+	if p.steering.now == p.steering.good {
+		p.steering.good = nil
+	}
+	return p.steering.good
+}
+
+// steered tells what became of an overlay.
+func (p *Publisher) steered(s *steer, nack string) {
+	if p.opts.Steered != nil {
+		p.opts.Steered(s.Serial, p.opts.Now(), nack)
+	}
+}
+
+// settleOverlay finds out whether Envoy has taken all that the overlay in use says of what it asks for.
+func (p *Publisher) settleOverlay() {
+	s := p.steering.now
+	if s == nil || s.turn <= p.steering.settled || p.stream == 0 || p.now.Serving == "" {
+		return
+	}
+	taken := true
+	for _, typeURL := range []string{resourcev3.EndpointType, resourcev3.RouteType} {
+		v := p.views[typeURL]
+		for name, version := range p.served.hashes[typeURL] {
+			_, under := p.steering.under[typeURL][name]
+			counts := under || p.speaks(typeURL, name)
+			switch {
+			case !counts && !p.steering.strange:
+			case v == nil || v.byName && !v.names[name]:
+				taken = taken && typeURL == resourcev3.EndpointType && !p.willAsk(name)
+			case v.settled(name, version):
+			case !v.refused(name, version):
+				taken = false
+			case counts:
+				p.refusal(typeURL, v.reason)
+				return
+			}
+		}
+	}
+	if !taken {
+		return
+	}
+	p.steering.settled, p.steering.good, p.steering.under, p.steering.strange = s.turn, s, nil, false
+	if !s.told {
+		s.told = true
+		p.steered(s, "")
+	}
+}
+
+// refusal settles that Envoy has refused a part of the overlay in use.
+func (p *Publisher) refusal(typeURL, reason string) {
+	if p.pending != nil {
+		p.suspend()
+		return
+	}
+	p.refuseOverlay(typeURL, reason)
+}
+
+// willAsk says whether Envoy will ask for the endpoints of a cluster: it has the cluster, or a live version does.
+func (p *Publisher) willAsk(cluster string) bool {
+	if v := p.views[resourcev3.ClusterType]; v != nil && v.has[cluster] != "" {
+		return true
+	}
+	return slices.ContainsFunc(p.live, func(r retained) bool { return r.version.Endpoints[cluster] != nil })
+}
+
+// resume uses the overlay that had to wait for a version.
+func (p *Publisher) resume() {
+	if s := p.steering.held; s != nil && (p.pending == nil || !p.pending.alone) {
+		p.steering.held = nil
+		p.steering.turn++
+		s.turn = p.steering.turn // what was refused under the old one says nothing of this one
+		p.use(s)
+	}
+}
+
+// onlySteered says whether all that Envoy has still to answer for of a type is the work of overlays, which no version needs
+// to wait for.
+func (p *Publisher) onlySteered(typeURL string, v *view) bool {
+	if p.steering.now == nil || p.steering.now.turn <= p.steering.settled {
+		return false
+	}
+	for _, c := range v.open {
+		if c.serial <= p.base || len(c.removed) > 0 {
+			return false
+		}
+		for name := range c.versions {
+			if !p.speaks(typeURL, name) {
+				return false
+			}
+		}
+	}
+	for name, version := range p.served.hashes[typeURL] {
+		if (!v.byName || v.names[name]) && v.believed[name] != version && !p.speaks(typeURL, name) {
+			return false
+		}
+	}
+	return len(v.believed) <= len(p.served.hashes[typeURL])
+}
