@@ -37,7 +37,7 @@ func TestDirectStreamsAreCut(t *testing.T) {
 			}
 		}
 		attrs, _ := structpb.NewStruct(map[string]any{wire.CodeDetailsAttribute: c.details}) // of a string: cannot fail
-		resp, err := dec.next(context.Background(), nil, &extprocv3.ProcessingRequest{
+		resp, err := dec.next(context.Background(), &extprocv3.ProcessingRequest{
 			Attributes: attributesOf(attrs),
 			Request: &extprocv3.ProcessingRequest_ResponseHeaders{
 				ResponseHeaders: answered(":status", "200", "content-type", "text/event-stream", wire.BackendHeader, "default/openai"),
@@ -47,7 +47,7 @@ func TestDirectStreamsAreCut(t *testing.T) {
 			t.Fatalf("%s: %v, %v", c.name, resp, err)
 		}
 		body := func(p string) *extprocv3.ProcessingResponse {
-			resp, err := dec.next(context.Background(), nil, &extprocv3.ProcessingRequest{Request: &extprocv3.ProcessingRequest_ResponseBody{ResponseBody: piece(p, false)}})
+			resp, err := dec.next(context.Background(), &extprocv3.ProcessingRequest{Request: &extprocv3.ProcessingRequest_ResponseBody{ResponseBody: piece(p, false)}})
 			if (err != nil) != (c.want == filterv3.ProcessingMode_NONE) {
 				t.Fatalf("%s: error %v", c.name, err)
 			}

@@ -14,6 +14,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/adapters/canon"
@@ -29,36 +31,37 @@ const maxModelBytes = 256
 // expiryMargin is added to a request's time before what is kept for it counts as left behind.
 const expiryMargin = 30 * time.Second
 
+// errStarting is for an Envoy that is served again before it has said what it has: it does what it does while nobody answers,
+// 503 or what LoadPolicy.spec.failureMode says.
+var errStarting = status.Error(codes.Unavailable, "the gateway is starting")
+
 // decide answers the door's call: once for the headers in the common case; for the body, too, where a candidate
-// needs it rewritten; and for the answer, where it may need a translation.
+// needs it rewritten or the place depends on it; and for the answer, where it may need a translation.
 func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first *extprocv3.ProcessingRequest) error {
 	start := s.opts.Now()
 	if first.GetRequestHeaders() == nil {
 		return fmt.Errorf("expected request headers, got %T", first.GetRequest())
 	}
-	var waited time.Duration // for room under a limit, which is no work
-	resp, d := s.onHeaders(stream.Context(), first, start, &waited)
-	status := int(resp.GetImmediateResponse().GetStatus().GetCode())
-	s.opts.Metrics.Decided(status, s.opts.Now().Sub(start)-waited)
+	if s.table.Load() == nil {
+		return errStarting
+	}
+	d := &decision{server: s}
+	defer d.over() // however the stream ends, a panic included
+	resp := s.onHeaders(stream.Context(), first, start, d)
+	d.count(resp, s.opts.Now().Sub(start))
 	if err := stream.Send(resp); err != nil {
-		if d != nil {
-			d.giveUp() // the caller has gone
-		}
-		return err
+		return err // the caller has gone
 	}
 	d.sent()
 	for {
 		m, err := stream.Recv()
-		if err != nil { // Envoy closes or resets a stream that it needs no more
-			if d != nil && d.more && (d.unplaced != nil || d.exchange != nil && d.exchange.body == nil && d.readsBody()) {
-				d.giveUp() // without an answer to its body the request has not gone on
-			}
-			return nil
+		if err != nil {
+			return nil // Envoy closes or resets a stream that it needs no more
 		}
-		if d == nil || !d.more {
+		if !d.more {
 			return fmt.Errorf("nothing more was asked for, got %T", m.GetRequest())
 		}
-		resp, err := d.next(stream.Context(), s, m)
+		resp, err := d.next(stream.Context(), m)
 		if err != nil {
 			return err
 		}
@@ -66,28 +69,60 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 			continue // an answer that was cut: what still comes of it changes nothing
 		}
 		if err := stream.Send(resp); err != nil {
-			d.giveUp() // unless an attempt has been made
 			return err
 		}
-		if m.GetRequestBody() != nil {
-			d.sent()
-		}
+		d.sent()
 	}
 }
 
-// sent notes that Envoy has been told the way of a request. One that goes through a chain is confirmed by its first attempt, which
-// knows the backend.
+// count tells the metrics of the decision: for a request that must be read to be placed, once it has been.
+func (d *decision) count(resp *extprocv3.ProcessingResponse, took time.Duration) {
+	d.worked += took - d.waited
+	d.waited = 0
+	if d.unplaced == nil {
+		d.server.opts.Metrics.Decided(int(resp.GetImmediateResponse().GetStatus().GetCode()), d.worked)
+	}
+}
+
+// sent notes that Envoy has been told the way of a request, if it has. One that goes through a chain is confirmed by its first attempt,
+// which knows the backend.
 func (d *decision) sent() {
-	if d != nil && d.unplaced == nil && d.exchange == nil {
+	if d.going || !d.begun || d.awaiting {
+		return
+	}
+	d.going = true
+	if d.exchange == nil {
 		d.open.Confirm()
 	}
 }
 
+// over ends a request that Envoy has not gone on with; all others are ended by their record. A second call finds nothing.
+func (d *decision) over() {
+	switch {
+	case d.going:
+	case d.begun:
+		if d.open.Abandon() {
+			d.server.exchanges.drop(d.open.ID)
+		}
+	default:
+		d.giveBack()
+	}
+}
+
 // next answers what follows the headers of a request that goes through a chain.
-func (d *decision) next(ctx context.Context, s *Server, m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingResponse, error) {
+func (d *decision) next(ctx context.Context, m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingResponse, error) {
 	switch r := m.GetRequest().(type) {
 	case *extprocv3.ProcessingRequest_RequestBody:
-		return d.onBody(ctx, s, r.RequestBody.GetBody()), nil
+		if !d.awaiting {
+			return nil, errors.New("a request's body came that was not asked for")
+		}
+		d.awaiting = false
+		start, placed := d.server.opts.Now(), d.unplaced == nil
+		resp := d.onBody(ctx, r.RequestBody.GetBody())
+		if !placed {
+			d.count(resp, d.server.opts.Now().Sub(start))
+		}
+		return resp, nil
 	case *extprocv3.ProcessingRequest_ResponseHeaders:
 		var translated *answer
 		backend := ""
@@ -98,7 +133,7 @@ func (d *decision) next(ctx context.Context, s *Server, m *extprocv3.ProcessingR
 		}
 		if d.exchange != nil {
 			translated = d.exchange.answerOf(backend)
-			s.exchanges.drop(d.exchange.id) // there will be no further attempt
+			d.server.exchanges.drop(d.exchange.id) // there will be no further attempt
 			d.exchange = nil
 		}
 		t := tally{account: d.open, input: d.open.EstimatedInput}
@@ -153,28 +188,30 @@ func untouched() *extprocv3.ProcessingResponse {
 	}
 }
 
-// decision is a request that goes on.
+// decision is one request at the door.
 type decision struct {
+	server *Server
+	claims             // until it is begun
+	open   *usage.Open // what limits let in
+	begun  bool        // the desk has it
+	going  bool        // Envoy has been told all that it needs to go on
+	// worked is how long Weir has worked on it so far, and waited how long it then waited for room, which is no work.
+	worked, waited time.Duration
+
 	request  *request
 	dialect  *canon.Dialect
-	open     *usage.Open
 	exchange *exchange // nil when no attempt will ask, or none any more
 	more     bool      // bodies or an answer were asked for
+	awaiting bool      // the body has not come
 	parse    bool      // the body must be understood, not only kept
-	// cut ends a running stream; nil where none can be.
+	// cut ends a running stream, when a backend's answer has used so much that a budget is spent; nil where none could be overrun.
 	cut    func(backend string, used canon.Usage) bool
 	answer reader // reads the answer; nil until it has come, and where nobody needs to
 	// untranslated says that some candidate speaks the caller's dialect, and rename that one of these calls the model otherwise.
 	untranslated, rename bool
 	endpoint             *canon.Endpoint
-	// unplaced is what the placement needs that the body decides; nil once there is one.
-	unplaced *unplaced
-}
-
-// unplaced is a request that was let in and waits for its body to be placed.
-type unplaced struct {
-	asked    *asked
-	admitted *admitted
+	// unplaced is a request that was let in and waits for its body to be placed; nil once it has been.
+	unplaced *asked
 }
 
 // reader reads an answer that passes through Weir: an answer or a meter. onBody and onTrailers return nil when there is
@@ -186,18 +223,15 @@ type reader interface {
 }
 
 // onHeaders is the decision.
-func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, now time.Time, waited *time.Duration) (*extprocv3.ProcessingResponse, *decision) {
+func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, now time.Time, of *decision) *extprocv3.ProcessingResponse {
 	r := readRequest(m)
 	match := s.opts.Dialects.Classify(r.method, r.path, r.headerValue)
 	d := match.Dialect
 	known := facts{}
-	refuse := func(e *canon.Error) (*extprocv3.ProcessingResponse, *decision) {
-		return refusal(d, e, r.requestID, known), nil
+	refuse := func(e *canon.Error) *extprocv3.ProcessingResponse {
+		return refusal(d, e, r.requestID, known)
 	}
 	t := s.table.Load()
-	if t == nil {
-		return refuse(&canon.Error{Kind: canon.ErrOverloaded, RetryAfter: time.Second, Message: "The gateway is starting; try again in a moment."})
-	}
 	known = append(known, fact{wire.KeyVersion, t.Version})
 
 	id, cerr := t.Auth.Authenticate(ctx, r.credentials, r.source, now)
@@ -207,17 +241,17 @@ func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, 
 	known = append(known, fact{wire.KeyConsumer, id.Consumer}, fact{wire.KeyTenant, id.Tenant}, fact{wire.KeyCredential, id.Credential})
 
 	if cerr := checkPath(&match, r); cerr != nil {
-		resp, none := refuse(cerr)
+		resp := refuse(cerr)
 		if match.Outcome == adapters.WrongMethod {
 			h := resp.GetImmediateResponse().GetHeaders()
 			h.SetHeaders = append(h.SetHeaders, header("allow", strings.Join(match.Allow, ", ")))
 		}
-		return resp, none
+		return resp
 	}
 	op := match.Endpoint.Op
 	known = append(known, fact{wire.KeyOperation, string(op)})
 	if op == canon.OpModels || op == canon.OpModel {
-		return s.models(t, id, &match, r, known), nil
+		return s.models(t, id, &match, r, known)
 	}
 
 	model, streaming, cerr := checkBody(r)
@@ -258,19 +292,15 @@ func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, 
 		table: t, gateway: t.GatewayOf(ctx), id: id, rule: rule, variant: variant, dialect: d, operation: op,
 		request: r, model: model, stream: streaming, now: now,
 	}
-	asking := s.opts.Now()
-	adm, limits, cerr := s.admit(ctx, a)
-	if t.Waits {
-		*waited = a.admitted.Sub(asking)
-	}
+	limits, cerr := s.admit(ctx, a, of)
 	if cerr != nil {
-		resp, none := refuse(cerr)
+		resp := refuse(cerr)
 		h := resp.GetImmediateResponse().GetHeaders()
 		h.SetHeaders = append(h.SetHeaders, limits.headers()...)
-		return resp, none
+		return resp
 	}
-	known = append(known, adm.facts...)
-	return s.proceed(ctx, a, adm, &match, known, waited)
+	of.request, of.dialect, of.endpoint = r, d, match.Endpoint
+	return s.proceed(ctx, of, a, append(known, limits...))
 }
 
 // checkPath tells paths and methods that are not served.
@@ -396,39 +426,32 @@ func noCandidate(rule *table.Rule, model string, op canon.Operation, d *canon.Di
 
 // proceed sends the request on: straight to a backend where nothing must be rewritten, else through a chain. Where its place depends
 // on the prompt, that is decided when the body has come.
-func (s *Server) proceed(ctx context.Context, a *asked, adm *admitted, match *adapters.Match, known facts, waited *time.Duration) (*extprocv3.ProcessingResponse, *decision) {
-	d := &decision{request: a.request, dialect: match.Dialect, open: adm.open, cut: adm.cut, endpoint: match.Endpoint}
-	d.parse, d.untranslated, d.rename = needs(a.variant, match.Dialect, a.model)
-	if a.readsPrompt() {
-		d.unplaced = &unplaced{asked: a, admitted: adm}
-		d.more = true
-		resp := &extprocv3.ProcessingResponse{
-			Response:     &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{Response: &extprocv3.CommonResponse{}}},
-			ModeOverride: d.withBody(), DynamicMetadata: known.metadata(wire.DecisionNamespace),
-		}
-		return resp, d
-	}
-	asking := s.opts.Now()
-	at, cerr := s.place(ctx, a, nil)
-	*waited += s.opts.Now().Sub(asking)
-	if cerr != nil {
-		adm.cancel()
-		return refusal(d.dialect, cerr, a.request.requestID, known), nil
-	}
-	mutation := s.send(d, a, &at)
+func (s *Server) proceed(ctx context.Context, d *decision, a *asked, known facts) *extprocv3.ProcessingResponse {
+	d.parse, d.untranslated, d.rename = needs(a.variant, d.dialect, a.model)
+	known = append(known, fact{wire.KeyNeeds, d.needsWeir(a.variant)})
+	common := &extprocv3.CommonResponse{}
 	resp := &extprocv3.ProcessingResponse{
-		Response: &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{
-			Response: &extprocv3.CommonResponse{ClearRouteCache: true, HeaderMutation: mutation},
-		}},
-		DynamicMetadata: append(known, fact{wire.KeyExchange, d.open.ID}, fact{wire.KeyEndpoints, at.endpoints}).metadata(wire.DecisionNamespace),
+		Response: &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{Response: common}},
 	}
+	if a.readsPrompt() {
+		d.unplaced, d.more, d.awaiting = a, true, true
+		resp.ModeOverride, resp.DynamicMetadata = d.withBody(), known.metadata(wire.DecisionNamespace)
+		return resp
+	}
+	keys, endpoints, cerr := s.place(ctx, d, a, nil)
+	if cerr != nil {
+		d.over()
+		return refusal(d.dialect, cerr, a.request.requestID, known)
+	}
+	common.ClearRouteCache, common.HeaderMutation = true, s.send(d, a, keys)
+	resp.DynamicMetadata = append(known, fact{wire.KeyExchange, d.open.ID}, fact{wire.KeyEndpoints, endpoints}).metadata(wire.DecisionNamespace)
 	if d.exchange == nil || !d.readsBody() {
 		d.askForStream(resp)
-		return resp, d
+		return resp
 	}
-	d.more = true
+	d.more, d.awaiting = true, true
 	resp.ModeOverride = d.withBody()
-	return resp, d
+	return resp
 }
 
 // readsBody says whether attempts need the body.
@@ -443,12 +466,17 @@ func (d *decision) withBody() *filterv3.ProcessingMode {
 	return mode
 }
 
-// send begins a request that has its place, and says what tells Envoy the way. An exchange that waits for the body is kept once that is there.
-func (s *Server) send(d *decision, a *asked, at *placement) *extprocv3.HeaderMutation {
-	s.begin(a, d.open, at)
-	if at.keys.Direct != "" && !d.readsBody() {
+// send puts a request that has its place on the desk, and says what tells Envoy the way. An exchange that waits for the body is kept
+// once that is there.
+func (s *Server) send(d *decision, a *asked, keys table.Keys) *extprocv3.HeaderMutation {
+	now := s.opts.Now() // Envoy's time for it begins when it is on its way, after all that it has waited for
+	d.open.Expires = now.Add(a.rule.Timeout + expiryMargin)
+	d.open.Grant, d.open.Outcomes, d.open.Hold = d.grant, d.outcomes, d.hold
+	s.opts.Desk.Begin(d.open)
+	d.claims, d.begun = claims{}, true
+	if keys.Direct != "" && !d.readsBody() {
 		return &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{
-			header(wire.RuleHeader, at.keys.Direct), header(wire.PathHeader, d.endpoint.Path),
+			header(wire.RuleHeader, keys.Direct), header(wire.PathHeader, d.endpoint.Path),
 		}}
 	}
 	path := d.endpoint.Path
@@ -457,12 +485,12 @@ func (s *Server) send(d *decision, a *asked, at *placement) *extprocv3.HeaderMut
 	}
 	d.exchange = &exchange{
 		id: d.open.ID, open: d.open, table: a.table, dialect: d.dialect, endpoint: d.endpoint, model: a.model, path: path,
-		headers: dialectHeaders(a.request), stream: a.stream, created: a.admitted, expires: d.open.Expires,
+		headers: dialectHeaders(a.request), stream: a.stream, created: now, expires: d.open.Expires,
 	}
 	if !d.readsBody() {
 		s.exchanges.put(d.exchange)
 	}
-	return &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{header(wire.RuleHeader, at.keys.Chain)}}
+	return &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{header(wire.RuleHeader, keys.Chain)}}
 }
 
 // askForStream asks for the answer of a request whose stream may be cut, where nothing else is asked for.
@@ -474,6 +502,20 @@ func (d *decision) askForStream(resp *extprocv3.ProcessingResponse) {
 	resp.ModeOverride = &filterv3.ProcessingMode{
 		ResponseHeaderMode: filterv3.ProcessingMode_SEND, ResponseBodyMode: filterv3.ProcessingMode_STREAMED,
 	}
+}
+
+// needsWeir says whose answers must not reach the caller but through Weir, for an Envoy that goes on without it.
+func (d *decision) needsWeir(v *table.Variant) string {
+	if d.cut != nil {
+		return "*" // pieces of the stream are here alone
+	}
+	out := ""
+	for _, c := range v.Candidates {
+		if d.parse && c.Backend.Dialect.Name != d.dialect.Name {
+			out += " " + c.Backend.ID + " "
+		}
+	}
+	return out
 }
 
 // needs says whether some candidate speaks another dialect, whether some speaks the caller's, and whether one of
@@ -492,51 +534,42 @@ func needs(v *table.Variant, d *canon.Dialect, model string) (translate, same, r
 	return translate, same, rename
 }
 
-// onBody keeps the body for the attempts. A body that cannot be understood goes no further, whoever would
-// have been asked: which backend is chosen must not decide whether a request is valid.
-func (d *decision) onBody(ctx context.Context, s *Server, body []byte) *extprocv3.ProcessingResponse {
+// onBody keeps the body for the attempts, and places a request whose place depends on it. A body that cannot be understood goes no
+// further, whoever would have been asked: which backend is chosen must not decide whether a request is valid.
+func (d *decision) onBody(ctx context.Context, body []byte) *extprocv3.ProcessingResponse {
+	a := d.unplaced
+	d.unplaced = nil
 	var req *canon.Request
 	var err *canon.Error
-	if d.parse || d.unplaced != nil {
+	if d.parse || a != nil {
 		req, err = d.dialect.In.ParseRequest(body)
+	}
+	refuse := func(e *canon.Error) *extprocv3.ProcessingResponse {
+		d.over()
+		return refusal(d.dialect, e, d.request.requestID, facts{{wire.KeyModel, d.open.Model}})
 	}
 	// A sound request that only backends of its own dialect can serve: refused only if another is asked.
 	if d.parse && err != nil && (err.Code != canon.CodeNotTranslatable || !d.untranslated) {
-		if d.unplaced != nil {
-			d.giveUp() // else its record ends it
-		}
-		return refusal(d.dialect, err, d.request.requestID, facts{{wire.KeyModel, d.open.Model}})
+		return refuse(err)
 	}
 	common := &extprocv3.CommonResponse{}
 	resp := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestBody{RequestBody: &extprocv3.BodyResponse{Response: common}}}
-	if u := d.unplaced; u != nil {
-		at, cerr := s.place(ctx, u.asked, req)
+	if a != nil {
+		keys, endpoints, cerr := d.server.place(ctx, d, a, req)
 		if cerr != nil {
-			d.giveUp()
-			return refusal(d.dialect, cerr, d.request.requestID, facts{{wire.KeyModel, d.open.Model}})
+			return refuse(cerr)
 		}
-		d.unplaced = nil
-		common.ClearRouteCache, common.HeaderMutation = true, s.send(d, u.asked, &at)
-		resp.DynamicMetadata = facts{{wire.KeyExchange, d.open.ID}, {wire.KeyEndpoints, at.endpoints}}.metadata(wire.DecisionNamespace)
+		common.ClearRouteCache, common.HeaderMutation = true, d.server.send(d, a, keys)
+		resp.DynamicMetadata = facts{{wire.KeyExchange, d.open.ID}, {wire.KeyEndpoints, endpoints}}.metadata(wire.DecisionNamespace)
 	}
 	if d.exchange != nil && d.readsBody() {
 		d.exchange.body = body
 		if d.parse {
 			d.exchange.request, d.exchange.unsaid = req, err
 		}
-		s.exchanges.put(d.exchange)
+		d.server.exchanges.put(d.exchange)
 	}
 	return resp
-}
-
-// giveUp ends a request that Envoy has not gone on with.
-func (d *decision) giveUp() {
-	if d.unplaced != nil {
-		d.unplaced.admitted.cancel()
-		d.unplaced = nil
-		return
-	}
-	d.open.Abandon()
 }
 
 // models answers a list of models, or one of them.

@@ -44,32 +44,16 @@ type asked struct {
 	model     string
 	stream    bool
 	now       time.Time
-	admitted  time.Time // set by admit
-	input     int64     // estimated tokens, set by admit
+	input     int64 // estimated tokens, set by admit
 }
 
-// admitted is a request that limits, budgets and breakers let through.
-type admitted struct {
-	open  *usage.Open
-	facts facts // for the headers of its answer
-	// cut says whether a budget is spent when a backend's answer has used so much, so that the stream must end; nil where
-	// no budget could be overrun.
-	cut func(backend string, used canon.Usage) bool
-}
-
-// admit asks everything that may refuse a request that has a rule, and takes what it reserves. A request that is
-// refused holds nothing.
-func (s *Server) admit(ctx context.Context, a *asked) (*admitted, facts, *canon.Error) {
+// admit asks everything that may refuse a request that has a rule, and takes what it reserves, which is d's from then on. It opens
+// the request, and gives what its answer says of limits. A request that is refused holds nothing.
+func (s *Server) admit(ctx context.Context, a *asked, d *decision) (facts, *canon.Error) {
 	var policiesBuf [8]*table.Policy
 	policies := a.table.Applying(policiesBuf[:0], a.gateway, a.rule, a.id, a.model)
 	subject := limit.Subject{Tenant: a.id.Tenant, Consumer: a.id.ConsumerID, Credential: a.id.CredentialID}
 
-	var outcomes []usage.Outcome
-	drop := func() {
-		for _, o := range outcomes {
-			o.Drop()
-		}
-	}
 	var rulesBuf [16]*limit.Rule
 	rules := rulesBuf[:0]
 	if a.id.RequestsPerMinute > 0 {
@@ -82,12 +66,12 @@ func (s *Server) admit(ctx context.Context, a *asked) (*admitted, facts, *canon.
 		}
 		pass, refused := s.opts.Breakers.Allow(p.Breaker, subjectOf(p.BreakerPer, &subject), a.now)
 		if refused != nil {
-			drop()
-			return nil, nil, &canon.Error{Kind: canon.ErrOverloaded, Code: codeBreakerOpen, RetryAfter: refused.RetryAfter,
+			d.giveBack()
+			return nil, &canon.Error{Kind: canon.ErrOverloaded, Code: codeBreakerOpen, RetryAfter: refused.RetryAfter,
 				Message: fmt.Sprintf("Too many requests have failed lately, so the circuit breaker %q refuses more for now; try again in %s s.",
 					refused.Rule.Name, seconds(refused.RetryAfter))}
 		}
-		outcomes = append(outcomes, pass)
+		d.outcomes = append(d.outcomes, pass)
 		if pass.Shadowed() {
 			s.opts.Metrics.BreakerShadowed(p.Breaker.Name)
 		}
@@ -97,59 +81,48 @@ func (s *Server) admit(ctx context.Context, a *asked) (*admitted, facts, *canon.
 		rules = slices.DeleteFunc(rules, func(r *limit.Rule) bool { return r.Unit == limit.Cost })
 	}
 	est := s.estimate(a, rules)
+	var asking time.Time
+	if a.table.Waits {
+		asking = s.opts.Now()
+	}
 	grant, refused := s.opts.Limits.Admit(ctx, rules, subject, est)
-	a.admitted = s.opts.Now() // a request may have waited for room, and its time begins after that
+	if a.table.Waits {
+		d.waited += s.opts.Now().Sub(asking)
+	}
 	if refused != nil {
-		drop()
+		d.giveBack()
 		if refused.Kind == limit.BudgetSpent {
 			s.budgetEvent(refused.Rule, &subject, "a budget is spent", a.now)
 		}
-		return nil, limitFacts(refused.Headers), refusedBy(refused, a.now)
+		return limitFacts(refused.Headers), refusedBy(refused, a.now)
 	}
-	out := &admitted{facts: limitFacts(grant.Headers())}
+	d.grant = settled{grant}
+	out := limitFacts(grant.Headers())
 	if warnings := grant.Warnings(); len(warnings) > 0 {
-		out.facts = append(out.facts, fact{wire.KeyBudgetWarning, budgetWarning(tightest(warnings))})
+		out = append(out, fact{wire.KeyBudgetWarning, budgetWarning(tightest(warnings))})
 		for i := range warnings {
 			w := &warnings[i]
 			s.budgetEvent(w.Rule, &subject, "a budget is nearly spent", a.now, "spent_percent", percent(w))
 		}
 	}
-	out.open = &usage.Open{
+	d.open = &usage.Open{
 		ID: s.exchanges.newID(), PeekID: a.request.peek.id, RequestID: a.request.requestID, Time: a.now,
 		Gateway: a.gateway, Tenant: a.id.Tenant, Namespace: a.id.Namespace, Consumer: a.id.Consumer, Credential: a.id.Credential,
 		Route: a.rule.Name, Model: a.model, Operation: string(a.operation), Dialect: a.dialect.Name, Stream: a.stream,
 		Currency: a.table.Currency, Candidates: make([]usage.Candidate, len(a.variant.Candidates)),
 		EstimatedInput: est.Input, TextBytes: a.request.peek.textBytes(), MediaTokens: a.request.peek.mediaTokens(),
-		Grant: settled{grant}, Outcomes: outcomes,
 	}
 	a.input = est.Input
 	for i, c := range a.variant.Candidates {
-		out.open.Candidates[i] = usage.Candidate{
+		d.open.Candidates[i] = usage.Candidate{
 			Backend: c.Backend.ID, UpstreamModel: c.UpstreamModel(a.model), Prices: c.Price(a.model),
 			Translated: c.Backend.Dialect.Name != a.dialect.Name,
 		}
 	}
 	if est.Cuttable {
-		out.cut = cutter(grant, &est, out.open, a.now)
+		d.cut = cutter(grant, &est, d.open, a.now)
 	}
-	return out, nil, nil
-}
-
-// begin puts a request that has its place on the desk.
-func (s *Server) begin(a *asked, open *usage.Open, at *placement) {
-	open.Expires = a.admitted.Add(a.rule.Timeout + expiryMargin)
-	s.opts.Desk.Begin(open)
-	if at.hold != nil && !open.Occupy(at.hold) {
-		at.ended() // Envoy died meanwhile
-	}
-}
-
-// cancel gives back what a request took that does not go on, before the desk has it.
-func (adm *admitted) cancel() {
-	adm.open.Grant.Cancel()
-	for _, o := range adm.open.Outcomes {
-		o.Drop()
-	}
+	return out, nil
 }
 
 // cuttable says whether a running answer can be ended: of streams of chat Weir can tell what they have cost so far, as

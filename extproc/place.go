@@ -10,7 +10,6 @@ import (
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
-	"github.com/weir-dev/weir/usage"
 )
 
 // The codes of refusals for want of an endpoint.
@@ -29,21 +28,6 @@ type noSteering struct{}
 
 func (noSteering) Share(string) (float64, bool) { return 1, true }
 
-// placement is where a request goes first.
-type placement struct {
-	keys table.Keys
-	// endpoints are those of the first attempts, "ip:port,ip:port"; "" leaves them to Envoy.
-	endpoints string
-	hold      usage.Hold // nil where no endpoint was picked
-}
-
-// ended gives the placement back, of a request that does not go on.
-func (p *placement) ended() {
-	if p.hold != nil {
-		p.hold.Free()
-	}
-}
-
 // readsPrompt says whether the placement of a request depends on its prompt.
 func (a *asked) readsPrompt() bool {
 	if !a.table.Prompts || a.operation != canon.OpChat {
@@ -57,114 +41,125 @@ func (a *asked) readsPrompt() bool {
 	return false
 }
 
-// place chooses the backend that is asked first, and the endpoint there. prompt is nil where it was not read. Where Envoy chooses all
-// by itself, the placement is the variant's own.
-func (s *Server) place(ctx context.Context, a *asked, prompt *canon.Request) (placement, *canon.Error) {
+// place chooses the backend that is asked first, and the endpoints there: those of the first attempts, "ip:port,ip:port", or "" where
+// Envoy chooses them. What the request occupies is d's from then on. prompt is nil where it was not read.
+//
+// A request waits for room in a pool only while no other backend of its rule can take it, whatever that one's priority.
+func (s *Server) place(ctx context.Context, d *decision, a *asked, prompt *canon.Request) (keys table.Keys, endpoints string, _ *canon.Error) {
 	v := a.variant
-	own := table.Keys{Direct: v.DirectKey, Chain: v.ChainKey}
+	keys = table.Keys{Direct: v.DirectKey, Chain: v.ChainKey}
 	if v.First == nil && (len(v.Candidates) > 1 || v.Candidates[0].Backend.Pick == nil) {
-		return placement{keys: own}, nil
+		d.hold = s.watch(v)
+		return keys, "", nil
 	}
 	var out, full table.Mask // candidates that cannot take it, and those of them that have no room
-	retry := time.Duration(0)
+	var retry time.Duration  // the least that was asked for
 	for {
-		c, others := s.choose(v, out)
-		wait := false
-		if c == nil && full != 0 {
-			c, _ = s.choose(v, ^full)
-			wait = true
+		c, others := s.choose(v, out, false)
+		wait := c == nil && full != 0
+		switch {
+		case wait:
+			if c, _ = s.choose(v, ^full, true); c == nil {
+				full = 0
+				continue
+			}
+		case c == nil:
+			if c, others = s.choose(v, out, true); c == nil {
+				return keys, "", unavailable(v, retry)
+			}
 		}
-		if c == nil {
-			return placement{}, unavailable(v, retry)
-		}
-		keys, ok := v.First[c]
-		if !ok {
-			keys = own
+		if first, ok := v.First[c]; ok {
+			keys = first
 		}
 		b := c.Backend
 		if b.Pick == nil {
-			return placement{keys: keys}, nil
+			d.hold = s.watch(v)
+			return keys, "", nil
 		}
 		r := a.pickRequest(b, prompt)
 		var p *pick.Pick
 		var refused *pick.Refusal
 		if others && !wait {
-			p, refused = s.opts.Picker.TryPick(&r, s.opts.Now())
+			p, refused = s.opts.Picker.TryPick(r, s.opts.Now())
 		} else {
-			p, refused = s.opts.Picker.Pick(ctx, &r, s.opts.Now())
+			p, refused = s.opts.Picker.Pick(ctx, r, s.opts.Now())
 		}
-		switch {
-		case refused == nil:
-			// Envoy does not look at the endpoints of a backend whose name it resolves by itself.
-			return placement{keys: keys, endpoints: strings.Join(p.Endpoints, ","), hold: &hold{pick: p, backend: b.ID}}, nil
-		case refused.Reason == pick.NoPool:
-			return placement{keys: keys}, nil
-		case refused.Reason == pick.Full && others && !wait:
-			full |= c.Bit
-		case refused.Reason != pick.Unavailable:
-			return placement{}, overloaded(b.ID, refused)
+		if refused == nil {
+			d.waited += p.Waited
+			h := &hold{server: s, variant: v, backend: b, order: keys.Order, pick: p}
+			d.hold = h
+			if b.Named {
+				h.named = p.Endpoints[:min(len(p.Endpoints), h.names())]
+			}
+			return keys, strings.Join(h.named, ","), nil
 		}
+		d.waited += refused.Waited
 		if refused.RetryAfter > 0 && (retry == 0 || refused.RetryAfter < retry) {
 			retry = refused.RetryAfter
 		}
 		out |= c.Bit
-		if wait {
+		switch refused.Reason {
+		case pick.NoPool: // a version that is not in use any more has it
+			d.hold = s.watch(v)
+			return keys, "", nil
+		case pick.Unavailable:
 			full &^= c.Bit
+		case pick.Full:
+			if others && !wait {
+				full |= c.Bit
+				continue
+			}
+			if full &^= c.Bit; full == 0 {
+				return keys, "", overloaded(b.ID, refused)
+			}
+		default:
+			return keys, "", overloaded(b.ID, refused)
 		}
 	}
 }
 
 // choose draws one of the candidates that are not out, by weight, among those of the lowest priority number of which some can take
-// requests. Where none can, those count that are only asked to be left alone. others says that there is a choice.
-func (s *Server) choose(v *table.Variant, out table.Mask) (chosen *table.Candidate, others bool) {
-	var buf [table.MaxCandidates]float64
-	for _, blocked := range [...]bool{false, true} {
-		sum, n := 0.0, 0
-		var lowest int32
-		for i, c := range v.Candidates {
-			buf[i] = 0
-			if out&c.Bit != 0 || c.Weight == 0 {
-				continue
-			}
-			share, usable := s.opts.Steering.Share(c.Backend.ID)
-			if !usable || share <= 0 && !blocked {
-				continue
-			}
-			if share <= 0 {
-				share = 1
-			}
-			switch {
-			case n == 0 || c.Priority < lowest:
-				clear(buf[:i])
-				lowest, sum, n = c.Priority, 0, 0
-			case c.Priority > lowest:
-				continue
-			}
-			buf[i] = float64(c.Weight) * share
-			sum += buf[i]
-			n++
-		}
-		if n == 0 {
+// requests. Those that ask to be left alone count where reluctant says so. others says that there is a choice, now or further down.
+func (s *Server) choose(v *table.Variant, out table.Mask, reluctant bool) (chosen *table.Candidate, others bool) {
+	var weights [table.MaxCandidates]float64
+	sum, usable := 0.0, 0
+	var lowest int32
+	for i, c := range v.Candidates {
+		if out&c.Bit != 0 {
 			continue
 		}
-		at := rand.Float64() * sum
-		for i, c := range v.Candidates {
-			if buf[i] == 0 {
-				continue
-			}
-			chosen = c
-			if at -= buf[i]; at < 0 {
-				break
-			}
+		share, ok := s.opts.Steering.Share(c.Backend.ID)
+		if share <= 0 && reluctant {
+			share = 1
 		}
-		return chosen, n > 1
+		if !ok || share <= 0 {
+			continue
+		}
+		if usable++; usable == 1 || c.Priority < lowest {
+			clear(weights[:i])
+			lowest, sum = c.Priority, 0
+		}
+		if c.Priority == lowest {
+			weights[i] = float64(c.Weight) * share
+			sum += weights[i]
+		}
 	}
-	return nil, false
+	at := rand.Float64() * sum
+	for i, c := range v.Candidates {
+		if weights[i] == 0 {
+			continue
+		}
+		chosen = c
+		if at -= weights[i]; at < 0 {
+			break
+		}
+	}
+	return chosen, usable > 1
 }
 
 // pickRequest is the request as the picker sees it.
-func (a *asked) pickRequest(b *table.Backend, prompt *canon.Request) pick.Request {
-	r := pick.Request{Pool: b.ID, Tokens: max(1, a.input), Tenant: a.id.Tenant, Priority: b.Pick.Admission.PriorityOf(a.id.Labels)}
+func (a *asked) pickRequest(b *table.Backend, prompt *canon.Request) *pick.Request {
+	r := &pick.Request{Pool: b.ID, Tokens: max(1, a.input), Tenant: a.id.Tenant, Priority: b.Pick.Admission.PriorityOf(a.id.Labels)}
 	if s := b.Pick.Session; s != nil {
 		if v := a.request.headerValue(strings.ToLower(s.Header)); v != "" {
 			// Sessions of two consumers are two, whatever they call them.
@@ -172,7 +167,7 @@ func (a *asked) pickRequest(b *table.Backend, prompt *canon.Request) pick.Reques
 		}
 	}
 	if p := b.Pick.Prefix; p != nil && prompt != nil {
-		r.Blocks = pick.AppendBlocks(nil, a.model, prompt, p.BlockTokens)
+		r.Blocks = pick.AppendBlocks(make([]uint64, 0, int(r.Tokens)/p.BlockTokens+1), a.model, prompt, p.BlockTokens)
 	}
 	return r
 }
@@ -199,29 +194,4 @@ func unavailable(v *table.Variant, retry time.Duration) *canon.Error {
 	retry = max(time.Second, retry)
 	return &canon.Error{Kind: canon.ErrOverloaded, Code: codeUnavailable, RetryAfter: retry,
 		Message: fmt.Sprintf("No endpoint of %s is well enough to take the request; try again in %s s.", strings.Join(names, ", "), seconds(retry))}
-}
-
-// hold makes a pick what a request occupies.
-type hold struct {
-	pick    *pick.Pick
-	backend string
-}
-
-// Free implements usage.Hold.
-func (h *hold) Free() { h.pick.Drop() }
-
-// Ended implements usage.Hold.
-func (h *hold) Ended(e usage.Ending) {
-	switch {
-	case e.Attempts == 0 || e.Backend == "" && !e.Bad:
-		h.pick.Drop()
-	case e.Backend != "" && e.Backend != h.backend:
-		// Another backend has answered, so this one has failed.
-		h.pick.Done(pick.Ending{At: e.At, Attempts: 1, Failed: true})
-	default:
-		h.pick.Done(pick.Ending{
-			At: e.At, Attempts: e.Attempts, Endpoint: e.Endpoint, OK: e.Good, Failed: e.Bad, TTFT: e.TTFT,
-			InputTokens: e.Tokens.InputTotal(), CachedTokens: e.Tokens.CacheRead, OutputTokens: e.Tokens.OutputTotal(),
-		})
-	}
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
 )
@@ -46,6 +47,7 @@ type rig struct {
 	mu       sync.Mutex
 	now      time.Time
 	statuses []int
+	took     []time.Duration // for each of statuses
 	attempts []string
 }
 
@@ -56,7 +58,7 @@ func (r *rig) Decided(status int, took time.Duration) {
 	if took < 0 {
 		r.t.Errorf("a decision took %v", took)
 	}
-	r.statuses = append(r.statuses, status)
+	r.statuses, r.took = append(r.statuses, status), append(r.took, took)
 }
 
 func (r *rig) BreakerShadowed(string) {}
@@ -85,9 +87,16 @@ func (r *rig) advance(d time.Duration) {
 // newRig serves t, or no table where that is nil.
 func newRig(t testing.TB, tbl *table.Table) *rig {
 	t.Helper()
+	return newRigWith(t, tbl, func(*rig, *Options) {})
+}
+
+// newRigWith is newRig with other options.
+func newRigWith(t testing.TB, tbl *table.Table, change func(*rig, *Options)) *rig {
+	t.Helper()
 	r := &rig{t: t, now: t0, book: newMemoryLedger()}
 	opts := testOptions(t, r.clock, r.book)
 	opts.Metrics = r
+	change(r, &opts)
 	r.server = New(opts)
 	if tbl != nil {
 		r.server.Use(tbl)
@@ -148,6 +157,7 @@ type rules struct {
 	backends map[string]*table.Backend
 	builder  table.Builder
 	table    *table.Table
+	attempts int // of the rules that are added; 0: one for each candidate
 }
 
 func newRules(t testing.TB) *rules {
@@ -189,6 +199,12 @@ func (r *rules) add(name string, m table.Match, choices ...choice) *table.Rule {
 		if len(v.Candidates) == 1 {
 			v.DirectKey = "direct-of-" + name
 		}
+		if slices.ContainsFunc(v.Candidates, func(c *table.Candidate) bool { return c.Backend.Pick != nil && c.Backend.Pick.Mode == pick.LeastLoad }) {
+			v.First = map[*table.Candidate]table.Keys{}
+			for _, c := range v.Candidates {
+				v.First[c] = r.first(v, c)
+			}
+		}
 		variants[mask] = v
 	}
 	rule.SetVariants(variants)
@@ -197,6 +213,24 @@ func (r *rules) add(name string, m table.Match, choices ...choice) *table.Rule {
 		r.t.Fatal(err)
 	}
 	return rule
+}
+
+// first are the keys of the routes that begin with c, which name its backend, and ask the others after it.
+func (r *rules) first(v *table.Variant, c *table.Candidate) table.Keys {
+	name := strings.TrimPrefix(c.Backend.ID, "default/")
+	k := table.Keys{Chain: v.ChainKey + "-from-" + name}
+	if v.DirectKey != "" {
+		k.Direct = v.DirectKey + "-from-" + name
+	}
+	once := append([]*table.Candidate{c}, slices.DeleteFunc(slices.Clone(v.Candidates), func(o *table.Candidate) bool { return o == c })...)
+	attempts := r.attempts
+	if attempts == 0 {
+		attempts = len(once)
+	}
+	for i := range attempts {
+		k.Order = append(k.Order, once[i%len(once)])
+	}
+	return k
 }
 
 func (r *rules) build() *table.Table {
@@ -320,9 +354,11 @@ func (d *door) send(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRespons
 // body sends the whole request body.
 func (d *door) body(b string) *extprocv3.ProcessingResponse {
 	d.t.Helper()
-	return d.send(&extprocv3.ProcessingRequest{Request: &extprocv3.ProcessingRequest_RequestBody{
-		RequestBody: &extprocv3.HttpBody{Body: []byte(b), EndOfStream: true},
-	}})
+	return d.send(bodyOf(b))
+}
+
+func bodyOf(b string) *extprocv3.ProcessingRequest {
+	return &extprocv3.ProcessingRequest{Request: &extprocv3.ProcessingRequest_RequestBody{RequestBody: piece(b, true)}}
 }
 
 // end closes the stream as Envoy does, and waits until the server has ended it.

@@ -4,6 +4,7 @@
 package extproc
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -72,7 +73,7 @@ type Server struct {
 	budgetEvents sync.Map
 }
 
-// New makes a Server. It answers 503 until it is given a table.
+// New makes a Server. It fails until it is given a table, so that Envoy does what it does without it.
 func New(opts Options) *Server {
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -121,7 +122,7 @@ func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) (err 
 		if p := recover(); p != nil {
 			s.opts.Log.Error("a request made Weir panic", "panic", p, "stack", string(debug.Stack()))
 			err = status.Error(codes.Internal, "internal error")
-		} else if err != nil && stream.Context().Err() == nil {
+		} else if err != nil && !errors.Is(err, errStarting) && stream.Context().Err() == nil {
 			s.opts.Log.Error("an exchange with Envoy went wrong", "error", err)
 		}
 	}()

@@ -74,7 +74,7 @@ func (d *Desk) InFlight() int {
 	return int(n)
 }
 
-// Begin takes a request that was let in, before Envoy is told so. The Desk owns its Grant and Outcomes from now on.
+// Begin takes a request that was let in, before Envoy is told so. The Desk owns its Grant, Outcomes and Hold from now on.
 func (d *Desk) Begin(o *Open) {
 	o.desk, o.begun = d, d.opts.Now()
 	s := d.shard(o.ID)
@@ -131,9 +131,9 @@ func (d *Desk) Close(r *Record) {
 		return
 	}
 	v := o.judge(r, d.opts.Estimator)
-	if o.hold != nil {
+	if o.Hold != nil {
 		// Before the entry and whatever else takes time: others may be waiting for the place.
-		o.hold.Ended(Ending{
+		o.Hold.Ended(Ending{
 			At: d.opts.Now(), Backend: r.Backend, Endpoint: r.Endpoint, Attempts: r.Attempts,
 			Good: v.end == endGood, Bad: v.end == endBad, TTFT: r.FirstToken, Tokens: v.entry.Tokens,
 		})
@@ -195,8 +195,8 @@ func (d *Desk) give(now time.Time, over func(*Open) bool) (interrupted int) {
 		}
 		for _, o := range ended {
 			d.unpeek(o)
-			if o.hold != nil {
-				o.hold.Free()
+			if o.Hold != nil {
+				o.Hold.Free()
 			}
 			v := o.interrupted()
 			d.settle(o, &v)

@@ -3,6 +3,7 @@ package usage
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -626,23 +627,23 @@ weir_tokens_total{backend="ns/a",estimated="true",kind="input",route="default/al
 	}
 }
 
-// hold counts how often a place is given back.
+// hold counts how often a place is given back, and what was told of attempts.
 type hold struct {
 	ended, free atomic.Int64
 	last        Ending
+	asked       []string
 }
 
-func (h *hold) Ended(e Ending) { h.ended.Add(1); h.last = e }
-func (h *hold) Free()          { h.free.Add(1) }
+func (h *hold) Asked(n int, backend string) { h.asked = append(h.asked, fmt.Sprint(n, " ", backend)) }
+func (h *hold) Ended(e Ending)              { h.ended.Add(1); h.last = e }
+func (h *hold) Free()                       { h.free.Add(1) }
 
 func TestHold(t *testing.T) {
 	begun := func() (*rig, *Open, *hold) {
 		r, h := newRig(), &hold{}
 		o, _, _ := opened(t, "x")
+		o.Hold = h
 		r.Begin(o)
-		if !o.Occupy(h) {
-			t.Fatal("a request that runs cannot occupy a place")
-		}
 		return r, o, h
 	}
 	t.Run("a record", func(t *testing.T) {
@@ -670,11 +671,20 @@ func TestHold(t *testing.T) {
 			if h.ended.Load() != 0 || h.free.Load() != 1 {
 				t.Errorf("ended %d times, given back %d times", h.ended.Load(), h.free.Load())
 			}
-			if o.Occupy(&hold{}) {
-				t.Error("a request that has ended occupies a place")
+			if o.Attempt("ns/a", "big") || len(h.asked) > 0 {
+				t.Errorf("an attempt after the end: %q", h.asked)
 			}
 		})
 	}
+	t.Run("attempts", func(t *testing.T) {
+		_, o, h := begun()
+		for _, b := range []string{"ns/a", "ns/b", "ns/a"} {
+			o.Attempt(b, "big")
+		}
+		if want := []string{"1 ns/a", "2 ns/b", "3 ns/a"}; !slices.Equal(h.asked, want) {
+			t.Errorf("the hold was told %q, want %q", h.asked, want)
+		}
+	})
 }
 
 // TestExactlyOnce: whatever comes together, in whatever order, each request ends once: one end of its grant, one word to
@@ -687,8 +697,10 @@ func TestExactlyOnce(t *testing.T) {
 		var opens []*Open
 		var grants []*grant
 		var outs []*outcome
+		holds := make([]hold, requests)
 		for i := range requests {
 			o, g, out := opened(t, fmt.Sprint("x-", i))
+			o.Hold = &holds[i]
 			opens, grants, outs = append(opens, o), append(grants, g), append(outs, out)
 		}
 		start := make(chan struct{})
@@ -726,14 +738,6 @@ func TestExactlyOnce(t *testing.T) {
 		together(1, ask(func(o *Open) { o.Confirm() }))
 		together(2, ask(func(o *Open) { o.Attempt("ns/a", "big") }))
 		together(3, ask(func(o *Open) { o.Abandon() }))
-		holds := make([]hold, requests)
-		together(5, func(_ *rand.Rand, i int) {
-			if h := &holds[i]; int64(i) < began.Load() && !opens[i].Occupy(h) {
-				h.free.Add(1) // it has ended, so the place is given back by who took it
-			} else if int64(i) >= began.Load() {
-				h.free.Add(1)
-			}
-		})
 		together(4, ask(func(o *Open) { o.Report(canon.Usage{Input: 1, Output: 1}, true); o.Delivered(3) }))
 		for seed := range uint64(3) { // records come twice and more
 			together(10+seed, func(rnd *rand.Rand, i int) {

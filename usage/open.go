@@ -25,8 +25,11 @@ type Outcome interface {
 	Drop()
 }
 
-// Hold is a place at an endpoint that a request occupies while it runs. Exactly one of the two is called, once.
+// Hold is a place at an endpoint that a request occupies while it runs. Exactly one of Ended and Free is called, once.
 type Hold interface {
+	// Asked tells that an attempt is prepared for a backend: the n-th that is known of, from 1. Those before it have failed. It is
+	// called for requests that go through a chain only, and may come while Ended or Free does, and after it.
+	Asked(n int, backend string)
 	// Ended gives the place back and tells how the request ended.
 	Ended(Ending)
 	// Free gives the place back where nothing is to be learned from the end: the backend was not asked, or nobody knows.
@@ -81,6 +84,7 @@ type Open struct {
 	TextBytes, MediaTokens int64
 	Grant                  Grant     // nil where nothing limits the request
 	Outcomes               []Outcome // of circuit breakers
+	Hold                   Hold      // nil where the request occupies no place that anybody counts
 	// Expires is when Envoy ends the request at the latest.
 	Expires time.Time
 
@@ -90,7 +94,6 @@ type Open struct {
 	mu        sync.Mutex
 	closed    bool
 	confirmed bool
-	hold      Hold
 	attempts  int
 	// asked holds, for each candidate, the number of the last attempt that asked it; 0 where none did.
 	asked     [maxCandidates]uint8
@@ -126,24 +129,21 @@ func (o *Open) confirm() bool {
 	return true
 }
 
-// Occupy makes the request give a place back when it ends. It says whether it will: false when it has ended already, and
-// then the caller gives the place back. A request occupies one place at most.
-func (o *Open) Occupy(h Hold) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closed {
-		return false
-	}
-	o.hold = h
-	return true
-}
-
 // Attempt notes that an attempt was prepared for a backend, and confirms the request. It says whether that is noted.
 func (o *Open) Attempt(backend, upstreamModel string) bool {
+	n, ok := o.attempt(backend, upstreamModel)
+	if ok && o.Hold != nil {
+		o.Hold.Asked(n, backend)
+	}
+	return ok
+}
+
+// attempt gives the number of the attempt, from 1.
+func (o *Open) attempt(backend, upstreamModel string) (n int, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
-		return false
+		return 0, false
 	}
 	o.attempts++
 	for i := range o.Candidates {
@@ -152,7 +152,7 @@ func (o *Open) Attempt(backend, upstreamModel string) bool {
 			break
 		}
 	}
-	return o.confirm()
+	return o.attempts, o.confirm()
 }
 
 // Report takes what a translated answer reported. A stream may report several times; complete marks the final report,
@@ -229,8 +229,8 @@ func (o *Open) release(d *Desk) {
 	for _, out := range o.Outcomes {
 		out.Drop()
 	}
-	if o.hold != nil {
-		o.hold.Free()
+	if o.Hold != nil {
+		o.Hold.Free()
 	}
 	d.metrics.abandoned.Inc()
 }

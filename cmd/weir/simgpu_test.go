@@ -90,6 +90,37 @@ func TestInARow(t *testing.T) {
 	}
 }
 
+// TestSimGPUFlags compares the flags that the simulator's page lists with what the command says.
+func TestSimGPUFlags(t *testing.T) {
+	const page = "../../test/sim/gpu/README.md"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := root()
+	var out bytes.Buffer
+	c.SetArgs([]string{"sim", "gpu", "--help"})
+	c.SetOut(&out)
+	if err := c.ExecuteContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, want, ok := strings.Cut(out.String(), "Flags:\n")
+	if !ok {
+		t.Fatalf("there are no flags in\n%s", out.String())
+	}
+	before, got, _ := strings.Cut(string(text), "```text\n")
+	got, after, _ := strings.Cut(got, "```")
+	if *update {
+		if err := os.WriteFile(page, []byte(before+"```text\n"+want+"```"+after), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if got != want {
+		t.Errorf("%s lists\n%s\nwant\n%s", page, got, want)
+	}
+}
+
 func TestSimGPURefused(t *testing.T) {
 	for _, bad := range []struct {
 		args []string

@@ -10,15 +10,14 @@ func (p *pool) place(r *Request, found found, now time.Time) (*Pick, *Refusal) {
 	if p.queue.n > 0 && !p.closed {
 		return nil, &Refusal{Reason: Full, RetryAfter: p.retry()}
 	}
-	return p.choose(r, &found, now)
+	return p.choose(r, found, now)
 }
 
 // dispatch lets in those that wait, while there is room. It must be called, with mu held, after everything that may make room;
 // so whoever waits needs no other sign, but for breakers: see watch. The first one waits for room of its own: a smaller request does not overtake it.
 func (p *pool) dispatch(now time.Time) {
 	for w := p.queue.head(); w != nil; w = p.queue.head() {
-		found := p.search(w.request)
-		pick, refusal := p.choose(w.request, &found, now)
+		pick, refusal := p.choose(w.request, p.search(w.request), now)
 		if refusal != nil && refusal.Reason == Full {
 			p.watch(now)
 			return

@@ -16,14 +16,16 @@ const (
 
 // found is what the prefix index says of a prompt.
 type found struct {
-	n   int
-	all [maxMatches]match
+	n      int
+	all    [maxMatches]match
+	common int // blocks that count as cached everywhere
 }
 
 // search asks the prefix index. It needs no lock.
 func (p *pool) search(r *Request) (f found) {
 	if x := p.index.Load(); x != nil && len(r.Blocks) > 0 {
-		f.n = len(x.find(r.Blocks, f.all[:0]))
+		matches, common := x.find(r.Blocks, p.width.Load(), f.all[:0])
+		f.n, f.common = len(matches), common
 	}
 	return f
 }
@@ -31,14 +33,14 @@ func (p *pool) search(r *Request) (f found) {
 // remember notes in the index where a prompt went.
 func (p *pool) remember(blocks []uint64, id uint16) {
 	if x := p.index.Load(); x != nil && len(blocks) > 0 && id != 0 {
-		x.add(blocks, id, p.tick.Add(1))
+		x.add(blocks, id, p.tick.Add(1), p.width.Load())
 	}
 }
 
 // note remembers the prompt of a pick that was made.
 func (p *pool) note(r *Request, k *Pick) {
-	if k != nil && k.list[0] != nil {
-		p.remember(r.Blocks, k.list[0].id)
+	if k != nil {
+		p.remember(r.Blocks, k.id)
 	}
 }
 
@@ -58,14 +60,14 @@ func (c *candidate) before(d *candidate) bool {
 type field struct {
 	p     *pool
 	r     *Request
-	found *found
+	found found
 	at    int64
 	draw  uint64
 
 	best    [MaxEndpoints + 1]candidate // the least scores
 	n       int
 	seen    int
-	load    float64   // of those seen, sum
+	ahead   float64   // of those seen, sum
 	prefix  candidate // has most of the prompt
 	session candidate
 	member  uint16 // the id of the session's endpoint
@@ -73,18 +75,23 @@ type field struct {
 	retry   int64  // when the first breaker may let somebody in; 0: there is none
 }
 
-// own is how many of the request's tokens an endpoint has cached.
-func (f *field) own(e *endpoint) int64 {
-	if e.id == 0 {
+// cached is how many of the request's tokens an endpoint has, by the blocks that are found there.
+func (f *field) cached(blocks int) int64 {
+	if blocks == 0 {
 		return 0
 	}
+	// The last token is always computed.
+	return max(0, min(int64(blocks)*int64(f.p.policy.Prefix.BlockTokens), f.r.Tokens-1))
+}
+
+// blocks of the request that an endpoint has.
+func (f *field) blocks(e *endpoint) int {
 	for i := range f.found.n {
 		if f.found.all[i].id == e.id {
-			// The last token is always computed.
-			return max(0, min(int64(f.found.all[i].blocks*f.p.policy.Prefix.BlockTokens), f.r.Tokens-1))
+			return max(f.found.common, f.found.all[i].blocks)
 		}
 	}
-	return 0
+	return f.found.common
 }
 
 // may says whether the endpoint can take the request, as far as is known without asking its breaker.
@@ -105,18 +112,16 @@ func (f *field) may(e *endpoint, uncached int64) bool {
 
 // consider looks at one endpoint.
 func (f *field) consider(e *endpoint) bool {
-	cached := int64(0)
-	if f.found.n > 0 {
-		cached = f.own(e)
-	}
+	blocks := f.blocks(e)
+	cached := f.cached(blocks)
 	uncached := f.r.Tokens - cached
 	if !f.may(e, uncached) {
 		return false
 	}
 	c := candidate{endpoint: e, score: e.score(float64(uncached), f.at), tie: mix(f.draw + uint64(e.id)), cached: cached}
 	f.seen++
-	f.load += e.load() / e.strength()
-	if cached > 0 && (cached > f.prefix.cached || cached == f.prefix.cached && c.before(&f.prefix)) {
+	f.ahead += e.ahead()
+	if blocks > f.found.common && (cached > f.prefix.cached || cached == f.prefix.cached && c.before(&f.prefix)) {
 		f.prefix = c
 	}
 	if e.id == f.member && f.member != 0 {
@@ -207,31 +212,37 @@ func (p *pool) mayUse(e *endpoint) bool {
 
 // first is the endpoint that the request goes to. There must be one.
 //
-// A session stays where it is while that endpoint's score is not too far from the least. A prompt stays where its beginning
-// is, under a bound that is tighter: not more than the average load of the pool. So no beginning that many prompts share
-// draws everybody to the few endpoints that have seen it first.
+// A session stays where it is while that endpoint has not too many tokens more to do than the best. A prompt stays where its
+// beginning is as well, but not for more than the pool's average: while there is little to do, it need not wait for others.
 func (f *field) first() (candidate, string) {
 	least := &f.best[0]
-	if s := &f.session; s.endpoint != nil && s.score-least.score <= float64(f.p.policy.Session.MaxGapTokens) {
+	if s := &f.session; s.endpoint != nil && f.gap(s) <= float64(f.p.policy.Session.MaxGapTokens) {
 		return *s, BySession
 	}
 	if c := &f.prefix; c.endpoint != nil {
-		gap := min(float64(f.p.policy.Prefix.MaxGapTokens), affineShare*f.load/float64(f.seen))
-		if c.score-least.score <= gap {
+		if f.gap(c) <= min(float64(f.p.policy.Prefix.MaxGapTokens), f.ahead/float64(f.seen)) {
 			return *c, ByPrefix
 		}
-	}
-	if least.cached > 0 {
-		return *least, ByPrefix
+		if least.cached == c.cached {
+			return *least, ByPrefix
+		}
 	}
 	return *least, ByLoad
 }
 
-// affineShare of the pool's average load is how far behind an endpoint may be that has the prompt's beginning.
-var affineShare = 1.0
+// gap is how many tokens more an endpoint would have to do than the one of the least score, what its cache saves being
+// taken off. Factors of rules do not count: while a pool is too busy they go up and down everywhere, and would tear apart what
+// belongs together when it matters most.
+func (f *field) gap(c *candidate) float64 {
+	least := &f.best[0]
+	work := func(c *candidate) float64 {
+		return (c.ahead() + float64(f.r.Tokens-c.cached)) * (1 + c.failures)
+	}
+	return work(c) - work(least)
+}
 
 // choose makes a reservation at the best endpoints. The caller holds mu, and remembers the prompt.
-func (p *pool) choose(r *Request, found *found, now time.Time) (*Pick, *Refusal) {
+func (p *pool) choose(r *Request, f found, now time.Time) (*Pick, *Refusal) {
 	if p.closed {
 		return nil, &Refusal{Reason: NoPool}
 	}
@@ -239,22 +250,25 @@ func (p *pool) choose(r *Request, found *found, now time.Time) (*Pick, *Refusal)
 	if p.policy.Mode == Weights {
 		return p.pass(r, at)
 	}
+	if p.policy.Prefix == nil {
+		f = found{} // the policy was another one when the index was asked
+	}
 	p.compareSpeeds(at)
 	for {
-		f := field{p: p, r: r, found: found, at: at, draw: p.draw()}
+		field := field{p: p, r: r, found: f, at: at, draw: p.draw()}
 		if p.sessions != nil && r.Session != "" {
-			f.member = p.sessions.get(r.Session, at-int64(p.policy.Session.IdleTimeout))
+			field.member = p.sessions.get(r.Session, at-int64(p.policy.Session.IdleTimeout))
 		}
-		f.survey()
-		if f.n == 0 {
-			return nil, p.none(&f)
+		field.survey()
+		if field.n == 0 {
+			return nil, p.none(&field)
 		}
-		c, reason := f.first()
+		c, reason := field.first()
 		pass, ok := p.allow(c.endpoint, now, at)
 		if !ok {
 			continue // it is blocked now, for the next look as well
 		}
-		return p.reserve(&f, c, reason, pass, now), nil
+		return p.reserve(&field, c, reason, pass, now), nil
 	}
 }
 
@@ -306,7 +320,7 @@ func (p *pool) pass(r *Request, at int64) (*Pick, *Refusal) {
 
 // reserve takes the place at the endpoint that was chosen, and lists the others that a retry may go to.
 func (p *pool) reserve(f *field, c candidate, reason string, pass breaker.Pass, now time.Time) *Pick {
-	k := &Pick{Cached: c.cached, Reason: reason, pool: p, pass: pass, prompt: f.r.Tokens, tokens: f.r.Tokens - c.cached, begun: f.at}
+	k := &Pick{Cached: c.cached, Reason: reason, id: c.id, pool: p, pass: pass, prompt: f.r.Tokens, tokens: f.r.Tokens - c.cached, begun: f.at}
 	k.list[0], k.keys[0] = c.endpoint, c.Key
 	n := 1
 	for i := 0; i < f.n && n < MaxEndpoints; i++ {

@@ -20,6 +20,9 @@ const (
 	// weight says.
 	band      = 0.15
 	mostSpeed = 4
+	// speedFor is how fast a speed is taken for the median's again while nothing new is measured: who is said to be slow gets
+	// nothing in an idle pool, and could not show otherwise.
+	speedFor = time.Minute
 	// rankEvery is how often relative speeds are computed anew, at most.
 	rankEvery = 100 * time.Millisecond
 
@@ -46,6 +49,7 @@ type endpoint struct {
 	// work over wait is the speed in tokens a second.
 	work, wait float64
 	samples    int64
+	learnedAt  int64
 	speed      float64 // tokens a second that pending drains at; 0: not known, it does not
 	relative   float64 // speed to reckon with, 1 being the pool's median
 
@@ -65,10 +69,11 @@ func (e *endpoint) drain(now int64) {
 	e.drained = max(e.drained, now)
 }
 
-// load is what is to be done there, in tokens. It must have been drained.
-func (e *endpoint) load() float64 {
-	return e.pending + keptPart*float64(e.tokens) + perRequest*float64(e.requests)
-}
+// ahead is what a request that comes now has before it, in tokens. It must have been drained.
+func (e *endpoint) ahead() float64 { return e.pending + perRequest*float64(e.requests) }
+
+// load is that, and a part of what is in flight.
+func (e *endpoint) load() float64 { return e.ahead() + keptPart*float64(e.tokens) }
 
 // strength is the speed that scores are divided by.
 func (e *endpoint) strength() float64 {
@@ -128,10 +133,11 @@ func (e *endpoint) leave(tokens, now int64) {
 }
 
 // learn adds a measurement: so many tokens were pending, and that long it took until the last of them was computed.
-func (e *endpoint) learn(pending float64, took time.Duration) {
+func (e *endpoint) learn(pending float64, took time.Duration, now int64) {
 	if took <= 0 || pending <= 0 {
 		return
 	}
+	e.learnedAt = max(e.learnedAt, now)
 	e.samples++
 	a := max(smoothing, 1/float64(e.samples))
 	e.work += a * (pending - e.work)
@@ -147,7 +153,7 @@ func (e *endpoint) measured() float64 {
 }
 
 // rank computes the relative speeds of a pool's endpoints. Each is compared by what it does for its base weight.
-func rank(all []*endpoint, scratch []float64) []float64 {
+func rank(all []*endpoint, now int64, scratch []float64) []float64 {
 	scratch = scratch[:0]
 	for _, e := range all {
 		scratch = append(scratch, e.Base)
@@ -173,7 +179,8 @@ func rank(all []*endpoint, scratch []float64) []float64 {
 			continue
 		}
 		e.speed = m
-		if r := m / e.Base / middle; r < 1-band || r > 1+band {
+		r := 1 + (m/e.Base/middle-1)*math.Exp(-float64(max(0, now-e.learnedAt))/float64(speedFor))
+		if r < 1-band || r > 1+band {
 			e.relative *= min(mostSpeed, max(1.0/mostSpeed, r))
 		}
 	}

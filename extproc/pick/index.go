@@ -18,6 +18,11 @@ const (
 // bytes a block), nothing is allocated later, and no lock covers more than some of the sets.
 //
 // Hashes are chained: who has a block has all that comes before it. A wrong answer costs time and nothing else.
+//
+// A beginning that many prompts share, such as one system prompt for all, is no reason to keep them together: it would draw
+// everybody to the few endpoints that have seen it first, while any endpoint has it after one request. So blocks know how often
+// they come. One that comes oftener than once in as many picks as the pool has endpoints is common, and counts as cached
+// everywhere.
 type index struct {
 	entries []entry
 	sets    uint64
@@ -32,7 +37,18 @@ type entry struct {
 	hash    uint64 // 0: free
 	holders [holders]uint16
 	used    uint32 // count of picks when it was last used; it wraps
+	period  uint32 // picks from one use to the next, an average, times periodUnit
 }
+
+const (
+	periodUnit = 16
+	// A block is taken for rare at first: its period is so many times the number of endpoints. About twenty uses in quick
+	// succession make it common, which a few questions about one document are not.
+	periodFirst = 16
+	periodMost  = 64
+	// periodPart of the average is old.
+	periodPart = 8
+)
 
 func newIndex(maxBlocks int) *index {
 	sets := max(1, maxBlocks/ways)
@@ -55,8 +71,9 @@ func filled(hash uint64) uint64 {
 	return hash
 }
 
-// add notes that an endpoint has, or will soon have, the prompt of these blocks.
-func (x *index) add(blocks []uint64, id uint16, tick uint32) {
+// add notes that an endpoint has, or will soon have, the prompt of these blocks. tick counts the picks, and width is how many
+// endpoints the pool has.
+func (x *index) add(blocks []uint64, id uint16, tick, width uint32) {
 	for _, h := range blocks {
 		h = filled(h)
 		set, mu := x.set(h)
@@ -65,6 +82,7 @@ func (x *index) add(blocks []uint64, id uint16, tick uint32) {
 			e := &set[i]
 			if e.hash == h {
 				e.hold(id)
+				e.period += min(tick-e.used, periodMost*width)*periodUnit/periodPart - e.period/periodPart
 				e.used = tick
 				victim = -1
 				break
@@ -78,7 +96,7 @@ func (x *index) add(blocks []uint64, id uint16, tick uint32) {
 			}
 		}
 		if victim >= 0 {
-			set[victim] = entry{hash: h, holders: [holders]uint16{id}, used: tick}
+			set[victim] = entry{hash: h, holders: [holders]uint16{id}, used: tick, period: periodFirst * periodUnit * width}
 		}
 		mu.Unlock()
 	}
@@ -106,10 +124,11 @@ type match struct {
 // maxMatches that one search remembers; the shortest go first.
 const maxMatches = 8
 
-// find gives the endpoints that have the beginning of a prompt, in no order, at most maxMatches of them in dst's array.
-func (x *index) find(blocks []uint64, dst []match) []match {
+// find gives the endpoints that have the beginning of a prompt, in no order, at most maxMatches of them in dst's array, and how
+// many blocks are common in a pool of so many endpoints.
+func (x *index) find(blocks []uint64, width uint32, dst []match) (_ []match, common int) {
 	var last [holders]uint16
-	start, misses := 0, 0 // the blocks from start on have the same holders, last
+	start, misses := 0, 0 // the blocks up to start have the same holders, last
 	flush := func(end int) {
 		for _, id := range last {
 			if id != 0 {
@@ -124,6 +143,9 @@ func (x *index) find(blocks []uint64, dst []match) []match {
 		for k := range set {
 			if set[k].hash == h {
 				got = set[k].holders
+				if set[k].period < periodUnit*width {
+					common = i + 1
+				}
 				break
 			}
 		}
@@ -141,7 +163,7 @@ func (x *index) find(blocks []uint64, dst []match) []match {
 		misses, start = 0, i+1
 	}
 	flush(start)
-	return dst
+	return dst, common
 }
 
 func note(dst []match, id uint16, blocks int) []match {

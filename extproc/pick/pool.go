@@ -16,6 +16,7 @@ type pool struct {
 	key   string
 	index atomic.Pointer[index] // nil: no prefix affinity
 	tick  atomic.Uint32         // counts picks, for the index
+	width atomic.Uint32         // number of usable endpoints, for the index
 
 	mu       sync.Mutex
 	policy   *Policy
@@ -72,7 +73,7 @@ func (p *pool) update(policy *Policy, endpoints []Endpoint, now time.Time) bool 
 		p.use(policy)
 	}
 	same := len(endpoints) == len(p.list)
-	next := p.list[:0:0]
+	next := make([]*endpoint, 0, len(endpoints))
 	for _, e := range p.list {
 		e.removed = true
 	}
@@ -96,6 +97,11 @@ func (p *pool) update(policy *Policy, endpoints []Endpoint, now time.Time) bool 
 				e.id = p.newID()
 			}
 			same = same && p.byID[e.id] == e && e.Base == in.Base
+		}
+		if e.Isolated && !in.Isolated && p.byID[e.id] == e {
+			// It has probably been started anew, with an empty cache.
+			delete(p.byID, e.id)
+			e.id = p.newID()
 		}
 		e.Endpoint, e.removed = in, false
 		p.byID[e.id] = e
@@ -138,8 +144,11 @@ func (p *pool) use(policy *Policy) {
 	}
 }
 
-// filter finds the endpoints that may get requests. A full cache matters only while others are not full.
+// filter finds the endpoints that may get requests. A full cache matters only while as many others are not full: when the whole pool is
+// at its limit caches are full everywhere, and by which percent says nothing. To leave out those that are, one after the
+// other, would tear prompts from the caches that hold their beginnings, and fill all caches with the same.
 func (p *pool) filter() {
+	defer func() { p.width.Store(uint32(max(1, len(p.usable)))) }()
 	p.usable = p.usable[:0]
 	full := 0
 	for _, e := range p.list {
@@ -151,9 +160,10 @@ func (p *pool) filter() {
 			p.usable = append(p.usable, e)
 		}
 	}
-	if len(p.usable) > 0 || full == 0 {
+	if len(p.usable) >= full {
 		return
 	}
+	p.usable = p.usable[:0]
 	for _, e := range p.list {
 		if !e.Isolated || e.Panic {
 			p.usable = append(p.usable, e)
@@ -208,13 +218,13 @@ func (p *pool) available(at int64) (share float64, ok bool) {
 
 // compareSpeeds brings the relative speeds up to date, now and then.
 func (p *pool) compareSpeeds(at int64) {
-	if !p.learned || p.ranked != math.MinInt64 && at-p.ranked < int64(rankEvery) {
+	if p.ranked != math.MinInt64 && at-p.ranked < int64(rankEvery) || !p.learned && at-p.ranked < int64(speedFor/10) {
 		return
 	}
 	for _, e := range p.list {
 		e.drain(at) // by the speed of before
 	}
-	p.scratch = rank(p.list, p.scratch)
+	p.scratch = rank(p.list, at, p.scratch)
 	p.ranked, p.learned = at, false
 }
 
@@ -239,6 +249,7 @@ func (p *pool) block(e *endpoint, refused *breaker.Refusal, at int64) {
 		retry = min(retry, halfOpenRetry)
 	}
 	e.blocked, e.tripped = at+int64(max(retry, time.Millisecond)), true
+	e.failures = 0 // the breaker has judged them, and who counts as failing would not be chosen to be tried
 }
 
 // halfOpenRetry is how soon a half-open breaker is asked again that had no place, if no result came before.
@@ -271,11 +282,11 @@ func (p *pool) judge(e *endpoint, pass *breaker.Pass, ok bool, now time.Time, at
 func (p *pool) look(e *endpoint, rule *breaker.Rule, now time.Time, at int64) {
 	switch p.set.breakerState(rule, e.Key, now) {
 	case breaker.Open:
-		if e.blocked <= at {
-			// At most: when it is asked, it says how long exactly.
-			e.blocked = at + int64(min(rule.OpenFor, time.Second))
+		if e.blocked <= at { // else it has been for some time
+			e.blocked = at + int64(rule.OpenFor)
 		}
 		e.tripped = true
+		e.failures = 0 // from here on it is for the breaker to say
 	case breaker.HalfOpen:
 		e.blocked, e.tripped = 0, true
 	default:

@@ -21,6 +21,7 @@ type Pick struct {
 	Waited time.Duration
 
 	pool   *pool
+	id     uint16       // of list[0] at that time
 	pass   breaker.Pass // of list[0]
 	list   [MaxEndpoints]*endpoint
 	keys   [MaxEndpoints]string
@@ -66,7 +67,7 @@ func (k *Pick) heard(took time.Duration, at int64) {
 		return
 	}
 	k.measured = true
-	e.learn(k.pending, took)
+	e.learn(k.pending, took, at)
 	k.pool.learned = true
 	k.passed(at)
 }
@@ -161,11 +162,13 @@ func (k *Pick) Done(e Ending) {
 	if answered != nil && (e.OK || e.Failed) {
 		p.judge(answered, k.passOf(answered), e.OK, now, at)
 	}
+	id := uint16(0)
+	if e.OK && answered != nil && answered != k.list[0] {
+		id = answered.id
+	}
 	k.end(now, at)
 	p.mu.Unlock()
-	if e.OK && answered != nil && answered != k.list[0] {
-		p.remember(k.blocks, answered.id)
-	}
+	p.remember(k.blocks, id)
 	k.blocks = nil
 }
 

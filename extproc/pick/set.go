@@ -27,15 +27,16 @@ func NewSet(o Options) *Set {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Set{opts: o, epoch: o.Now()}
+	// The epoch lies a little back, so that every time is above 0: 0 is never.
+	s := &Set{opts: o, epoch: o.Now().Add(-time.Hour)}
 	s.pools.Store(&map[string]*pool{})
 	return s
 }
 
 func (s *Set) pool(key string) *pool { return (*s.pools.Load())[key] }
 
-// nanos counts from the epoch, which makes times small and easy to compare.
-func (s *Set) nanos(t time.Time) int64 { return int64(t.Sub(s.epoch)) }
+// nanos counts from the epoch, and is above 0.
+func (s *Set) nanos(t time.Time) int64 { return max(1, int64(t.Sub(s.epoch))) }
 
 // Update says what a pool has now. What is in flight at endpoints that stay is kept, and what the prefix index knows;
 // requests that wait are looked at again. Endpoints with a key that came before are ignored.

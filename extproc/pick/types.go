@@ -65,12 +65,13 @@ type Refusal struct {
 
 // Ending is how a request ended at the endpoints.
 type Ending struct {
-	At       time.Time     // zero: now
-	Attempts int           // that Envoy made; 0 is 1
-	Endpoint string        // that answered; "" is the last attempt's, by the list
-	OK       bool          // a complete answer, which the breaker counts as a success
-	Failed   bool          // 5xx, time-out, broken answer. Neither OK nor Failed: nothing is said about the endpoint
-	TTFT     time.Duration // from the pick to the first token; 0 unknown
+	At       time.Time // zero: now
+	Attempts int       // that Envoy made; 0 is 1
+	Endpoint string    // that answered; "" is the last attempt's, by the list
+	OK       bool      // a complete answer, which the breaker counts as a success
+	Failed   bool      // 5xx, time-out, broken answer. Neither OK nor Failed: nothing is said about the endpoint
+	// TTFT is the time from the beginning of the last attempt to the first token. 0: not known, as where an answer comes in one piece.
+	TTFT time.Duration
 	// InputTokens, CachedTokens and OutputTokens as the endpoint counted them; 0 unknown.
 	InputTokens, CachedTokens, OutputTokens int64
 }

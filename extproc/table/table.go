@@ -95,6 +95,8 @@ type Variant struct {
 type Keys struct {
 	Direct string // as Variant.DirectKey
 	Chain  string // as Variant.ChainKey
+	// Order is whom the attempts ask, one after the other; nil where Envoy chooses the first.
+	Order []*Candidate
 }
 
 // Chain is the order in which one composite cluster tries candidates.
@@ -153,6 +155,8 @@ type Backend struct {
 	Steered bool
 	// Endpoints of a steered backend: "ip:port" each as Envoy prints it, or "name:port".
 	Endpoints []string
+	// Named says that Envoy asks those of them that a decision names. Otherwise it resolves a name by itself.
+	Named bool
 	// LoadReports says that the backend is asked to report its load in the headers of its answers (ORCA).
 	LoadReports bool
 }

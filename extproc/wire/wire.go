@@ -72,6 +72,8 @@ const (
 	KeyVersion    = "version"    // of the table that decided
 	KeyStream     = "stream"     // "true" when the caller asked for a stream
 	KeyEndpoints  = "endpoints"  // "ip:port,ip:port": the endpoints that attempts go to, in this order
+	KeyNeeds      = "needs"      // whose answers Weir must see: IDs of backends with a space before and after each, or "*" for all
+	KeyOpen       = "open"       // "true" when nobody decided, and Envoy let the request through because Weir did not answer
 )
 
 // Keys in DecisionNamespace that are headers of the answer by the same name.

@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"math"
 	"strconv"
-	"strings"
+	"time"
 
 	"github.com/go-analyze/charts"
 )
@@ -73,20 +74,21 @@ func (r *Report) page() (page, error) {
 		v := &r.Bars[i]
 		p.Verdict = append(p.Verdict, verdict{v.word(), v.sentence(), v.Pass})
 	}
-	lines := func(title, note, unit string, get func(*Timeline) []float64) error {
+	lines := func(title, note string, axis axis, get func(*Timeline) []float64) error {
 		var names []string
 		var data [][]float64
 		for i := range r.Summaries {
 			names, data = append(names, r.Summaries[i].Policy), append(data, get(&r.Results[i][0].Series))
 		}
-		return p.draw(title, note, unit, r.Results[0][0].Bin, names, data)
+		return p.draw(title, note, axis, r.Results[0][0].Bin, names, data)
 	}
-	err := lines("Time to first token, p99", "Seconds, by when requests arrived.", "s", func(t *Timeline) []float64 { return t.TTFTP99 })
+	const byArrival = "By when requests arrived, on a logarithmic scale."
+	err := lines("Time to first token, p99", byArrival, secondsAxis, func(t *Timeline) []float64 { return t.TTFTP99 })
 	if err == nil {
-		err = lines("Time to first token, median", "Seconds, by when requests arrived.", "s", func(t *Timeline) []float64 { return t.TTFTP50 })
+		err = lines("Time to first token, median", byArrival, secondsAxis, func(t *Timeline) []float64 { return t.TTFTP50 })
 	}
 	if err == nil {
-		err = lines("Throughput", "Generated tokens a second.", "", func(t *Timeline) []float64 { return t.Throughput })
+		err = lines("Throughput", "Generated tokens a second.", linearAxis, func(t *Timeline) []float64 { return t.Throughput })
 	}
 	for i := range r.Summaries {
 		weights := r.Results[i][0].Series.Weights
@@ -97,7 +99,7 @@ func (r *Report) page() (page, error) {
 		for server := range names {
 			names[server] = "server " + strconv.Itoa(server)
 		}
-		err = p.draw("Weights: "+r.Summaries[i].Policy, "1 is the base weight of the server.", "", r.Results[i][0].Bin, names, weights)
+		err = p.draw("Weights: "+r.Summaries[i].Policy, "1 is the base weight of the server.", linearAxis, r.Results[i][0].Bin, names, weights)
 	}
 	return p, err
 }
@@ -107,33 +109,33 @@ const (
 	chartHeight = 320
 )
 
+// axis says how values are drawn.
+type axis uint8
+
+const (
+	linearAxis  axis = iota // from 0
+	secondsAxis             // seconds, logarithmic: the worst policy must not flatten the others
+)
+
 // draw adds a chart of values over time. Values below 0 are gaps.
-func (p *page) draw(title, note, unit string, bin float64, names []string, data [][]float64) error {
+func (p *page) draw(title, note string, axis axis, bin float64, names []string, data [][]float64) error {
 	c := chart{Title: title, Note: note}
-	for theme, out := range map[string]*template.HTML{charts.ThemeVividLight: &c.Light, charts.ThemeVividDark: &c.Dark} {
-		svg, err := drawLines(theme, unit, bin, names, data)
+	for _, drawing := range []struct {
+		theme string
+		out   *template.HTML
+	}{{charts.ThemeVividLight, &c.Light}, {charts.ThemeVividDark, &c.Dark}} {
+		svg, err := drawLines(drawing.theme, axis, bin, names, data)
 		if err != nil {
 			return fmt.Errorf("chart %q: %w", title, err)
 		}
-		*out = svg
+		*drawing.out = svg
 	}
 	p.Charts = append(p.Charts, c)
 	return nil
 }
 
-func drawLines(theme, unit string, bin float64, names []string, data [][]float64) (template.HTML, error) {
-	values := make([][]float64, len(data))
-	length, highest := 0, 0.0
-	for i, line := range data {
-		values[i] = make([]float64, len(line))
-		length = max(length, len(line))
-		for j, v := range line {
-			if values[i][j] = v; v < 0 {
-				values[i][j] = charts.GetNullValue()
-			}
-			highest = max(highest, v)
-		}
-	}
+func drawLines(theme string, axis axis, bin float64, names []string, data [][]float64) (template.HTML, error) {
+	values, y := axis.scale(data)
 	opt := charts.NewLineChartOptionWithData(values)
 	opt.Theme = charts.GetTheme(theme).WithBackgroundColor(charts.ColorTransparent)
 	opt.Padding = charts.NewBoxEqual(8)
@@ -141,21 +143,53 @@ func drawLines(theme, unit string, bin float64, names []string, data [][]float64
 	opt.Symbol.Shape = charts.SymbolNone
 	opt.LineStrokeWidth = 1.8
 	opt.XAxis.BoundaryGap = charts.Ptr(false)
-	opt.XAxis.LabelCount = 12
-	for i := range length {
-		opt.XAxis.Labels = append(opt.XAxis.Labels, strconv.FormatFloat(float64(i)*bin, 'f', -1, 64)+" s")
+	opt.XAxis.LabelCount = 7
+	opt.XAxis.Labels = make([]string, len(data[0]))
+	for i := range opt.XAxis.Labels {
+		opt.XAxis.Labels[i] = strconv.FormatFloat(float64(i)*bin, 'f', -1, 64) + " s"
 	}
-	digits := 0
-	for scale := highest; scale > 0 && scale < 20 && digits < 3; scale *= 10 {
-		digits++
-	}
-	opt.YAxis = []charts.YAxisOption{{Min: charts.Ptr(0.0), ValueFormatter: func(v float64) string {
-		return strings.TrimSpace(strconv.FormatFloat(v, 'f', digits, 64) + " " + unit)
-	}}}
+	opt.YAxis = []charts.YAxisOption{y}
 	painter := charts.NewPainter(charts.PainterOptions{OutputFormat: charts.ChartOutputSVG, Width: chartWidth, Height: chartHeight})
 	if err := painter.LineChart(opt); err != nil {
 		return "", err
 	}
 	svg, err := painter.Bytes()
-	return template.HTML(svg), err // of the library, from numbers and escaped names
+	return template.HTML(svg), err // the library's, of numbers and of names that it escapes
+}
+
+// scale brings values to the scale of the axis.
+func (a axis) scale(data [][]float64) ([][]float64, charts.YAxisOption) {
+	const fastest = 1e-3 // seconds; below it nothing is told apart
+	values := make([][]float64, len(data))
+	low, high := math.Inf(1), math.Inf(-1)
+	for i, line := range data {
+		values[i] = make([]float64, len(line))
+		for j, v := range line {
+			if v < 0 {
+				values[i][j] = charts.GetNullValue()
+				continue
+			}
+			if a == secondsAxis {
+				v = math.Log10(max(v, fastest))
+			}
+			values[i][j] = v
+			low, high = min(low, v), max(high, v)
+		}
+	}
+	if math.IsInf(low, 0) {
+		low, high = 0, 1 // nothing but gaps
+	}
+	if a == secondsAxis {
+		low, high = math.Floor(low), max(math.Ceil(high), math.Floor(low)+1)
+		return values, charts.YAxisOption{Min: &low, Max: &high, Unit: 1, LabelCount: int(high-low) + 1, ValueFormatter: func(v float64) string {
+			return time.Duration(math.Round(math.Pow(10, v)*1e3) * float64(time.Millisecond)).String()
+		}}
+	}
+	digits := 0
+	for scale := high; scale > 0 && scale < 20 && digits < 3; scale *= 10 {
+		digits++
+	}
+	return values, charts.YAxisOption{Min: charts.Ptr(0.0), ValueFormatter: func(v float64) string {
+		return strconv.FormatFloat(v, 'f', digits, 64)
+	}}
 }

@@ -21,7 +21,9 @@ func Run(s *Scenario, p *Policy, seed uint64, requests []*Request) (*Result, err
 		return nil, err
 	}
 	end := time.Duration(s.Duration) + time.Duration(s.Drain)
-	r.agenda.until(end, func() bool { return r.arrived == len(requests) && len(r.calls) == 0 })
+	r.agenda.until(end, func() bool {
+		return r.agenda.now >= time.Duration(s.Duration) && r.arrived == len(requests) && len(r.calls) == 0
+	})
 	r.finish(end)
 	if r.err != nil {
 		return nil, r.err

@@ -262,7 +262,7 @@ func newWeir(e *environment) *weir {
 // picked is what a call holds.
 type picked struct {
 	*pick.Pick
-	at time.Duration
+	at time.Duration // of the last attempt
 }
 
 func (b *weir) pick(c *call, now time.Duration) int {
@@ -271,6 +271,7 @@ func (b *weir) pick(c *call, now time.Duration) int {
 		if n >= len(p.Endpoints) {
 			return none
 		}
+		p.at = now
 		p.Move(p.Endpoints[n])
 		return serverOf(p.Endpoints[n])
 	}

@@ -89,6 +89,12 @@ type compiler struct {
 
 	// The longest times that a limit, and then the admission of a pool, let a request wait.
 	limitWait, poolWait time.Duration
+
+	// What requests meet that Weir does not answer.
+	open     map[*table.Rule]openTargets
+	openable bool // some match of such a rule can be judged without Weir
+	callers  identity.Config
+	weakKeys map[string]bool // "namespace/name" of APIKeys whose hash is worth guessing at
 }
 
 // Compile compiles objects. The Version is nil when a problem is an Error.
@@ -99,6 +105,8 @@ func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
 		rules:    map[string][]namedRule{},
 		known:    map[source.ObjectRef]bool{},
 		policyOf: map[source.ObjectRef]*v1alpha1.LoadPolicy{},
+		open:     map[*table.Rule]openTargets{},
+		weakKeys: map[string]bool{},
 		out: &Version{
 			Table:     &table.Table{Chains: map[string]*table.Chain{}, Created: opts.Created},
 			Listeners: map[string]*listenerv3.Listener{},
@@ -120,6 +128,7 @@ func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
 		c.backend(b)
 	}
 	c.routes()
+	c.undecided()
 	c.policies()
 	c.out.MaxWait = c.limitWait + c.poolWait
 	c.gateways()

@@ -148,25 +148,29 @@ func chainFilters(extProcCluster string, headers []string) []*hcmv3.HttpFilter {
 
 // doorFilters are what every request passes: the peek into its body, the decision, the route. Answers pass them in the
 // other order: counted as the backend sent them, translated, and without the usage that only Weir asked for.
-func doorFilters(decide *corev3.GrpcService, timeout time.Duration, askForUsage bool, router *anypb.Any) []*hcmv3.HttpFilter {
-	return []*hcmv3.HttpFilter{
-		filter("weir.peek", &luav3.Lua{DefaultSourceCode: inline(script(askForUsage))}),
-		filter("weir.decide", &extprocv3.ExternalProcessor{
-			GrpcService:    decide,
-			MessageTimeout: durationpb.New(timeout),
-			// A decision asks for the bodies it needs, in its answer to the headers.
-			AllowModeOverride:  true,
-			ResponseAttributes: []string{wire.CodeDetailsAttribute},
-			ProcessingMode:     headersOnly(),
-			MetadataOptions: &extprocv3.MetadataOptions{
-				ForwardingNamespaces: &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{wire.PeekNamespace}},
-				ReceivingNamespaces:  &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{wire.DecisionNamespace}},
-			},
-			StatusOnError: unavailable(),
-		}),
-		filter(countFilter, tokenUsage()),
-		{Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router}},
+func (c *compiler) doorFilters(weir *corev3.GrpcService, askForUsage bool, router *anypb.Any) []*hcmv3.HttpFilter {
+	decide := &extprocv3.ExternalProcessor{
+		GrpcService:    weir,
+		MessageTimeout: durationpb.New(c.decideWithin()),
+		// A decision asks for the bodies it needs, in its answer to the headers.
+		AllowModeOverride:  true,
+		ResponseAttributes: []string{wire.CodeDetailsAttribute},
+		ProcessingMode:     headersOnly(),
+		MetadataOptions: &extprocv3.MetadataOptions{
+			ForwardingNamespaces: &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{wire.PeekNamespace}},
+			ReceivingNamespaces:  &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{wire.DecisionNamespace}},
+		},
+		StatusOnError: unavailable(),
 	}
+	var before, behind []*hcmv3.HttpFilter
+	if c.opens() {
+		decide.FailureModeAllow = true
+		before, behind = c.openFilters()
+	}
+	filters := append([]*hcmv3.HttpFilter{filter("weir.peek", &luav3.Lua{DefaultSourceCode: inline(script(askForUsage))})}, before...)
+	filters = append(append(filters, filter("weir.decide", decide)), behind...)
+	return append(filters, filter(countFilter, tokenUsage()),
+		&hcmv3.HttpFilter{Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router}})
 }
 
 // headersOnly sends Weir the headers of a request and nothing else.

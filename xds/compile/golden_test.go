@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -129,6 +130,11 @@ func speakingNames(v *Version) *strings.Replacer {
 	for name, c := range v.Table.Chains {
 		pairs = append(pairs, name, "chain/["+strings.Join(candidateLines(c.Candidates, false), ", ")+"]")
 	}
+	for key, r := range v.Routes {
+		if r.GetStatPrefix() == openStat {
+			pairs = append(pairs, key, r.GetName()+"#open-"+strings.Join(backendsOf(r), "-"))
+		}
+	}
 	for _, r := range v.Table.All() {
 		for _, mask := range r.Masks([]string{"openai", "anthropic"}) {
 			variant := r.Variant(mask)
@@ -147,6 +153,14 @@ func speakingNames(v *Version) *strings.Replacer {
 		}
 	}
 	return strings.NewReplacer(pairs...)
+}
+
+// backendsOf are the names of the backends that a direct route may ask.
+func backendsOf(r *routev3.Route) (out []string) {
+	for _, w := range r.GetRoute().GetWeightedClusters().GetClusters() {
+		out = append(out, strings.Split(w.GetName(), "/")[2])
+	}
+	return out
 }
 
 func yamlNode(t *testing.T, v any) *yaml.Node {
@@ -239,6 +253,10 @@ func shortened(v any, brief bool) any {
 			return "(json.lua, peek.lua, hide.lua)"
 		case v == script(false):
 			return "(json.lua, peek.lua)"
+		case strings.HasSuffix(v, shaSource+openSource):
+			return strings.TrimSuffix(v, shaSource+openSource) + "(sha256.lua, open.lua)"
+		case strings.HasSuffix(v, guardSource):
+			return strings.TrimSuffix(v, guardSource) + "(guard.lua)"
 		case strings.HasSuffix(v, loadSource):
 			return strings.TrimSuffix(v, loadSource) + "(load.lua)"
 		case strings.HasPrefix(v, "-----BEGIN "):

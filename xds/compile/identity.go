@@ -34,6 +34,7 @@ func (c *compiler) identity() {
 				continue
 			}
 			hash = identity.HashKey(secret.Reveal())
+			c.weakKeys[o.Namespace+"/"+o.Name] = identity.ValidateKey(secret.Reveal()) != nil
 		}
 		kind, sum, err := identity.ParseHash(hash)
 		if err != nil {
@@ -56,6 +57,7 @@ func (c *compiler) identity() {
 			cfg.Issuers = append(cfg.Issuers, i)
 		}
 	}
+	c.callers = cfg
 	auth, errs := identity.New(cfg, c.opts.Keys)
 	for _, err := range errs {
 		var ce *identity.ConfigError

@@ -5,12 +5,15 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/composite/v3"
+	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,7 +34,11 @@ func checkVersion(t *testing.T, v *Version) {
 		t.Errorf("the table is of version %q, Envoy's part of %q", v.Table.Version, v.ID)
 	}
 	checkSteering(t, v)
+	undecided := v.Routes[UndecidedKey]
 	for key, r := range v.Routes {
+		if r == undecided {
+			continue
+		}
 		_, steered := v.Steered[key]
 		sum := uint32(0)
 		for _, w := range r.GetRoute().GetWeightedClusters().GetClusters() {
@@ -59,11 +66,74 @@ func checkVersion(t *testing.T, v *Version) {
 	for _, r := range v.Table.All() {
 		checkRule(t, v, r, used)
 	}
+	checkOpen(t, v, undecided, used)
 	for key := range v.Routes {
-		if !used[key] {
+		if key != UndecidedKey && !used[key] {
 			t.Errorf("no decision leads to the route %s", key)
 		}
 	}
+}
+
+// checkOpen: the undecided route has code of its own where some pool fails open, and then alone. It leads to routes that are there,
+// whose backends all fail open and speak the dialect.
+func checkOpen(t *testing.T, v *Version, undecided *routev3.Route, used map[string]bool) {
+	t.Helper()
+	opens := false
+	for _, p := range v.Pools {
+		opens = opens || p.FailOpen
+	}
+	if opens != (undecided != nil) {
+		t.Errorf("pools fail open: %v; the undecided route: %v", opens, undecided)
+	}
+	if undecided == nil {
+		return
+	}
+	targets := textOf(t, openCode(t, undecided), "TARGETS")
+	for _, l := range strings.Split(strings.TrimSuffix(targets, "\n"), "\n") {
+		f := strings.Split(l, "\t")
+		if len(f) != 4 {
+			if targets != "" {
+				t.Errorf("the targets have the line %q", l)
+			}
+			continue
+		}
+		if f[3] == "" {
+			continue
+		}
+		used[f[3]] = true
+		r := v.Routes[f[3]]
+		if r == nil || r.GetStatPrefix() != openStat {
+			t.Errorf("requests of the model %q without a decision go to the route %s, which is %v", f[2], f[3], r)
+		}
+		for _, name := range backendsOf(r) {
+			p := v.Pools["default/"+name]
+			if p == nil || !p.FailOpen {
+				t.Errorf("requests without a decision may go to %s: %+v", name, p)
+			}
+		}
+	}
+}
+
+// openCode is the Lua of the undecided route.
+func openCode(t *testing.T, r *routev3.Route) string {
+	t.Helper()
+	conf := &luav3.LuaPerRoute{}
+	if err := r.GetTypedPerFilterConfig()[openFilter].UnmarshalTo(conf); err != nil {
+		t.Fatal(err)
+	}
+	return conf.GetSourceCode().GetInlineString()
+}
+
+// textOf is a text that Lua code begins with.
+func textOf(t *testing.T, code, name string) string {
+	t.Helper()
+	_, rest, ok := strings.Cut(code, "local "+name+" = ")
+	quoted, _, _ := strings.Cut(rest, "\n")
+	text, err := strconv.Unquote(quoted) // of plain names Lua's escapes are Go's
+	if !ok || err != nil {
+		t.Fatalf("the text %s is %.80q: %v", name, quoted, err)
+	}
+	return text
 }
 
 // checkRule: whatever Capable can answer, there is a variant, with routes that exist and the right candidates.

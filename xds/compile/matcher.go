@@ -13,21 +13,21 @@ import (
 // ruleMatcher finds a route by the key in wire.RuleHeader. A request without a known key has not been decided,
 // which only happens when a decision is older than every version Envoy has: it is told to try again.
 func ruleMatcher(entries map[string]*routev3.Route) *xdsmatcherv3.Matcher {
-	undecided := &routev3.Route{
-		Name:  "undecided",
-		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
-			Status: 503,
-			Body:   inline("no current decision for this request"),
-		}},
+	undecided, n := entries[UndecidedKey], len(entries)
+	if undecided == nil {
+		undecided = undecidedRoute()
+	} else {
+		n--
 	}
 	m := &xdsmatcherv3.Matcher{OnNoMatch: routeAction(undecided)}
-	if len(entries) == 0 {
+	if n == 0 {
 		return m
 	}
-	byKey := make(map[string]*xdsmatcherv3.Matcher_OnMatch, len(entries))
+	byKey := make(map[string]*xdsmatcherv3.Matcher_OnMatch, n)
 	for key, r := range entries {
-		byKey[key] = routeAction(r)
+		if key != UndecidedKey {
+			byKey[key] = routeAction(r)
+		}
 	}
 	m.MatcherType = &xdsmatcherv3.Matcher_MatcherTree_{MatcherTree: &xdsmatcherv3.Matcher_MatcherTree{
 		Input: &xdscorev3.TypedExtensionConfig{

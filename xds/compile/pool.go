@@ -15,6 +15,8 @@ import (
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/extproc/breaker"
@@ -225,13 +227,16 @@ func (c *compiler) pool(ref source.ObjectRef, o *v1alpha1.Backend, policy *v1alp
 	}
 	picking := pick.FromAPI(b.ID, spec)
 	p.Breaker = picking.Breaker
-	b.Steered, b.LoadReports = true, reportsLoad(&o.Spec)
+	b.Steered, b.Named, b.LoadReports = true, byIP, reportsLoad(&o.Spec)
 	for _, a := range addresses {
 		p.Endpoints = append(p.Endpoints, PoolEndpoint{Key: a.key(), Host: a.host, Port: a.port, Weight: max(a.weight, 1)})
 		b.Endpoints = append(b.Endpoints, a.key())
 	}
 	if !byIP {
 		picking.Prefix, picking.Session = nil, nil // there is one, if any
+	}
+	if picking.Mode == pick.Weights {
+		picking.Admission = nil // as checkLoadPolicy says
 	}
 	if byIP || len(addresses) == 1 {
 		// A name alone is picked for its breaker, and for what it has in flight; Envoy asks whatever it resolves to.
@@ -291,8 +296,25 @@ func steerCluster(cl *clusterv3.Cluster, spec *v1alpha1.LoadPolicySpec) {
 		}}},
 		FallbackPolicy: balance("envoy.load_balancing_policies.least_request", &leastrequestv3.LeastRequest{}),
 	})
+	if spec.FailureMode == v1alpha1.LoadFailOpen {
+		cl.OutlierDetection = ejectUnreachable()
+	}
 	// Below this share of healthy endpoints Envoy uses all of them.
 	cl.CommonLbConfig.HealthyPanicThreshold = &typev3.Percent{Value: float64(spec.Health.PanicPercent)}
+}
+
+// ejectUnreachable makes Envoy leave endpoints alone for a while that it cannot connect to, or that let requests time out, for the time in
+// which nobody tells it of their health. Answers do not count, whatever their status. While Weir answers this matters little: it
+// names the endpoints, and Envoy asks those whatever it thinks of them. Health checks of Envoy's own would rather fight Weir's, because
+// they and EDS must both be well for an endpoint to be used.
+func ejectUnreachable() *clusterv3.OutlierDetection {
+	return &clusterv3.OutlierDetection{
+		SplitExternalLocalOriginErrors: true,
+		ConsecutiveLocalOriginFailure:  wrapperspb.UInt32(5), EnforcingConsecutiveLocalOriginFailure: wrapperspb.UInt32(100),
+		EnforcingConsecutive_5Xx: wrapperspb.UInt32(0), EnforcingSuccessRate: wrapperspb.UInt32(0), EnforcingLocalOriginSuccessRate: wrapperspb.UInt32(0),
+		Interval: durationpb.New(time.Second), BaseEjectionTime: durationpb.New(2 * time.Second), MaxEjectionTime: durationpb.New(10 * time.Second),
+		MaxEjectionPercent: wrapperspb.UInt32(50),
+	}
 }
 
 func balance(name string, config proto.Message) *clusterv3.LoadBalancingPolicy {

@@ -78,6 +78,7 @@ func (c *compiler) routes() {
 				continue
 			}
 			c.variants(rule, members, spec)
+			c.openRule(ref, field, rule, members, spec)
 			id := r.Namespace + "/" + r.Name
 			c.rules[id] = append(c.rules[id], namedRule{string(spec.Name), rule})
 			matches := spec.Matches
@@ -221,6 +222,9 @@ func (c *compiler) variants(rule *table.Rule, members []member, spec *v1alpha1.R
 		attempts := int(spec.Retry.Attempts)
 		if attempts == 0 {
 			attempts = len(in)
+			if attempts == 1 && len(in[0].Backend.Endpoints) > 1 {
+				attempts = 2 // a server of a steered pool that has just died fails no request
+			}
 		}
 		direct := len(in) == 1 || attempts == 1
 		keys := func(choice []member) (k table.Keys) {
@@ -238,7 +242,11 @@ func (c *compiler) variants(rule *table.Rule, members []member, spec *v1alpha1.R
 			// Which backend a request goes to first is then Weir's choice, too: it knows what each could do now.
 			v.First = make(map[*table.Candidate]table.Keys, len(in))
 			for _, m := range in {
-				v.First[m.Candidate] = keys([]member{m})
+				k := keys([]member{m})
+				for _, m := range order(m, in, attempts) {
+					k.Order = append(k.Order, m.Candidate)
+				}
+				v.First[m.Candidate] = k
 			}
 		}
 		out[mask] = v
@@ -332,6 +340,10 @@ func (c *compiler) chain(members []member) string {
 
 // route makes one Envoy route and returns its key. Envoy chooses one of choice; in are all whom that may lead to.
 func (c *compiler) route(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, direct bool, choice, in []member, cluster func(member) string) string {
+	return c.keep(rule, newRoute(rule, spec, attempts, direct, choice, in, cluster), choice)
+}
+
+func newRoute(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, direct bool, choice, in []member, cluster func(member) string) *routev3.Route {
 	weighted := &routev3.WeightedCluster{}
 	lowest := lowestPriority(choice)
 	for _, m := range choice {
@@ -360,13 +372,17 @@ func (c *compiler) route(rule *table.Rule, spec *v1alpha1.RouteRule, attempts in
 	if direct {
 		action.PathRewrite = "%CLUSTER_METADATA(" + wire.BackendNamespace + ":" + wire.KeyBase + ")%%REQ(" + wire.PathHeader + ")%"
 	}
-	r := &routev3.Route{
+	return &routev3.Route{
 		Name:   rule.Name,
 		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 		Action: &routev3.Route_Route{Route: action},
 
 		TypedPerFilterConfig: countAs(in),
 	}
+}
+
+// keep makes a route one of the version's, and returns its key.
+func (c *compiler) keep(rule *table.Rule, r *routev3.Route, choice []member) string {
 	key := rule.Name + "#" + short(deterministic(withoutWeights(r)))
 	c.out.Routes[key] = r
 	if len(choice) > 1 && slices.ContainsFunc(choice, steered) {

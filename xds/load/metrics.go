@@ -32,10 +32,10 @@ func newMetrics(reg prometheus.Registerer, c *Controller) *metrics {
 		}),
 		scrapeBytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_scrape_bytes_total", Help: "Bytes of endpoints' metrics that were read."}),
 		computed: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "weir_steering_compute_duration_seconds", Help: "Time that one computation of weights took.", Buckets: prometheus.ExponentialBuckets(1e-5, 4, 9),
+			Name: "weir_steering_compute_duration_seconds", Help: "Time that one computation of weights took, and what follows from it.", Buckets: prometheus.ExponentialBuckets(1e-5, 4, 9),
 		}),
 		applied: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "weir_steering_apply_duration_seconds", Help: "Time from new weights until Envoy had taken them.", Buckets: prometheus.ExponentialBuckets(.001, 2, 14),
+			Name: "weir_steering_apply_duration_seconds", Help: "Time from new weights until Envoy had taken them, or later ones.", Buckets: prometheus.ExponentialBuckets(.001, 2, 14),
 		}),
 		overlays: prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_steering_updates_total", Help: "Times that Envoy was told new weights."}),
 		refused:  prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_steering_updates_refused_total", Help: "Times that Envoy refused new weights."}),
@@ -45,6 +45,14 @@ func newMetrics(reg prometheus.Registerer, c *Controller) *metrics {
 	}
 	reg.MustRegister(m.scrapes, m.checks, m.scrapeTime, m.scrapeBytes, m.computed, m.applied, m.overlays, m.refused, m.isolations, &collector{c})
 	return m
+}
+
+// forget drops the series of a Backend that is not steered any more.
+func (m *metrics) forget(backend string) {
+	of := prometheus.Labels{"backend": backend}
+	m.scrapes.DeletePartialMatch(of)
+	m.checks.DeletePartialMatch(of)
+	m.isolations.DeletePartialMatch(of)
 }
 
 func (m *metrics) scraped(r *scrape.Reading) {

@@ -13,54 +13,64 @@ const repriceEvery = time.Minute
 // inputShare is how many tokens of input a request has for one of output, about, where the prices of Backends are compared.
 const inputShare = 3
 
-// prices are the price ratios of the pools.
-func (c *Controller) prices(now time.Time) map[string]float64 {
-	pools := *c.pools.Load()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if now.Sub(c.priced) >= repriceEvery {
-		of := make(map[string]*compile.Pool, len(pools))
-		for id, p := range pools {
-			p.mu.Lock()
-			of[id] = p.conf
-			p.mu.Unlock()
-		}
-		c.ratios, c.priced = priceRatios(of, c.routes, now), now
+// leastRatio is the ratio of what costs something to what costs nothing.
+const leastRatio = 0.001
+
+// reprice brings the price ratios of the pools up to date. The caller holds work.
+func (c *Controller) reprice(now time.Time) {
+	if now.Sub(c.priced) < repriceEvery {
+		return
 	}
-	return c.ratios
+	of := map[string]*compile.Pool{}
+	for id, p := range *c.pools.Load() {
+		p.mu.Lock()
+		of[id] = p.conf
+		p.mu.Unlock()
+	}
+	c.mu.Lock()
+	routes := c.routes
+	c.mu.Unlock()
+	c.ratios, c.priced = priceRatios(of, routes, now), now
 }
 
-// priceRatios are the price of the cheapest Backend that serves a rule with this one, divided by its own; none where a price is not known.
+// priceRatios are the price of the cheapest Backend that serves a rule with this one, at the same priority, divided by its own; none
+// where a price is not known. Where it serves several rules, the least counts.
 func priceRatios(pools map[string]*compile.Pool, routes map[string]compile.SteeredRoute, now time.Time) map[string]float64 {
 	own := make(map[string]float64, len(pools))
 	for id, p := range pools {
-		if v := blended(p.Prices, now); v > 0 {
+		if v, known := blended(p.Prices, now); known {
 			own[id] = v
 		}
 	}
 	out := make(map[string]float64, len(own))
 	for _, r := range routes {
-		cheapest := 0.0
+		cheapest := map[int32]float64{} // by priority
 		for _, m := range r.Members {
-			if v := own[m.Backend]; v > 0 && (cheapest == 0 || v < cheapest) {
-				cheapest = v
+			if v, known := own[m.Backend]; known && m.Weight > 0 {
+				if least, some := cheapest[m.Priority]; !some || v < least {
+					cheapest[m.Priority] = v
+				}
 			}
 		}
 		for _, m := range r.Members {
-			v := own[m.Backend]
-			if v == 0 {
+			v, known := own[m.Backend]
+			if !known || m.Weight == 0 {
 				continue
 			}
-			if ratio, known := out[m.Backend]; !known || cheapest/v < ratio {
-				out[m.Backend] = cheapest / v
+			ratio := 1.0
+			if v > 0 {
+				ratio = max(cheapest[m.Priority]/v, leastRatio)
+			}
+			if before, known := out[m.Backend]; !known || ratio < before {
+				out[m.Backend] = ratio
 			}
 		}
 	}
 	return out
 }
 
-// blended is what a token costs at a Backend, on average over its models; 0 where nobody has told.
-func blended(prices []*money.Table, now time.Time) float64 {
+// blended is what a token costs at a Backend, on average over its models; unknown where nobody has told.
+func blended(prices []*money.Table, now time.Time) (price float64, known bool) {
 	sum, n := 0.0, 0
 	for _, t := range prices {
 		if p := t.At(now); p != nil {
@@ -69,7 +79,7 @@ func blended(prices []*money.Table, now time.Time) float64 {
 		}
 	}
 	if n == 0 {
-		return 0
+		return 0, false
 	}
-	return sum / float64(n)
+	return sum / float64(n), true
 }

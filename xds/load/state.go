@@ -42,7 +42,7 @@ type EndpointState struct {
 	// Why is the whole story of the weight, and Reasons its parts.
 	Why     string
 	Reasons []weigh.Reason
-	// Published is the weight that Envoy has been told. 0: isolated.
+	// Published is the weight that Envoy has been told. 0: isolated, or Envoy resolves the pool's names by itself.
 	Published uint32
 
 	Sources  []SourceState
@@ -50,13 +50,16 @@ type EndpointState struct {
 	CheckErr string
 	Checked  time.Time
 
+	// What requests tell, by the records and the reports of every Envoy. It is that of the whole pool where Envoy resolves names by itself.
 	TTFT               time.Duration
 	TTFTCount          uint64
 	ErrorRate          float64 // below 0: too few requests
 	Requests, Failures uint64
-	// InFlight is Envoy's own account.
-	InFlight uint64
-	Picks    pick.EndpointState
+	InFlight           uint64
+	BlockedUntil       time.Time // it has answered 429, and said until when; in the past: no longer
+
+	// Picks is the picker's account.
+	Picks pick.EndpointState
 }
 
 // SourceState is one source of signals of an endpoint.
@@ -88,9 +91,9 @@ func (c *Controller) State() State {
 	slices.SortFunc(out.Pools, func(a, b PoolState) int { return cmp.Compare(a.Backend, b.Backend) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out.Serial, out.Applied, out.Refused = c.serial, c.applied, c.refused
+	out.Serial, out.Applied, out.Refused = c.published.serial, c.published.applied, c.published.refused
 	for key, r := range c.routes {
-		s := RouteState{Key: key, Weights: c.weights[key]}
+		s := RouteState{Key: key, Weights: slices.Clone(c.published.weights[key])}
 		for _, m := range r.Members {
 			s.Members = append(s.Members, m.Backend)
 		}
@@ -105,30 +108,28 @@ func (p *pool) describe(id string, picks pick.PoolState, now time.Time) PoolStat
 	for _, e := range picks.Endpoints {
 		byKey[e.Key] = e
 	}
+	decide := p.decide.Load()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := PoolState{
-		Backend: id, Policy: p.conf.Policy, Share: float64(p.share.Load()) / shareWhole, Usable: p.usable.Load(), Picks: picks,
+		Backend: id, Policy: p.conf.Policy, Share: decide.share, Usable: decide.usable, Picks: picks,
 		Picked: p.conf.Pick != nil && p.conf.Pick.Mode == pick.LeastLoad, Endpoints: make([]EndpointState, 0, len(p.endpoints)),
 	}
-	published := make(map[string]uint32, len(p.published))
-	for i := range p.published {
-		published[p.published[i].Key] = p.published[i].Weight
-	}
+	published := told(p.assigned)
 	for i, e := range p.endpoints {
-		f := e.feedback.State(now)
+		f, r := e.traffic.feedback.State(now), &p.results[i]
 		s := EndpointState{
-			Key: e.key, Base: e.conf.Weight, Published: published[e.key], Failed: e.failed, CheckErr: e.checkError, Checked: e.checkedAt,
-			TTFT: f.TTFT, TTFTCount: f.TTFTCount, ErrorRate: f.ErrorRate, Requests: f.Requests, Failures: f.Failures, InFlight: e.inFlight,
-			Picks: byKey[e.key], Sources: []SourceState{},
+			Key: e.key, Base: e.conf.Weight, Weight: r.Weight, Status: r.Status, Why: r.Explain(), Reasons: r.Reasons,
+			Published: published[e.key], Sources: []SourceState{}, Failed: e.failed, CheckErr: e.checkError, Checked: e.checkedAt,
+			TTFT: f.TTFT, TTFTCount: f.TTFTCount, ErrorRate: f.ErrorRate, Requests: f.Requests, Failures: f.Failures,
+			BlockedUntil: f.BlockedUntil, Picks: byKey[e.key],
 		}
-		if i < len(p.results) {
-			r := &p.results[i]
-			s.Weight, s.Status, s.Why, s.Reasons = r.Weight, r.Status, r.Explain(), r.Reasons
+		for _, n := range e.traffic.inFlight {
+			s.InFlight += n
 		}
 		for j := range e.sources {
 			src := &e.sources[j]
-			if j == p.answers() && src.readAt.IsZero() {
+			if src.url == "" && src.readAt.IsZero() && src.err == "" {
 				continue // its answers say nothing about load
 			}
 			st := SourceState{Kind: src.kind, ReadAt: src.readAt, Err: src.err}

@@ -171,7 +171,7 @@ func (p *Publisher) follow(next *served) {
 		}
 		for name, version := range next.hashes[typeURL] {
 			was := before[name]
-			if was == "" || was == version {
+			if was == version {
 				continue
 			}
 			if _, known := under[name]; !known && next.union == p.served.union {

@@ -54,7 +54,10 @@ func randomSteering(t *testing.T, r *rig, rng *rand.Rand) {
 	}
 	chance := rand.New(rand.NewPCG(rng.Uint64(), 3)) // of the goroutine that receives
 	refuse, hold := rng.IntN(4), rng.IntN(4)         // in ten
-	r.envoy.judgeBy(func(*discoveryv3.DeltaDiscoveryResponse) verdict {
+	r.envoy.judgeBy(func(resp *discoveryv3.DeltaDiscoveryResponse) verdict {
+		if slices.ContainsFunc(r.envoy.held, func(h *discoveryv3.DeltaDiscoveryResponse) bool { return h.GetTypeUrl() == resp.GetTypeUrl() }) {
+			return verdict{hold: true} // Envoy takes what comes in the order in which it comes
+		}
 		switch n := chance.IntN(10); {
 		case n < refuse:
 			return verdict{refuse: "by chance"}

@@ -38,7 +38,7 @@ func (r *rig) steered(serial uint64, at time.Time, nack string) {
 // holds says whether Envoy has all that an overlay says of what is served and Envoy has.
 func (r *rig) holds(o *Overlay, u *union) {
 	for cluster, say := range o.Endpoints {
-		if u.endpoints[cluster] == nil || !r.envoy.asks(cluster) {
+		if v := r.Publisher.views[resourcev3.EndpointType]; u.endpoints[cluster] == nil || v == nil || !v.names[cluster] {
 			continue // it may be on its way out, or left over from before
 		}
 		got := r.envoy.endpoints(cluster)
@@ -97,13 +97,6 @@ func (e *fakeEnvoy) endpoints(cluster string) (out []endpoint) {
 		}
 	}
 	return out
-}
-
-// asks says whether Envoy has asked for endpoints.
-func (e *fakeEnvoy) asks(cluster string) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.asked[resourcev3.EndpointType][cluster]
 }
 
 // weights are those that Envoy has of a route; nil where it has no such route.

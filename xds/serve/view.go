@@ -103,7 +103,15 @@ func (v *view) retract(name string) {
 
 // settled says whether Envoy has that version of a resource, and no other is on its way to it.
 func (v *view) settled(name, version string) bool {
-	return v.has[name] == version && v.believed[name] == version
+	if v.has[name] != version || v.believed[name] != version {
+		return false
+	}
+	for _, c := range v.open {
+		if other, ok := c.versions[name]; ok && other != version {
+			return false
+		}
+	}
+	return true
 }
 
 // refused says whether Envoy was sent that version of a resource and has not taken it, and will not be sent it again.

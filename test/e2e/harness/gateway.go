@@ -28,6 +28,9 @@ type Options struct {
 	Files map[string]string
 	// Bare leaves out what the harness adds by itself: gateway, consumer and key.
 	Bare bool
+	// Beside runs `weir serve` beside an Envoy that the harness runs with what `weir bootstrap` prints: see StartEnvoy and
+	// KillEnvoy.
+	Beside bool
 	// Args and Env are added to the command line and the environment of weir.
 	Args []string
 	Env  []string
@@ -48,6 +51,7 @@ type Gateway struct {
 	state   string // where weir keeps its ledger, over restarts
 	logs    *logBuffer
 	process *process
+	beside  *process       // the Envoy beside weir; nil where weir has one of its own
 	envoys  map[int]string // every process below weir that was seen
 	killed  bool           // it need not end well
 }
@@ -109,10 +113,17 @@ func (g *Gateway) run() error {
 	if err != nil {
 		return err
 	}
-	args := []string{
-		"run", "-f", g.Dir, "--listen", strings.TrimPrefix(g.URL, "http://"), "--admin", strings.TrimPrefix(g.AdminURL, "http://"),
-		"--log-format", "json", "--simulate=false", "--drain-timeout", drainTimeout, "--runtime-dir", g.runtime, "--state-dir", g.state,
+	args := []string{"run", "--runtime-dir", g.runtime}
+	if g.opts.Beside {
+		args = []string{"serve", "--socket-dir", g.SocketDir()}
+		if g.beside == nil {
+			g.StartEnvoy()
+		}
 	}
+	args = append(args,
+		"-f", g.Dir, "--listen", strings.TrimPrefix(g.URL, "http://"), "--admin", strings.TrimPrefix(g.AdminURL, "http://"),
+		"--log-format", "json", "--simulate=false", "--drain-timeout", drainTimeout, "--state-dir", g.state,
+	)
 	cmd := exec.Command(Binary(g.t), append(args, g.opts.Args...)...)
 	cmd.Env = append(append(os.Environ(), "ENVOY_PATH="+path), g.opts.Env...)
 	cmd.Stdout, cmd.Stderr = g.logs, g.logs
@@ -265,7 +276,7 @@ func (g *Gateway) Stop() {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
-	if left, _ := filepath.Glob(filepath.Join(g.runtime, "*")); len(left) > 0 && !g.killed {
+	if left, _ := filepath.Glob(filepath.Join(g.runtime, "*")); len(left) > 0 && !g.killed && !g.opts.Beside {
 		g.t.Errorf("weir has ended and left behind: %v", left)
 	}
 }
@@ -275,6 +286,7 @@ const logTail = 200
 
 func (g *Gateway) cleanup() {
 	g.Stop()
+	g.KillEnvoy()
 	if err := os.RemoveAll(g.runtime); err != nil {
 		g.t.Error(err)
 	}

@@ -114,40 +114,34 @@ func TestNothingGetsLost(t *testing.T) {
 	})
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 20}}
 	defer client.CloseIdleConnections()
-	var clients, trouble sync.WaitGroup
-	stop := make(chan struct{})
-	trouble.Go(func() {
-		rnd := rand.New(rand.NewPCG(1, 1))
-		for {
-			select {
-			case <-stop:
-				return
-			default:
+	trouble := func(rnd *rand.Rand) {
+		s := p.Servers[rnd.IntN(3)]
+		switch rnd.IntN(8) {
+		case 0:
+			s.Kill()
+		case 1, 2, 3:
+			if err := s.Revive(); err != nil {
+				t.Error(err)
 			}
-			s := p.Servers[rnd.IntN(3)]
-			switch rnd.IntN(6) {
-			case 0:
-				s.Kill()
-			case 1, 2:
-				if err := s.Revive(); err != nil {
-					t.Error(err)
-				}
-			default:
-				if err := s.Set(Fault{Speed: 0.1 + rnd.Float64(), Stall: rnd.IntN(3) == 0, ErrorRate: rnd.Float64() / 3, MetricsOff: rnd.IntN(2) == 0}); err != nil {
-					t.Error(err)
-				}
+		default:
+			if err := s.Set(Fault{Speed: 0.1 + rnd.Float64(), Stall: rnd.IntN(3) == 0, ErrorRate: rnd.Float64() / 3, MetricsOff: rnd.IntN(2) == 0}); err != nil {
+				t.Error(err)
 			}
-			p.states()
 		}
-	})
+		p.states()
+	}
+	var clients sync.WaitGroup
 	var whole, partly [20]int
 	for c := range whole {
 		clients.Go(func() {
 			rnd := rand.New(rand.NewPCG(2, uint64(c)))
 			for i := range 30 {
+				if c%4 == 0 { // these clients make trouble, and leave early
+					trouble(rnd)
+				}
 				body := chatBody(fmt.Sprintf(`,"stream":%v,"max_tokens":%d`, i%3 != 0, 1+rnd.IntN(50)), fmt.Sprint(c, i))
 				ctx, cancel := context.WithCancel(t.Context())
-				if c%2 == 0 { // impatient
+				if c%4 == 0 {
 					ctx, cancel = context.WithTimeout(t.Context(), time.Duration(1+rnd.IntN(20))*time.Millisecond)
 				}
 				resp, err := client.Do(request(t, ctx, p.Servers[rnd.IntN(3)], body))
@@ -168,9 +162,22 @@ func TestNothingGetsLost(t *testing.T) {
 			}
 		})
 	}
-	clients.Wait()
-	close(stop)
-	trouble.Wait()
+	// Those who do not leave may wait for a server that is stalled.
+	done := make(chan struct{})
+	go func() {
+		clients.Wait()
+		close(done)
+	}()
+	rnd := rand.New(rand.NewPCG(1, 1))
+	until(t, "all clients come to an end", func() bool {
+		trouble(rnd)
+		select {
+		case <-done:
+			return true
+		default:
+			return false
+		}
+	})
 	t.Logf("whole answers %v, others %v", whole, partly)
 	for _, s := range p.Servers {
 		if err := errors.Join(s.Revive(), s.Set(Fault{})); err != nil {

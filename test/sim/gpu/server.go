@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -37,7 +38,7 @@ type Server struct {
 	mu     sync.Mutex
 	fault  Fault
 	closed bool
-	lives  []*http.Server // that serve now; empty: it is dead
+	lives  []io.Closer // what serves now; empty: it is dead
 
 	requests, served, refused, failed, aborted atomic.Uint64
 }
@@ -125,13 +126,18 @@ func (s *Server) close() {
 		return
 	}
 	s.closed = true
-	for _, l := range s.lives { // revived in between
-		_ = l.Close()
-	}
-	s.lives = nil
+	s.end() // it may have been revived in between
 	for _, h := range s.held {
 		h.Release()
 	}
+}
+
+// end ends a life. The lock is held.
+func (s *Server) end() {
+	for _, l := range s.lives {
+		_ = l.Close() // what cannot be closed is gone as well
+	}
+	s.lives = nil
 }
 
 // Kill makes the server die as a machine does: nobody listens any more, its exporter included, every connection breaks, and
@@ -139,10 +145,7 @@ func (s *Server) close() {
 func (s *Server) Kill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range s.lives {
-		_ = l.Close() // what it could not close is gone as well
-	}
-	s.lives = nil
+	s.end()
 	s.driver.do(func(e *engine.Engine) { e.Crash() })
 }
 
@@ -211,7 +214,8 @@ func (s *Server) serve(l net.Listener, h http.Handler) {
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	srv := &http.Server{Handler: h, Protocols: &protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams}, ReadHeaderTimeout: 30 * time.Second}
-	s.lives = append(s.lives, srv)
+	// The listener first, and by itself: a server that has not come to serve it would leave it open for a while.
+	s.lives = append(s.lives, l, srv)
 	s.pool.wg.Go(func() { _ = srv.Serve(l) }) // it ends by Close, and says so
 }
 

@@ -20,6 +20,8 @@ const (
 type Endpoint struct {
 	mu     sync.Mutex
 	window time.Duration
+	// epoch is what times count from, so that the system's clock may be set.
+	epoch time.Time
 
 	ttft  float64 // seconds
 	count uint64
@@ -33,7 +35,7 @@ type Endpoint struct {
 
 // cell counts what ended in one part of the window.
 type cell struct {
-	serial      int64 // of the part, since the epoch
+	serial      int64 // of the part, from the epoch on
 	total, fail uint64
 }
 
@@ -94,10 +96,10 @@ func (e *Endpoint) Block(until time.Time) {
 	e.mu.Unlock()
 }
 
-// Reset forgets what the endpoint was like: it has come back from being isolated.
+// Reset forgets what the endpoint was like: it has come back from being isolated. Until when it wants to be left alone holds.
 func (e *Endpoint) Reset() {
 	e.mu.Lock()
-	e.ttft, e.count, e.at, e.cell, e.blocked = 0, 0, time.Time{}, [cells]cell{}, time.Time{}
+	e.ttft, e.count, e.at, e.cell = 0, 0, time.Time{}, [cells]cell{}
 	e.mu.Unlock()
 }
 
@@ -135,4 +137,10 @@ func (e *Endpoint) State(now time.Time) State {
 	return s
 }
 
-func (e *Endpoint) serial(at time.Time) int64 { return at.UnixNano() / int64(e.window/cells) }
+// serial is the part of the window that a time belongs to.
+func (e *Endpoint) serial(at time.Time) int64 {
+	if e.epoch.IsZero() {
+		e.epoch = at
+	}
+	return int64(at.Sub(e.epoch) / (e.window / cells))
+}

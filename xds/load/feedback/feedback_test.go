@@ -71,7 +71,7 @@ func TestBlockAndReset(t *testing.T) {
 		e.FirstToken(time.Second, t0)
 	}
 	e.Reset()
-	if s := e.State(t0); s.TTFTCount != 0 || s.ErrorRate >= 0 || !s.BlockedUntil.IsZero() || s.Requests != 10 {
+	if s := e.State(t0); s.TTFTCount != 0 || s.ErrorRate >= 0 || !s.BlockedUntil.Equal(t0.Add(5*time.Second)) || s.Requests != 10 {
 		t.Errorf("got %+v", s)
 	}
 }

@@ -300,11 +300,11 @@ func (c *computation) isolate(in *Input, e *entry, out *Result) {
 		c.because(Reason{Rule: RuleBlocked, Value: c.blocked(in).Seconds()})
 	}
 	if out.Causes == CauseBreaker {
-		// The picker sends the tries, and what it picks by must not be 0.
-		_, factor := c.rules(in, e, false)
-		if p.WarmUp > 0 {
-			factor *= p.warmFrom()
-		}
+		// The picker sends the tries, as many as the breaker has places, and who counts as worse than others for being tried is
+		// not chosen: neither the errors that opened the breaker nor the warm-up that follows count here.
+		tried := *in
+		tried.ErrorRate = -1
+		_, factor := c.rules(&tried, e, false)
 		out.Factor = max(p.Floor, factor)
 	}
 	if out.Causes&CauseBreaker != 0 {

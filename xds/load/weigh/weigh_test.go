@@ -340,9 +340,10 @@ func TestBreaker(t *testing.T) {
 		p.now = p.now.Add(weigh.StepUnit)
 		p.compute()
 	}
+	p.in[1].ErrorRate = 1
 	state(breaker.Open)
 	p.want(1, 0, "circuit breaker open -> 0")
-	if r := p.out[1]; r.Causes != weigh.CauseBreaker || r.Status != weigh.Isolated || r.Factor != 0.1 {
+	if r := p.out[1]; r.Causes != weigh.CauseBreaker || r.Status != weigh.Isolated || r.Factor != 1 {
 		t.Errorf("the picker, which sends the tries, gets %+v", r)
 	}
 	state(breaker.HalfOpen)
@@ -350,6 +351,7 @@ func TestBreaker(t *testing.T) {
 	state(breaker.Open)
 	p.want(1, 0, "circuit breaker open -> 0")
 	state(breaker.HalfOpen)
+	p.in[1].ErrorRate = -1
 	state(breaker.Closed)
 	p.want(1, 100, "warm-up 0 ms of 20 s x0.1 -> 100")
 

@@ -105,7 +105,7 @@ func (e *Engine) admit(s *sequence, budget int) (chunk int, ok bool) {
 func (e *Engine) preempt(s *sequence) {
 	e.running = e.running[:len(e.running)-1]
 	e.kv.release(&s.held)
-	s.state, s.computed = waiting, 0
+	s.state = waiting
 	e.waiting.pushFront(s)
 	e.stats.Preemptions++
 	e.note(Event{Kind: Preempted, ID: s.req.ID, Tokens: s.generated})

@@ -1,0 +1,386 @@
+package extproc
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weir-dev/weir/extproc/breaker"
+	"github.com/weir-dev/weir/extproc/pick"
+	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/usage"
+)
+
+// fallbackRules has rules over the three pools and one that nobody steers, asked in the order in which they are written.
+func fallbackRules(attempts int) func(*rules) {
+	return func(r *rules) {
+		r.attempts = attempts
+		for _, list := range []string{"gpu", "gpu+far", "gpu+vllm", "gpu+vllm+far", "gpu+named", "named", "named+gpu"} {
+			var choices []choice
+			for name := range strings.SplitSeq(list, "+") {
+				choices = append(choices, choice{name, "another"}) // whose name makes it a chain
+			}
+			for i, c := range r.add(list, models(list), choices...).Candidates {
+				c.Priority = int32(i)
+			}
+		}
+	}
+}
+
+// TestNamedEndpoints: Envoy gets as many endpoints as there are attempts at their pool before another pool reads the list.
+func TestNamedEndpoints(t *testing.T) {
+	for _, c := range []struct {
+		rule     string
+		attempts int // 0: one for each backend
+		want     int
+	}{
+		{"gpu", 0, 1}, {"gpu", 2, 2}, {"gpu", 3, 3}, {"gpu", 9, pick.MaxEndpoints},
+		{"gpu+far", 0, 1}, {"gpu+far", 3, 1}, // gpu, far, gpu
+		{"gpu+vllm", 0, 1}, {"gpu+vllm", 3, 2}, // nobody reads it between them
+		{"gpu+vllm+far", 0, 1}, {"gpu+vllm+far", 4, 1},
+		{"gpu+named", 3, 2},
+		{"named", 2, 0}, {"named+gpu", 0, 0},
+	} {
+		s := newSteeredRig(t, fallbackRules(c.attempts))
+		d := s.open(chatHeaders(), numbered(c.rule, ""))
+		list := said(d.first, wire.KeyEndpoints)
+		got := strings.Split(list, ",")
+		if list == "" {
+			got = nil
+		}
+		if len(got) != c.want {
+			t.Errorf("%s with %d attempts: %q, want %d", c.rule, c.attempts, list, c.want)
+		}
+		slices.Sort(got)
+		if len(slices.Compact(got)) != c.want {
+			t.Errorf("%s with %d attempts: %q names one twice", c.rule, c.attempts, list)
+		}
+		for _, e := range got {
+			if !slices.Contains(s.rules.backends["gpu"].Endpoints, e) {
+				t.Errorf("%s: %s is not of the pool", c.rule, e)
+			}
+		}
+	}
+}
+
+// TestAttemptsAreTold: what an endpoint has in flight, and what its breaker is told, follows the attempts of a request.
+func TestAttemptsAreTold(t *testing.T) {
+	far, named := addresses(2, 2), "api.example:443"
+	// An ending is the record's backend, endpoint ("0" and so on: by the list) and status.
+	type ending struct {
+		backend, endpoint string
+		status, attempts  int
+	}
+	for _, c := range []struct {
+		name     string
+		rule     string
+		attempts int
+		asked    []string // the attempts that are prepared
+		during   []int64  // in flight at gpu after them, in the order of the list and then the rest; nil: not checked
+		ending   ending
+		want     map[string]string // "requests/failures" of endpoints: "0" and so on, or addresses
+	}{
+		{"answered", "gpu", 0, []string{"gpu"}, []int64{1}, ending{"gpu", "0", 200, 1}, map[string]string{"0": "1/0"}},
+		{"failed", "gpu", 0, []string{"gpu"}, []int64{1}, ending{"gpu", "0", 500, 1}, map[string]string{"0": "1/1"}},
+		{"the caller's fault", "gpu", 0, []string{"gpu"}, []int64{1}, ending{"gpu", "0", 400, 1}, map[string]string{"0": "0/0"}},
+		{"never connected", "gpu", 0, nil, []int64{1}, ending{"", "", 503, 1}, map[string]string{"0": "1/1"}},
+		{"the second answers", "gpu", 2, []string{"gpu", "gpu"}, []int64{0, 1}, ending{"gpu", "1", 200, 2}, map[string]string{"0": "1/1", "1": "1/0"}},
+		{"the second answers, and the first was not prepared", "gpu", 2, []string{"gpu"}, []int64{1, 0}, ending{"gpu", "1", 200, 2}, map[string]string{"0": "1/1", "1": "1/0"}},
+		{"both fail", "gpu", 2, []string{"gpu", "gpu"}, []int64{0, 1}, ending{"gpu", "1", 500, 2}, map[string]string{"0": "1/1", "1": "1/1"}},
+		{"the third answers", "gpu", 3, []string{"gpu", "gpu", "gpu"}, []int64{0, 0, 1}, ending{"gpu", "2", 200, 3}, map[string]string{"0": "1/1", "1": "1/1", "2": "1/0"}},
+		{"Envoy went elsewhere", "gpu", 0, []string{"gpu"}, []int64{1}, ending{"gpu", "other", 200, 1}, map[string]string{"0": "0/0", "other": "1/0"}},
+		{"another pool answers", "gpu+far", 0, []string{"gpu", "far"}, []int64{0}, ending{"far", far[1], 200, 2}, map[string]string{"0": "1/1", far[1]: "1/0"}},
+		{"another pool answers, and the first was not prepared", "gpu+far", 0, []string{"far"}, []int64{0}, ending{"far", far[1], 200, 2}, map[string]string{"0": "1/1", far[1]: "1/0"}},
+		{"no attempt was prepared", "gpu+far", 0, nil, []int64{1}, ending{"far", far[0], 500, 2}, map[string]string{"0": "1/1", far[0]: "1/1"}},
+		{"another pool's answer is left by the caller", "gpu+far", 0, []string{"gpu", "far"}, []int64{0}, ending{"far", far[1], 0, 2}, map[string]string{"0": "1/1", far[1]: "0/0"}},
+		{"somebody whom nobody steers answers", "gpu+vllm", 0, []string{"gpu", "vllm"}, []int64{0}, ending{"vllm", "10.9.9.9:1", 200, 2}, map[string]string{"0": "1/1"}},
+		{"once round, and the first again", "gpu+vllm", 3, []string{"gpu", "vllm", "gpu"}, nil, ending{"gpu", "1", 200, 3}, map[string]string{"0": "1/1", "1": "1/0"}},
+		{"once round, not prepared", "gpu+vllm", 3, nil, nil, ending{"gpu", "1", 200, 3}, map[string]string{"0": "1/1", "1": "1/0"}},
+		{"once round, and the other again", "gpu+far", 4, []string{"gpu", "far", "gpu", "far"}, nil, ending{"far", far[0], 200, 4}, map[string]string{"0": "1/1", far[0]: "1/0"}},
+		{"a name", "named", 0, []string{"named"}, nil, ending{"named", "93.184.216.34:443", 200, 1}, map[string]string{named: "1/0"}},
+		{"a name that fails", "named", 0, []string{"named"}, nil, ending{"named", "93.184.216.34:443", 503, 1}, map[string]string{named: "1/1"}},
+		{"a name that is asked twice", "named", 2, []string{"named", "named"}, nil, ending{"named", "93.184.216.34:443", 200, 2}, map[string]string{named: "2/1"}},
+		{"after a pool, a name", "gpu+named", 0, []string{"gpu", "named"}, []int64{0}, ending{"named", "93.184.216.34:443", 200, 2}, map[string]string{"0": "1/1", named: "1/0"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSteeredRig(t, fallbackRules(c.attempts))
+			d := s.open(chatHeaders(), numbered(c.rule, ""))
+			d.body(prompt(c.rule))
+			list := strings.Split(said(d.first, wire.KeyEndpoints), ",")
+			for _, e := range s.rules.backends["gpu"].Endpoints {
+				if !slices.Contains(list, e) {
+					list = append(list, e) // not named, in any order
+				}
+			}
+			at := func(name string) string {
+				switch name {
+				case "0", "1", "2":
+					return list[name[0]-'0']
+				case "other":
+					return list[len(list)-1]
+				}
+				return name
+			}
+			for _, b := range c.asked {
+				s.attempt(d.first, "chain/"+c.rule, "default/"+b, chatHeaders())
+			}
+			for i, want := range c.during {
+				for _, e := range s.pool("gpu").Endpoints {
+					if e.Key == list[i] && e.Requests != want {
+						t.Errorf("endpoint %d has %d requests in flight, want %d", i, e.Requests, want)
+					}
+				}
+			}
+			d.end()
+			s.record(d.first, func(rec *usage.Record) {
+				rec.Status, rec.Attempts, rec.Endpoint = c.ending.status, c.ending.attempts, at(c.ending.endpoint)
+				rec.Aborted = c.ending.status == 0
+				if c.ending.backend != "" {
+					rec.Backend = "default/" + c.ending.backend
+				} else {
+					rec.Details, rec.Endpoint = "upstream_reset_before_response_started", ""
+				}
+			})
+			s.settled()
+			for name, want := range c.want {
+				requests, failures := s.results(at(name))
+				if got := fmt.Sprintf("%d/%d", requests, failures); got != want {
+					t.Errorf("the breaker of %s was told %s, want %s", name, got, want)
+				}
+			}
+		})
+	}
+}
+
+// TestWeights: where Envoy picks by weights nothing is named, and the breakers hear of it.
+func TestWeights(t *testing.T) {
+	setup := func(t *testing.T) *steeredRig {
+		return newSteeredRig(t, func(r *rules) {
+			r.backends["gpu"].Pick.Mode, r.backends["far"].Pick.Mode = pick.Weights, pick.Weights
+			r.backends["gpu"].Pick.Prefix = &pick.Prefix{BlockTokens: 16, MaxBlocks: 1000}
+			r.table.Prompts = true
+			r.add("one", models("one"), choice{"gpu", ""})
+			r.add("several", models("several"), choice{"gpu", ""}, choice{"far", ""}, choice{"vllm", ""})
+		})
+	}
+	for _, model := range []string{"one", "several"} {
+		for _, status := range []int{200, 500} {
+			t.Run(fmt.Sprint(model, " ", status), func(t *testing.T) {
+				s := setup(t)
+				d := s.open(chatHeaders(), numbered(model, ""))
+				if said(d.first, wire.KeyEndpoints) != "" || said(d.first, wire.KeyExchange) == "" {
+					t.Fatalf("decided %v", d.first)
+				}
+				if got := s.pool("gpu").Requests; (got == 1) != (model == "one") {
+					t.Errorf("%d requests are counted in the pool", got)
+				}
+				d.end()
+				endpoint := s.rules.backends["gpu"].Endpoints[1]
+				s.record(d.first, func(rec *usage.Record) { rec.Backend, rec.Endpoint, rec.Status = "default/gpu", endpoint, status })
+				s.settled()
+				requests, failures := s.results(endpoint)
+				if requests != 1 || (failures == 1) != (status == 500) {
+					t.Errorf("the breaker was told of %d requests and %d failures", requests, failures)
+				}
+			})
+		}
+	}
+	t.Run("half open", func(t *testing.T) {
+		s := setup(t)
+		endpoint, rule := s.rules.backends["gpu"].Endpoints[1], s.rules.backends["gpu"].Pick.Breaker
+		for range rule.MinRequests {
+			pass, _ := s.endpoints.Allow(rule, endpoint, s.clock())
+			pass.Done(false, s.clock())
+		}
+		s.advance(rule.OpenFor)
+		if got := s.endpoints.State(rule, endpoint, s.clock()); got != breaker.HalfOpen {
+			t.Fatalf("the breaker is %v", got)
+		}
+		d := s.open(chatHeaders(), numbered("several", ""))
+		s.record(d.first, func(rec *usage.Record) { rec.Backend, rec.Endpoint = "default/gpu", endpoint })
+		if got := s.endpoints.State(rule, endpoint, s.clock()); got != breaker.Closed {
+			t.Errorf("after a good answer the breaker is %v", got)
+		}
+	})
+	t.Run("an endpoint that is gone", func(t *testing.T) {
+		s := setup(t)
+		d := s.open(chatHeaders(), numbered("several", ""))
+		s.record(d.first, func(rec *usage.Record) { rec.Backend, rec.Endpoint = "default/gpu", "10.9.9.9:1" })
+		if n := len(s.endpoints.States(s.clock())); n != 0 {
+			t.Errorf("%d breakers were made for an address that the pool does not have", n)
+		}
+		s.settled()
+	})
+}
+
+// TestPoolOfAnOldTable: a pool that is gone names no endpoints; Envoy chooses.
+func TestPoolOfAnOldTable(t *testing.T) {
+	s := newSteeredRig(t, poolRules)
+	s.picker.Retain(func(string) bool { return false })
+	for _, model := range []string{"direct", "read"} {
+		d, last := s.decided(model, "")
+		if said(last, wire.KeyEndpoints) != "" {
+			t.Errorf("%s names endpoints: %v", model, last)
+		}
+		d.end()
+		s.record(last, func(rec *usage.Record) { rec.Backend = "default/gpu" })
+	}
+	s.settled()
+}
+
+// TestSessions of two callers are two, whatever they call them.
+func TestSessions(t *testing.T) {
+	s := newSteeredRig(t, func(r *rules) {
+		r.backends["gpu"].Pick.Session = &pick.Session{Header: "X-Session-ID", IdleTimeout: time.Hour, MaxGapTokens: 1 << 30}
+		r.add("chat", models("gpt-chat"), choice{"gpu", ""})
+	})
+	seen := map[string]bool{}
+	for range 5 {
+		d := s.open(chatHeaders("x-session-id", "s1"), numbered("gpt-chat", ""))
+		seen[said(d.first, wire.KeyEndpoints)] = true
+	}
+	if len(seen) != 1 {
+		t.Errorf("a session is at %v", seen)
+	}
+	if n := s.pool("gpu").Sessions; n != 1 {
+		t.Errorf("%d sessions", n)
+	}
+	s.open(chatHeaders("x-session-id", "s1").with("authorization", "Bearer "+narrowKey), numbered("gpt-chat", ""))
+	if n := s.pool("gpu").Sessions; n != 2 {
+		t.Errorf("%d sessions of two callers", n)
+	}
+}
+
+// TestEndingsTogether mixes every ending, under a pool that is full most of the time and changes meanwhile.
+func TestEndingsTogether(t *testing.T) {
+	const workers, each = 12, 60
+	s := newSteeredRig(t, func(r *rules) {
+		for _, name := range []string{"gpu", "far"} {
+			r.backends[name].Pick.Admission = &pick.Admission{MaxRequests: 2, MaxWaiting: 4, MaxWait: 5 * time.Millisecond}
+		}
+		poolRules(r)
+		r.attempts = 3
+		r.add("mixed", models("mixed"), choice{"gpu", "another"}, choice{"vllm", ""})
+	})
+	s.panics = func(string) {
+		if rand.IntN(200) == 0 {
+			panic("boom")
+		}
+	}
+	stop := make(chan struct{})
+	var background, wg sync.WaitGroup
+	background.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				s.update(s.rules.backends["gpu"], i%4)
+				s.update(s.rules.backends["far"], i%3)
+				func() {
+					defer func() { _ = recover() }() // of the desk's clock, which these do not need
+					s.desk.Sweep(s.clock())
+				}()
+				s.server.Sweep()
+			}
+		}
+	})
+	outcomes := make([]map[string]int, workers)
+	for w := range workers {
+		outcomes[w] = map[string]int{}
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(1, uint64(w)))
+			for i := range each {
+				model := append(slices.Clone(steeredModels), "mixed")[rnd.IntN(len(steeredModels)+1)]
+				outcomes[w][s.live(rnd, model, fmt.Sprint("n-", w, "-", i))]++
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	background.Wait()
+	s.panics = func(string) {}
+	s.desk.Lost(s.clock()) // those whose records named nothing
+	s.server.ReleaseAll()
+	until(t, "everything to be given back", func() bool {
+		return s.pool("gpu").Requests+s.pool("far").Requests+int64(s.pool("gpu").Waiting+s.pool("far").Waiting) == 0 &&
+			s.server.opts.Limits.States(1)[0].Subjects[0].Reserved == 0 && s.desk.InFlight() == 0
+	})
+	s.settled()
+	all := map[string]int{}
+	for _, m := range outcomes {
+		for k, n := range m {
+			all[k] += n
+		}
+	}
+	for _, want := range []string{"refused", "left while waiting", "answered", "failed", "left", "lost"} {
+		if all[want] == 0 {
+			t.Errorf("no request was %s: the test does not try what it should: %v", want, all)
+		}
+	}
+}
+
+// live lives the life of one request, and says how it ended.
+func (r *steeredRig) live(rnd *rand.Rand, model, id string) string {
+	pool := poolOf(model)
+	a := r.ask(model, id)
+	defer a.cancel()
+	if rnd.IntN(8) == 0 {
+		a.cancel() // perhaps while it waits
+		for range a.answer {
+		}
+		return "left while waiting"
+	}
+	resp, ok := <-a.answer
+	switch {
+	case !ok:
+		return "broken"
+	case resp.GetImmediateResponse() != nil:
+		return "refused"
+	}
+	if (chained(model) || model == "mixed") && !readsPrompt(model) {
+		d := &door{t: r.t, stream: a.stream}
+		if err := d.stream.Send(bodyOf(prompt(model))); err != nil {
+			return "broken"
+		}
+		if _, err := d.stream.Recv(); err != nil {
+			return "broken"
+		}
+	}
+	if said(resp, wire.KeyExchange) == "" {
+		r.t.Errorf("%s is not let in: %v", model, resp)
+		return "broken"
+	}
+	attempts := 1
+	if model == "mixed" {
+		for _, b := range []string{"gpu", "vllm", "gpu"}[:rnd.IntN(4)] {
+			r.attempt(resp, "chain/mixed", "default/"+b, chatHeaders())
+			attempts++
+		}
+	} else if rnd.IntN(2) == 0 {
+		r.attempted(model, pool, resp)
+	}
+	record := func(change func(*usage.Record)) {
+		defer func() { _ = recover() }() // of the desk's clock
+		r.record(resp, func(rec *usage.Record) {
+			rec.Backend, rec.Endpoint, rec.Attempts = "default/"+pool, said(resp, wire.KeyEndpoints), attempts
+			change(rec)
+		})
+	}
+	switch rnd.IntN(5) {
+	case 0:
+		record(func(rec *usage.Record) { rec.Status = 503 })
+		return "failed"
+	case 1:
+		record(func(rec *usage.Record) { rec.Status, rec.Aborted = 0, true })
+		return "left"
+	case 2:
+		return "lost" // there is no record of it
+	}
+	record(func(*usage.Record) {})
+	return "answered"
+}

@@ -1,0 +1,219 @@
+package pick
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/weir-dev/weir/extproc/breaker"
+)
+
+func tight() *breaker.Rule {
+	return &breaker.Rule{ID: "Backend/ns/pool", ErrorPercent: 50, MinRequests: 4, Window: 10 * time.Second, OpenFor: 5 * time.Second, HalfOpenRequests: 3}
+}
+
+// trip opens the breaker of an endpoint.
+func (r *rig) trip(key string) {
+	r.t.Helper()
+	for range 4 {
+		r.at(key, Request{Tokens: 100}).Done(Ending{At: r.now, Failed: true})
+	}
+	if e := r.endpoint(key); e.Breaker != breaker.Open {
+		r.t.Fatalf("the breaker of %s is %s", key, e.Breaker)
+	}
+}
+
+func TestBreakerOfAnEndpoint(t *testing.T) {
+	r := newRig(t, &Policy{Breaker: tight()}, endpoints(3, nil))
+	available := func(want float64) {
+		t.Helper()
+		if got, ok := r.Available(testPool, r.now); got < want-0.01 || got > want+0.01 || ok != (want > 0) {
+			t.Errorf("%v of the pool is available, want %v", got, want)
+		}
+	}
+	available(1)
+	r.trip("a")
+	available(2.0 / 3)
+	for range 50 {
+		if p := r.pick(Request{Tokens: 1}); slices.Contains(p.Endpoints, "a") {
+			t.Fatalf("%v while the breaker of a is open", p.Endpoints)
+		} else {
+			p.Drop()
+		}
+	}
+	r.trip("b")
+	r.trip("c")
+	available(0)
+	if _, refusal := r.try(Request{}); refusal == nil || refusal.Reason != Unavailable || refusal.RetryAfter != 5*time.Second {
+		t.Errorf("%+v", refusal)
+	}
+	r.now = r.now.Add(5 * time.Second)
+	available(1)
+	// Three may try each, and are nobody's second choice.
+	got := map[string]int{}
+	var all []*Pick
+	for {
+		p, refusal := r.try(Request{Tokens: 1})
+		if refusal != nil {
+			if refusal.Reason != Unavailable || refusal.RetryAfter <= 0 || refusal.RetryAfter > halfOpenRetry {
+				t.Errorf("%+v", refusal)
+			}
+			break
+		}
+		if len(p.Endpoints) != 1 {
+			t.Errorf("%v", p.Endpoints)
+		}
+		got[p.Endpoints[0]]++
+		all = append(all, p)
+	}
+	if got["a"] != 3 || got["b"] != 3 || got["c"] != 3 {
+		t.Errorf("tries: %v", got)
+	}
+	available(0)
+	// A try of which nothing is learned gives its place to another, at once.
+	all[0].Drop()
+	if p := r.pick(Request{Tokens: 1}); p.Endpoints[0] != all[0].Endpoints[0] {
+		t.Errorf("%v, want %v", p.Endpoints, all[0].Endpoints)
+	} else {
+		all[0] = p
+	}
+	for _, p := range all {
+		p.Done(Ending{At: r.now, OK: p.Endpoints[0] != "b", Failed: p.Endpoints[0] == "b"})
+	}
+	for k, want := range map[string]breaker.State{"a": breaker.Closed, "b": breaker.Open, "c": breaker.Closed} {
+		if e := r.endpoint(k); e.Breaker != want {
+			t.Errorf("%s is %s, want %s", k, e.Breaker, want)
+		}
+	}
+	available(2.0 / 3)
+	r.empty()
+}
+
+func TestPanicOverridesTheBreaker(t *testing.T) {
+	r := newRig(t, &Policy{Breaker: tight()}, endpoints(1, nil))
+	r.trip("a")
+	r.Update(testPool, &Policy{Breaker: tight()}, []Endpoint{{Key: "a", Isolated: true, Panic: true}})
+	for range 10 {
+		r.pick(Request{Tokens: 1}).Done(Ending{At: r.now, OK: true})
+	}
+	if share, ok := r.Available(testPool, r.now); share != 1 || !ok {
+		t.Errorf("%v, %v", share, ok)
+	}
+}
+
+// TestAttemptsAreJudged: each attempt counts at the endpoint it went to, in whatever way it is told.
+func TestAttemptsAreJudged(t *testing.T) {
+	type counts map[string][2]int64 // requests, failures
+	for name, c := range map[string]struct {
+		end  func(p *Pick)
+		want counts
+	}{
+		"served":                       {func(p *Pick) { p.Done(Ending{OK: true}) }, counts{"0": {1, 0}}},
+		"failed":                       {func(p *Pick) { p.Done(Ending{Failed: true}) }, counts{"0": {1, 1}}},
+		"nothing is learned":           {func(p *Pick) { p.Done(Ending{}) }, counts{}},
+		"dropped":                      {func(p *Pick) { p.Drop() }, counts{}},
+		"twice":                        {func(p *Pick) { p.Done(Ending{OK: true}); p.Done(Ending{Failed: true}) }, counts{"0": {1, 0}}},
+		"retry":                        {func(p *Pick) { p.Done(Ending{Attempts: 2, OK: true}) }, counts{"0": {1, 1}, "1": {1, 0}}},
+		"retry, by name":               {func(p *Pick) { p.Done(Ending{Attempts: 2, Endpoint: p.Endpoints[1], OK: true}) }, counts{"0": {1, 1}, "1": {1, 0}}},
+		"two retries, all failed":      {func(p *Pick) { p.Done(Ending{Attempts: 3, Failed: true}) }, counts{"0": {1, 1}, "1": {1, 1}, "2": {1, 1}}},
+		"more attempts than endpoints": {func(p *Pick) { p.Done(Ending{Attempts: 5, OK: true}) }, counts{"0": {1, 1}, "1": {1, 1}, "2": {1, 1}}},
+		"more attempts, by name": {func(p *Pick) { p.Done(Ending{Attempts: 5, Endpoint: p.Endpoints[0], OK: true}) },
+			counts{"0": {2, 1}, "1": {1, 1}, "2": {1, 1}}},
+		"Envoy went elsewhere":         {func(p *Pick) { p.Done(Ending{Endpoint: p.Endpoints[2], Failed: true}) }, counts{"2": {1, 1}}},
+		"somebody unknown":             {func(p *Pick) { p.Done(Ending{Endpoint: "x", Failed: true}) }, counts{}},
+		"retry that was told":          {func(p *Pick) { p.Move(p.Endpoints[1]); p.Done(Ending{Attempts: 2, OK: true}) }, counts{"0": {1, 1}, "1": {1, 0}}},
+		"retry that was told, dropped": {func(p *Pick) { p.Move(p.Endpoints[2]); p.Drop() }, counts{"0": {1, 1}}},
+		"retries of which one was told": {func(p *Pick) {
+			p.Move(p.Endpoints[1])
+			p.Done(Ending{Attempts: 3, Endpoint: p.Endpoints[2], Failed: true})
+		},
+			counts{"0": {1, 1}, "1": {1, 1}, "2": {1, 1}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rule := tight()
+			rule.MinRequests = 100
+			r := newRig(t, &Policy{Breaker: rule}, endpoints(3, nil))
+			p := r.pick(Request{Tokens: 10})
+			if len(p.Endpoints) != 3 {
+				t.Fatalf("%v", p.Endpoints)
+			}
+			c.end(p)
+			r.empty()
+			got := counts{}
+			for _, s := range r.breakers.States(r.now) {
+				if s.Requests > 0 {
+					got[string(rune('0'+slices.Index(p.Endpoints, s.Key)))] = [2]int64{s.Requests, s.Failures}
+				}
+			}
+			for _, k := range []string{"0", "1", "2"} {
+				if got[k] != c.want[k] {
+					t.Errorf("attempt %s: %v requests and failures, want %v", k, got[k], c.want[k])
+				}
+			}
+		})
+	}
+}
+
+// TestTriesAreExact: many at once, and exactly as many get to each half-open endpoint as its breaker has places.
+func TestTriesAreExact(t *testing.T) {
+	r := newRig(t, &Policy{Breaker: tight()}, endpoints(4, nil))
+	r.trip("a")
+	r.trip("b")
+	r.now = r.now.Add(5 * time.Second)
+	now := r.now
+	for round := range 30 {
+		var tries sync.Map
+		for _, k := range []string{"a", "b", "c", "d"} {
+			tries.Store(k, &atomic.Int64{})
+		}
+		var mu sync.Mutex
+		var all []*Pick
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 50 {
+					p, refusal := r.TryPick(&Request{Pool: testPool, Tokens: 10}, now)
+					if refusal != nil {
+						t.Errorf("%+v", *refusal)
+						return
+					}
+					for _, extra := range p.Endpoints[1:] {
+						if extra == "a" || extra == "b" {
+							t.Errorf("%v: %s is half-open", p.Endpoints, extra)
+						}
+					}
+					n, _ := tries.Load(p.Endpoints[0])
+					n.(*atomic.Int64).Add(1)
+					mu.Lock()
+					all = append(all, p)
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		for _, k := range []string{"a", "b"} {
+			if n, _ := tries.Load(k); n.(*atomic.Int64).Load() != 3 {
+				t.Errorf("round %d: %d tries at %s, want 3", round, n.(*atomic.Int64).Load(), k)
+			}
+		}
+		// All end at once: of a's tries one fails, b's give up. Both get three anew, b at once and a when it may.
+		for _, p := range all {
+			wg.Go(func() {
+				switch p.Endpoints[0] {
+				case "a":
+					p.Done(Ending{At: now, Failed: true})
+				case "b":
+					p.Drop()
+				default:
+					p.Done(Ending{At: now, OK: true})
+				}
+			})
+		}
+		wg.Wait()
+		r.empty()
+		now = now.Add(5 * time.Second)
+		r.now = now
+	}
+}

@@ -1,0 +1,84 @@
+package load
+
+import (
+	"errors"
+
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
+	"github.com/weir-dev/weir/xds/compile"
+)
+
+// Steering is what a version says about steering.
+type Steering struct {
+	Pools     map[string]*compile.Pool
+	Steered   map[string]compile.SteeredRoute
+	Endpoints map[string]*endpointv3.ClusterLoadAssignment // of the pools, by cluster
+}
+
+// SteeringOf takes out of a version what a Controller needs.
+func SteeringOf(v *compile.Version) *Steering {
+	s := &Steering{Pools: v.Pools, Steered: v.Steered, Endpoints: map[string]*endpointv3.ClusterLoadAssignment{}}
+	for _, p := range v.Pools {
+		if a := v.Endpoints[p.Cluster]; a != nil {
+			s.Endpoints[p.Cluster] = a
+		}
+	}
+	return s
+}
+
+// Use steers the pools of a version that is about to be decided by. Call it before anything asks for one of them.
+func (c *Controller) Use(v *Steering) {
+	c.work.Lock()
+	defer c.work.Unlock()
+	now := c.opts.Now()
+	c.ratios, c.priced = priceRatios(v.Pools, v.Steered, now), now
+	old := *c.pools.Load()
+	pools, clusters := make(map[string]*pool, len(v.Pools)), make(map[string]*pool, len(v.Pools))
+	for id, conf := range v.Pools {
+		p := old[id]
+		if p == nil {
+			p = &pool{}
+		}
+		p.mu.Lock()
+		p.configure(conf, v.Endpoints[conf.Cluster])
+		c.compute(id, p, now)
+		pools[id], clusters[conf.Cluster] = p, p
+	}
+	c.pools.Store(&pools)
+	c.clusters.Store(&clusters)
+	for id, p := range old {
+		if pools[id] == nil {
+			p.close()
+			c.metrics.forget(id)
+		}
+	}
+	rules := map[string]bool{}
+	for _, p := range v.Pools {
+		if p.Breaker != nil {
+			rules[p.Breaker.ID] = true
+		}
+	}
+	c.opts.Picker.Retain(func(id string) bool { return v.Pools[id] != nil && v.Pools[id].Pick != nil })
+	c.opts.Breakers.Retain(func(id string) bool { return rules[id] }, now)
+	if err := c.watch(v.Pools); err != nil {
+		c.opts.Log.Error("some endpoints cannot be watched", "error", err)
+	}
+	c.mu.Lock()
+	c.routes = v.Steered
+	c.published.weights, c.published.changed = nil, true // those of before may have been made of other numbers
+	c.mu.Unlock()
+	c.awake()
+}
+
+// watch reads and checks what these pools say.
+func (c *Controller) watch(pools map[string]*compile.Pool) error {
+	before := c.clients
+	targets, checks := c.sources(pools)
+	err := errors.Join(c.scraper.Set(targets), c.prober.Set(checks))
+	for id, k := range before {
+		if c.clients[id].http != k.http {
+			k.http.CloseIdleConnections()
+		}
+	}
+	return err
+}

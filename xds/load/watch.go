@@ -1,0 +1,114 @@
+package load
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/xds/compile"
+	"github.com/weir-dev/weir/xds/load/engine"
+	"github.com/weir-dev/weir/xds/load/probe"
+	"github.com/weir-dev/weir/xds/load/scrape"
+)
+
+// What a Backend that does not say otherwise is asked, and how often: the defaults of its schema.
+const (
+	readEvery    = 500 * time.Millisecond
+	readTimeout  = 2 * time.Second
+	checkEvery   = time.Second
+	checkTimeout = time.Second
+	checkPath    = "/health"
+)
+
+// sources are what must be read of the pools, and checked. The caller holds work.
+func (c *Controller) sources(pools map[string]*compile.Pool) (targets []scrape.Target, checks []probe.Check) {
+	old := c.clients
+	c.clients = map[string]client{}
+	for id, p := range pools {
+		var own *http.Client
+		if p.TLS != nil {
+			c.clients[id] = clientOf(old[id], p.TLS)
+			own = c.clients[id].http
+		}
+		for _, e := range p.Endpoints {
+			for i := range p.Metrics {
+				m := &p.Metrics[i]
+				url, kind := page(p, &e, m)
+				if url == "" {
+					continue
+				}
+				targets = append(targets, scrape.Target{
+					Pool: id, Endpoint: e.Key, Source: i, Engine: kind, Host: p.Host, Client: own, URL: url,
+					Interval: span(m.Interval, readEvery), Timeout: span(m.Timeout, readTimeout),
+				})
+			}
+			if h := p.Health; h != nil {
+				checks = append(checks, probe.Check{
+					Pool: id, Endpoint: e.Key, Host: p.Host, Client: own, URL: question(p, &e),
+					Interval: span(h.Interval, checkEvery), Timeout: span(h.Timeout, checkTimeout),
+				})
+			}
+		}
+	}
+	return targets, checks
+}
+
+// page is where a source of metrics is read, and how; "" for what comes with the answers.
+func page(p *compile.Pool, e *compile.PoolEndpoint, m *v1alpha1.MetricsSource) (string, engine.Engine) {
+	kind, ok := engine.Find(string(m.Type))
+	if !ok {
+		return "", engine.Engine{}
+	}
+	return address(p, e, first(uint32(m.Port), uint32(kind.DefaultPort), e.Port), first(m.Path, kind.DefaultPath)), kind
+}
+
+// question is where an endpoint is asked whether it is well; "" where nobody asks.
+func question(p *compile.Pool, e *compile.PoolEndpoint) string {
+	if p.Health == nil {
+		return ""
+	}
+	return address(p, e, first(uint32(p.Health.Port), e.Port), first(p.Health.Path, checkPath))
+}
+
+func address(p *compile.Pool, e *compile.PoolEndpoint, port uint32, path string) string {
+	scheme := "http"
+	if p.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + net.JoinHostPort(e.Host, strconv.FormatUint(uint64(port), 10)) + path
+}
+
+// client is how the endpoints of one pool are asked over TLS.
+type client struct {
+	config *tls.Config
+	http   *http.Client
+}
+
+// clientOf is the one of before where it trusts the same: it has connections, and a target with another one begins anew.
+func clientOf(before client, config *tls.Config) client {
+	if k := before.config; k != nil && k.ServerName == config.ServerName && k.InsecureSkipVerify == config.InsecureSkipVerify &&
+		k.MinVersion == config.MinVersion && k.RootCAs.Equal(config.RootCAs) {
+		return before
+	}
+	return client{config, scrape.NewClient(config)}
+}
+
+// first is the first that is given.
+func first[T comparable](list ...T) (out T) {
+	for _, v := range list {
+		if v != out {
+			return v
+		}
+	}
+	return out
+}
+
+func span(d *v1alpha1.Duration, otherwise time.Duration) time.Duration {
+	if d == nil {
+		return otherwise
+	}
+	return d.Duration
+}

@@ -1,0 +1,141 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/xds/compile"
+)
+
+// BenchmarkSteer measures an overlay from Steer to Steered, the client's part of it included: a client that takes all it is
+// sent, in this process.
+func BenchmarkSteer(b *testing.B) {
+	for _, c := range []struct {
+		name                string
+		clusters, endpoints int
+		change              int // how many clusters each overlay says something new of
+		routes              int // how many there are, of which one gets other weights
+	}{
+		{"1 cluster of 1000, all weights", 1, 1000, 1, 0},
+		{"1000 clusters of 10, one changed", 1000, 10, 1, 0},
+		{"1000 clusters of 10, all weights", 1000, 10, 1000, 0},
+		{"1000 clusters of 1, all weights", 1000, 1, 1000, 0},
+		{"1000 routes, one changed", 1, 1, 0, 1000},
+	} {
+		b.Run(c.name, func(b *testing.B) { benchmarkSteer(b, c.clusters, c.endpoints, c.change, c.routes) })
+	}
+}
+
+func benchmarkSteer(b *testing.B, clusters, size, change, routes int) {
+	addresses := make([]string, size)
+	for i := range addresses {
+		addresses[i] = fmt.Sprintf("10.0.%d.%d:80", i/256, i%256)
+	}
+	names, keys := make([]string, clusters), make([]string, routes)
+	for i := range names {
+		names[i] = fmt.Sprintf("cluster-%d", i)
+	}
+	for i := range keys {
+		keys[i] = fmt.Sprintf("route-%d", i)
+	}
+	v := version("v", content{clusters: names, pool: addresses, routes: keys, shares: []uint32{1, 1}, door: "d"})
+	steered, live := make(chan uint64, 1), make(chan struct{})
+	p := NewPublisher(Options{
+		NodeID: "weir", Log: slog.New(slog.DiscardHandler), Activate: func(*table.Table) { close(live) },
+		Steered: func(serial uint64, _ time.Time, nack string) {
+			if nack != "" {
+				b.Error(nack)
+			}
+			steered <- serial
+		},
+	})
+	connectTaker(b, p, names)
+	p.Publish(v)
+	<-live
+
+	said := map[string]*endpointv3.ClusterLoadAssignment{}
+	say := func(weight int) map[string]*endpointv3.ClusterLoadAssignment {
+		out := make(map[string]*endpointv3.ClusterLoadAssignment, clusters)
+		for i, name := range names {
+			if i < change || said[name] == nil {
+				said[name] = says()
+				for _, a := range addresses {
+					said[name].Endpoints[0].LbEndpoints = append(said[name].Endpoints[0].LbEndpoints, saidOf(a, weight))
+				}
+			}
+			out[name] = said[name]
+		}
+		return out
+	}
+	b.ReportAllocs()
+	for i := range b.N {
+		b.StopTimer()
+		o := &Overlay{Serial: uint64(i), Endpoints: say(1000 + i%500)}
+		if routes > 0 {
+			o.Weights = map[string][]uint32{keys[i%routes]: {uint32(i%500 + 2), 100}}
+		}
+		b.StartTimer()
+		p.Steer(o)
+		for <-steered != o.Serial {
+		}
+	}
+}
+
+func saidOf(address string, weight int) *endpointv3.LbEndpoint { return said(address, weight, healthy) }
+
+// connectTaker connects a client that asks for these clusters' endpoints and takes everything, without looking at it.
+func connectTaker(b *testing.B, p *Publisher, clusters []string) {
+	b.Helper()
+	lis := bufconn.Listen(16 << 20)
+	server := grpc.NewServer(grpc.MaxSendMsgSize(1 << 30))
+	p.Register(server)
+	go func() { _ = server.Serve(lis) }() // Stop ends it
+	conn, err := grpc.NewClient("passthrough:///weir", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30)),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go p.Run(ctx)
+	b.Cleanup(func() {
+		conn.Close()
+		server.Stop()
+		cancel()
+	})
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	send := func(r *discoveryv3.DeltaDiscoveryRequest) {
+		_ = stream.Send(r) // a lost stream ends the benchmark in other ways
+	}
+	for _, r := range []*discoveryv3.DeltaDiscoveryRequest{
+		{TypeUrl: resourcev3.ClusterType}, {TypeUrl: resourcev3.ListenerType},
+		{TypeUrl: resourcev3.RouteType, ResourceNamesSubscribe: []string{compile.RouteConfigName}},
+		{TypeUrl: resourcev3.EndpointType, ResourceNamesSubscribe: clusters},
+	} {
+		send(r)
+	}
+	go func() {
+		for {
+			r, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()})
+		}
+	}()
+}
