@@ -176,19 +176,25 @@ func anchors(text string) map[string]bool {
 	return out
 }
 
-// TestFlags compares the flags that configuration.md lists with what the program says.
+// TestFlags compares the flags that pages list with what the program says.
 func TestFlags(t *testing.T) {
-	out, err := exec.Command("go", "run", "../cmd/weir", "run", "--help").Output()
-	if err != nil {
-		t.Fatalf("weir run --help: %v", err)
+	binary := filepath.Join(t.TempDir(), "weir")
+	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/weir").CombinedOutput(); err != nil {
+		t.Fatalf("weir cannot be built: %v\n%s", err, out)
 	}
-	_, want, ok := strings.Cut(string(out), "Flags:\n")
-	if !ok {
-		t.Fatalf("weir run --help lists no flags:\n%s", out)
-	}
-	_, got, _ := strings.Cut(read(t, "configuration.md"), "```text\n")
-	got, _, _ = strings.Cut(got, "```")
-	if got != want {
-		t.Errorf("configuration.md lists\n%s\nwant\n%s", got, want)
+	for _, c := range []struct{ command, page string }{
+		{"run", "configuration.md"}, {"serve", "operations.md"}, {"bootstrap", "operations.md"},
+	} {
+		out, err := exec.Command(binary, c.command, "--help").Output()
+		if err != nil {
+			t.Fatalf("weir %s --help: %v", c.command, err)
+		}
+		_, want, ok := strings.Cut(string(out), "Flags:\n")
+		if !ok {
+			t.Fatalf("weir %s --help lists no flags:\n%s", c.command, out)
+		}
+		if !strings.Contains(read(t, c.page), "```text\n"+want+"```\n") {
+			t.Errorf("%s does not list these flags of weir %s:\n%s", c.page, c.command, want)
+		}
 	}
 }

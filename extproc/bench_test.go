@@ -2,7 +2,9 @@ package extproc
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,7 +13,9 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/usage"
 )
 
 // script is a stream whose messages are all there: what is measured is Weir's own work, without gRPC.
@@ -118,4 +122,52 @@ func BenchmarkChunk(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkDecideSteered is a decision and the end of its request: to a backend that nobody steers, to a pool of eight endpoints, and to
+// one that keeps prompts together, for which a prompt of about 12,000 tokens is read: half of it is common to all.
+func BenchmarkDecideSteered(b *testing.B) {
+	setup := func(b *testing.B) *steeredRig {
+		return newSteeredRig(b, func(r *rules) {
+			r.table.Waits = false
+			r.table.Policies.AllTenants = nil
+			for _, name := range []string{"gpu", "far"} {
+				r.backends[name].Endpoints = addresses(3, 8)
+			}
+			r.backends["far"].Pick.Prefix = &pick.Prefix{BlockTokens: 64, MaxBlocks: 200_000, MaxGapTokens: 16384}
+			r.table.Prompts = true
+			for name, backend := range map[string]string{"gpt-plain": "vllm", "gpt-pool": "gpu", "gpt-prompt": "far"} {
+				r.add(name, models(name), choice{backend, ""})
+			}
+		})
+	}
+	run := func(b *testing.B, model string, in func(i int) []*extprocv3.ProcessingRequest) {
+		s := setup(b)
+		headers := requestHeaders(benchHeaders(), numbered(model, ""))
+		i := 0
+		b.ReportAllocs()
+		for b.Loop() {
+			sc := script{in: append([]*extprocv3.ProcessingRequest{headers}, in(i)...), out: make([]*extprocv3.ProcessingResponse, 0, 4)}
+			if err := s.server.Process(&sc); err != nil {
+				b.Fatal(err)
+			}
+			s.record(sc.out[len(sc.out)-1], func(rec *usage.Record) { rec.Backend = "default/gpu" })
+			i++
+		}
+		if n := s.desk.InFlight(); n > 0 {
+			b.Fatalf("%d requests are left", n)
+		}
+	}
+	none := func(int) []*extprocv3.ProcessingRequest { return nil }
+	b.Run("nobody steers", func(b *testing.B) { run(b, "gpt-plain", none) })
+	b.Run("pool", func(b *testing.B) { run(b, "gpt-pool", none) })
+	b.Run("prompt", func(b *testing.B) {
+		common := strings.Repeat("A document about something. ", 24_000/28)
+		bodies := make([]*extprocv3.ProcessingRequest, 64)
+		for i := range bodies {
+			bodies[i] = bodyOf(fmt.Sprintf(`{"model":"gpt-prompt","messages":[{"role":"system","content":%q},{"role":"user","content":%q}]}`,
+				common, strings.Repeat(fmt.Sprint("Question ", i, " of many. "), 24_000/24)))
+		}
+		run(b, "gpt-prompt", func(i int) []*extprocv3.ProcessingRequest { return bodies[i%len(bodies) : i%len(bodies)+1] })
+	})
 }

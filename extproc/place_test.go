@@ -403,7 +403,8 @@ func TestWaiting(t *testing.T) {
 			s, _ := setup(t, 1, time.Hour)
 			a := s.ask(model, "n-2")
 			until(t, "a request that waits", func() bool { return s.pool(pool).Waiting == 1 })
-			a.cancel() // its connections break, and the supervisor says so
+			a.cancel() // its connections break, and then the supervisor says so
+			until(t, "it to be gone", func() bool { return s.pool(pool).Waiting == 0 })
 			s.server.ReleaseAll()
 			s.desk.Lost(s.clock())
 			until(t, "everything to be given back", func() bool {

@@ -224,10 +224,8 @@ func numbered(model, id string) *corev3.Metadata {
 // until waits for a condition.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Second); !ok(); runtime.Gosched() {
+	for deadline := time.Now().Add(20 * time.Second); !ok(); runtime.Gosched() {
 		if time.Now().After(deadline) {
-			buf := make([]byte, 1<<16)
-			t.Logf("%s", buf[:runtime.Stack(buf, true)])
 			t.Fatal("waited in vain for " + what)
 		}
 	}

@@ -134,7 +134,7 @@ type MetricsSource struct {
 	// Type of the metrics: of an inference server, of NVIDIA's DCGM exporter, or ORCA, which are reports in the headers of answers.
 	// +kubebuilder:validation:Enum=VLLM;SGLang;Triton;TensorRTLLM;TGI;DCGM;ORCA
 	Type MetricsType `json:"type"`
-	// Path of the metrics. Without it: /metrics.
+	// Path of the metrics. Without it: /metrics, and /prometheus/metrics for TensorRTLLM.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:Pattern=`^/[A-Za-z0-9._~%!$&'()*+,;=:@/?-]*$`

@@ -357,7 +357,7 @@ type Picking struct {
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=64
 	Choices int32 `json:"choices,omitempty"`
-	// KVCacheLimitPercent: an endpoint whose cache is fuller gets no request while others are not.
+	// KVCacheLimitPercent: an endpoint whose cache is fuller gets no request while as many others are not.
 	// +optional
 	// +kubebuilder:default=98
 	// +kubebuilder:validation:Minimum=1

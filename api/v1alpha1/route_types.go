@@ -186,7 +186,8 @@ type RouteRetry struct {
 	// +kubebuilder:validation:items:Enum=ConnectFailure;ServerError;RateLimited;Timeout;Unauthorized
 	// +kubebuilder:validation:MaxItems=5
 	Conditions []RetryCondition `json:"conditions,omitempty"`
-	// Attempts in all, the first one included. 0: one for each backend.
+	// Attempts in all, the first one included. 0: one for each backend, and two at one backend alone whose several endpoints a
+	// LoadPolicy steers.
 	// +optional
 	// +kubebuilder:default=0
 	// +kubebuilder:validation:Minimum=0

@@ -156,6 +156,32 @@ func TestAttemptsAreJudged(t *testing.T) {
 	}
 }
 
+// TestTell: what others have learned about an endpoint counts, also where nothing was picked.
+func TestTell(t *testing.T) {
+	r := newRig(t, &Policy{Breaker: tight()}, endpoints(2, nil))
+	for range 4 {
+		r.Tell(testPool, "b", true, r.now)
+		r.Tell(testPool, "a", false, r.now)
+		r.Tell(testPool, "x", false, r.now)
+		r.Tell("ns/other", "b", false, r.now)
+	}
+	for k, want := range map[string]breaker.State{"a": breaker.Open, "b": breaker.Closed} {
+		if e := r.endpoint(k); e.Breaker != want {
+			t.Errorf("%s is %s, want %s", k, e.Breaker, want)
+		}
+	}
+	if got := r.first(Request{}); got != "b" {
+		t.Errorf("%s", got)
+	}
+	// Nobody tries a half-open one by accident.
+	r.now = r.now.Add(5 * time.Second)
+	r.Tell(testPool, "a", false, r.now)
+	if e := r.endpoint("a"); e.Breaker != breaker.HalfOpen {
+		t.Errorf("a is %s", e.Breaker)
+	}
+	r.empty()
+}
+
 // TestTriesAreExact: many at once, and exactly as many get to each half-open endpoint as its breaker has places.
 func TestTriesAreExact(t *testing.T) {
 	r := newRig(t, &Policy{Breaker: tight()}, endpoints(4, nil))

@@ -171,12 +171,12 @@ func (f *field) survey() {
 		return f.consider(e)
 	}
 	for i := range f.found.n {
-		if e := f.p.byID[f.found.all[i].id]; e != nil && f.p.mayUse(e) {
+		if e := f.p.byID[f.found.all[i].id]; e != nil && e.usable {
 			consider(e)
 		}
 	}
 	if f.member != 0 {
-		if e := f.p.byID[f.member]; e != nil && f.p.mayUse(e) {
+		if e := f.p.byID[f.member]; e != nil && e.usable {
 			consider(e)
 		}
 	}
@@ -203,11 +203,6 @@ func (f *field) survey() {
 			}
 		}
 	}
-}
-
-// mayUse says whether an endpoint is among the usable ones.
-func (p *pool) mayUse(e *endpoint) bool {
-	return (!e.Isolated || e.Panic) && !(p.policy.KVLimit > 0 && e.KV > p.policy.KVLimit)
 }
 
 // first is the endpoint that the request goes to. There must be one.

@@ -141,6 +141,8 @@ func TestLeastLoadGoesFirst(t *testing.T) {
 		"isolated":                          {3, map[string]func(*Endpoint){"a": isolated}, map[string]int64{"b": 10, "c": 2000}, Policy{}, []string{"b", "c"}},
 		"isolated, in panic":                {2, map[string]func(*Endpoint){"a": func(e *Endpoint) { e.Isolated, e.Panic = true, true }}, map[string]int64{"b": 1000}, Policy{}, []string{"a", "b"}},
 		"a full cache":                      {3, map[string]func(*Endpoint){"a": func(e *Endpoint) { e.KV = 0.99 }}, map[string]int64{"b": 10, "c": 2000}, Policy{KVLimit: 0.98}, []string{"b", "c"}},
+		"most caches full":                  {3, map[string]func(*Endpoint){"a": func(e *Endpoint) { e.KV = 0.99 }, "b": func(e *Endpoint) { e.KV = 1 }}, map[string]int64{"b": 500, "c": 2000}, Policy{KVLimit: 0.98}, []string{"a", "b", "c"}},
+		"half of the caches full":           {2, map[string]func(*Endpoint){"a": func(e *Endpoint) { e.KV = 0.99 }}, map[string]int64{"b": 2000}, Policy{KVLimit: 0.98}, []string{"b"}},
 		"a cache at the limit":              {2, map[string]func(*Endpoint){"a": func(e *Endpoint) { e.KV = 0.98 }}, map[string]int64{"b": 1000}, Policy{KVLimit: 0.98}, []string{"a", "b"}},
 		"all caches full":                   {2, map[string]func(*Endpoint){"a": func(e *Endpoint) { e.KV = 0.99 }, "b": func(e *Endpoint) { e.KV = 1 }}, map[string]int64{"b": 1000}, Policy{KVLimit: 0.98}, []string{"a", "b"}},
 		"the others' caches full, isolated": {2, map[string]func(*Endpoint){"a": func(e *Endpoint) { e.KV = 0.99 }, "b": isolated}, nil, Policy{KVLimit: 0.98}, []string{"a"}},

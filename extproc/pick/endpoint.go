@@ -36,6 +36,7 @@ type endpoint struct {
 	Endpoint
 	id      uint16 // in the prefix index and in sessions
 	removed bool   // not in the pool any more
+	usable  bool   // may get requests, whatever its breaker says; kept by filter
 
 	requests int64
 	tokens   int64 // of prompts, uncached

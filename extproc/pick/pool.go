@@ -148,27 +148,27 @@ func (p *pool) use(policy *Policy) {
 // at its limit caches are full everywhere, and by which percent says nothing. To leave out those that are, one after the
 // other, would tear prompts from the caches that hold their beginnings, and fill all caches with the same.
 func (p *pool) filter() {
-	defer func() { p.width.Store(uint32(max(1, len(p.usable)))) }()
 	p.usable = p.usable[:0]
 	full := 0
 	for _, e := range p.list {
+		over := p.policy.KVLimit > 0 && e.KV > p.policy.KVLimit
+		e.usable = (!e.Isolated || e.Panic) && !over
 		switch {
-		case e.Isolated && !e.Panic:
-		case p.policy.KVLimit > 0 && e.KV > p.policy.KVLimit:
+		case e.usable:
+			p.usable = append(p.usable, e)
+		case over && (!e.Isolated || e.Panic):
 			full++
-		default:
-			p.usable = append(p.usable, e)
 		}
 	}
-	if len(p.usable) >= full {
-		return
-	}
-	p.usable = p.usable[:0]
-	for _, e := range p.list {
-		if !e.Isolated || e.Panic {
-			p.usable = append(p.usable, e)
+	if len(p.usable) < full {
+		p.usable = p.usable[:0]
+		for _, e := range p.list {
+			if e.usable = !e.Isolated || e.Panic; e.usable {
+				p.usable = append(p.usable, e)
+			}
 		}
 	}
+	p.width.Store(uint32(max(1, len(p.usable))))
 }
 
 // newID gives a number that no endpoint has, and that none had for as long as there are others. 0 when all are taken.

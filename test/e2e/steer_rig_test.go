@@ -23,6 +23,7 @@ type steeredPool struct {
 	backend string // further fields of the Backend
 	policy  string // fields of its LoadPolicy beside targetRefs; "-": it has none
 	retry   int    // attempts; 0: no retries
+	models  string // further ones, ", {name: a}"
 }
 
 // steered is a gateway in front of pools.
@@ -58,7 +59,7 @@ func startSteered(t *testing.T, pools []steeredPool, more ...string) *steered {
 
 // document is the pool's Backend.
 func (p *steeredPool) document() string {
-	return harness.Document("Backend", p.name, fmt.Sprintf("dialect: openai\nbasePath: /v1\nmodels: [{name: %s}]\n", p.name)+harness.Endpoints(p.servers)+p.backend)
+	return harness.Document("Backend", p.name, fmt.Sprintf("dialect: openai\nbasePath: /v1\nmodels: [{name: %s}%s]\n", p.name, p.models)+harness.Endpoints(p.servers)+p.backend)
 }
 
 // quickGPUs are servers that answer small questions at once.
@@ -189,6 +190,7 @@ type steeredEndpoint struct {
 	ErrorRate          *float64
 	RequestsInFlight   int
 	TokensInFlight     int
+	Picked             uint64
 }
 
 type steeredReason struct {

@@ -27,7 +27,7 @@ const (
 	fleetBar = time.Second
 	// fleetBound is what the test insists on, on a machine that does other things as well.
 	fleetBound = 3 * time.Second
-	// fleetRounds of changes: each is four signals, and a health check that begins to fail.
+	// fleetRounds of changes: each is four signals, a health check that begins to fail, and a server that goes.
 	fleetRounds = 20
 )
 
@@ -46,10 +46,11 @@ type fleetServer struct {
 	mu       sync.Mutex
 	queue    time.Duration // that requests have waited lately, on average
 	cache    float64       // used part
-	ill      bool
-	entered  int     // requests so far
-	waited   float64 // seconds of theirs in the queue
-	said     int     // times that it has told what it was told last
+	ill      bool          // it says that it is not well
+	gone     bool          // it closes connections without an answer
+	entered  int           // requests so far
+	waited   float64       // seconds of theirs in the queue
+	said     int           // times that it has told what it was told last
 	saidLast time.Time
 	random   *rand.Rand
 }
@@ -83,6 +84,9 @@ func (f *fleet) address(i int) string { return fmt.Sprintf("127.0.%d.%d", 1+i/25
 func (f *fleet) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ip := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr).IP.To4()
 	s := &f.servers[(int(ip[2])-1)*250+int(ip[3])-1]
+	if s.vanished(r.URL.Path != "/metrics") {
+		panic(http.ErrAbortHandler)
+	}
 	if r.URL.Path != "/metrics" {
 		f.checks.Add(1)
 		if s.health() {
@@ -103,6 +107,16 @@ func (s *fleetServer) health() (ill bool) {
 		s.say()
 	}
 	return s.ill
+}
+
+// vanished says whether the server is gone, and notes that a check has found it so.
+func (s *fleetServer) vanished(check bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone && check {
+		s.say()
+	}
+	return s.gone
 }
 
 // page is the part of the metrics that changes. Since the last page ten requests have left the queue, which makes its delay one figure.
@@ -299,7 +313,7 @@ func TestSteerScale(t *testing.T) {
 	}
 	halved := func(weight uint32, healthy bool) bool { return weight == 500 && healthy }
 	whole := func(weight uint32, healthy bool) bool { return weight == 1000 && healthy }
-	var signals, health []delay
+	var signals, health, death []delay
 	var ill []int
 	g.load("signals change", func() {
 		for range fleetRounds {
@@ -311,22 +325,26 @@ func TestSteerScale(t *testing.T) {
 				g.change(j, func(s *fleetServer) { s.cache = 0.5 }, whole))
 		}
 	})
-	g.load("servers fall ill", func() {
+	isolated := func(_ uint32, healthy bool) bool { return !healthy }
+	g.load("servers fall ill, and go", func() {
 		for range fleetRounds {
-			ill = append(ill, next())
-			health = append(health, g.change(ill[len(ill)-1], func(s *fleetServer) { s.ill = true }, func(_ uint32, healthy bool) bool { return !healthy }))
+			i, j := next(), next()
+			ill = append(ill, i, j)
+			health = append(health, g.change(i, func(s *fleetServer) { s.ill = true }, isolated))
+			death = append(death, g.change(j, func(s *fleetServer) { s.gone = true }, isolated))
 		}
 	})
 	if _, healthy := g.updates(); healthy != int64(fleetSize-len(ill)) {
 		t.Errorf("%d servers are ill, and %d of %d are healthy to Envoy", len(ill), healthy, fleetSize)
 	}
 	for _, i := range ill {
-		g.fleet.servers[i].set(func(s *fleetServer) { s.ill = false })
+		g.fleet.servers[i].set(func(s *fleetServer) { s.ill, s.gone = false, false })
 	}
 	g.WaitFor("all servers to be back", func() bool { _, healthy := g.updates(); return healthy == fleetSize })
 
 	report(t, "signal across a line", signals, fleetBar)
-	report(t, "health check fails (every second)", health, 0)
+	report(t, "server goes", death, fleetBar)
+	report(t, "server says once a second, when it is asked, that it is ill", health, 0)
 }
 
 // report prints delays, and fails the test where they are far beyond what they should be. bar is 0 where there is none.

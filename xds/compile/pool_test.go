@@ -141,3 +141,52 @@ func TestSteeringKeepsIdentity(t *testing.T) {
 		t.Error("a cluster has one name with override_host and without")
 	}
 }
+
+// TestAttemptsOfPools: where a rule does not say how many, a pool's request has a second chance at another of its servers.
+func TestAttemptsOfPools(t *testing.T) {
+	const (
+		three  = "{dialect: openai, endpoints: [{address: 10.0.0.1, port: 80}, {address: 10.0.0.2, port: 80}, {address: 10.0.0.3, port: 80}]}"
+		one    = "{dialect: openai, endpoints: [{address: 10.0.0.1, port: 80}]}"
+		byName = "{dialect: openai, url: 'http://name.example'}"
+		steer  = "{targetRefs: [{kind: LLMGateway, name: main}]}"
+	)
+	for _, c := range []struct {
+		name, backend, rest, retry string
+		steered                    bool
+		retries                    uint32
+		order                      []string
+	}{
+		{name: "several servers", backend: three, steered: true, retries: 1, order: []string{"default/a", "default/a"}},
+		{name: "several servers, one attempt", backend: three, steered: true, retry: ", retry: {attempts: 1}", order: []string{"default/a"}},
+		{name: "several servers, three attempts", backend: three, steered: true, retry: ", retry: {attempts: 3}", retries: 2, order: []string{"default/a", "default/a", "default/a"}},
+		{name: "one server", backend: one, steered: true, order: []string{"default/a"}},
+		{name: "a name", backend: byName, steered: true, order: []string{"default/a"}},
+		{name: "nobody steers", backend: three},
+		{name: "with a fallback", backend: three, rest: ", {name: b}", steered: true, retries: 1, order: []string{"default/a", "default/b"}},
+		{name: "with a fallback, and again", backend: three, rest: ", {name: b}", retry: ", retry: {attempts: 3}", steered: true, retries: 2, order: []string{"default/a", "default/b", "default/a"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			documents := docGateway + docCaller + doc("Route", "r", "{rules: [{backends: [{name: a}"+c.rest+"]"+c.retry+"}]}") + doc("Backend", "a", c.backend) + backendDoc("b", "")
+			if c.steered {
+				documents += doc("LoadPolicy", "p", steer)
+			}
+			v := compileText(t, documents)
+			rule := v.Table.All()[0]
+			variant := rule.Variant(rule.Capable("m", ""))
+			key, order := variant.ChainKey, []string(nil)
+			if c.steered {
+				first := variant.First[variant.Candidates[0]]
+				key = first.Chain
+				for _, cand := range first.Order {
+					order = append(order, cand.Backend.ID)
+				}
+			}
+			if got := v.Routes[key].GetRoute().GetRetryPolicy().GetNumRetries().GetValue(); got != c.retries {
+				t.Errorf("%d retries, want %d", got, c.retries)
+			}
+			if !slices.Equal(order, c.order) {
+				t.Errorf("attempts ask %q, want %q", order, c.order)
+			}
+		})
+	}
+}

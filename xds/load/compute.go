@@ -35,7 +35,7 @@ func (p *pool) compute(now time.Time, breakers *breaker.Set, price float64) []mo
 			e.sources[j].thin()
 		}
 	}
-	decide, envoy := capacities(in, results)
+	decide, envoy := capacities(&p.conf.Weigh, in, results)
 	if alone {
 		decide.share, envoy.share = 0, 0
 	}
@@ -85,10 +85,17 @@ func tried(in *weigh.Input, r *weigh.Result) bool {
 	return r.Status == weigh.Isolated && r.Causes == weigh.CauseBreaker && in.Breaker == breaker.HalfOpen
 }
 
-// capacities are what a pool can take: by decisions of Weir's, and by Envoy alone. Endpoints that are to be tried count for the former,
-// or a pool of which nothing else is left would never be asked again.
-func capacities(in []weigh.Input, results []weigh.Result) (decide, envoy capacity) {
+// leastTries is the least part of an endpoint that counts while it is tried.
+const leastTries = 0.01
+
+// capacities are what a pool can take: by decisions of Weir's, and by Envoy alone. Endpoints that are to be tried count for the former as
+// if their warm-up began, or a pool of which nothing else is left would never be asked again.
+func capacities(policy *weigh.Policy, in []weigh.Input, results []weigh.Result) (decide, envoy capacity) {
 	var tries, bases float64
+	part := 1.0
+	if policy.WarmUp > 0 {
+		part = max(policy.WarmUpFrom, leastTries)
+	}
 	for i := range results {
 		r := &results[i]
 		bases += r.Base
@@ -96,7 +103,7 @@ func capacities(in []weigh.Input, results []weigh.Result) (decide, envoy capacit
 			envoy.usable = true
 		} else if tried(&in[i], r) {
 			decide.usable = true
-			tries += r.Base * r.Factor
+			tries += r.Base * r.Factor * part
 		}
 	}
 	envoy.share = weigh.Overall(results)

@@ -7,6 +7,7 @@ import (
 	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/xds/load/headers"
+	"github.com/weir-dev/weir/xds/load/internal/fetch"
 	"github.com/weir-dev/weir/xds/load/lrs"
 	"github.com/weir-dev/weir/xds/load/probe"
 	"github.com/weir-dev/weir/xds/load/scrape"
@@ -97,11 +98,18 @@ func (c *Controller) read(r scrape.Reading) {
 	if p == nil {
 		return
 	}
-	if c.took(p, &r) {
-		// Two samples in a row make a rule apply: the second need not wait for its turn.
-		if c.haste.allow(c.opts.Now()) {
+	crossing := c.took(p, &r)
+	// Who does not answer may be gone, and the next check of its health is up to an interval away.
+	gone := r.Fault == fetch.Unreachable || r.Fault == fetch.Timeout
+	if (crossing || gone) && c.haste.allow(c.opts.Now()) {
+		if gone {
+			c.prober.Hurry(r.Target.Pool, r.Target.Endpoint)
+		} else {
+			// Two samples in a row make a rule apply: the second need not wait for its turn.
 			c.scraper.Hurry(r.Target.Pool, r.Target.Endpoint)
 		}
+	}
+	if crossing {
 		c.wake(p)
 	}
 }

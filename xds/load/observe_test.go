@@ -1,13 +1,21 @@
 package load
 
 import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/load/lrs"
 	"github.com/weir-dev/weir/xds/load/signal"
+	"github.com/weir-dev/weir/xds/load/weigh"
 )
 
 // signals is a record of an answer's headers.
@@ -261,6 +269,46 @@ func TestTickOfPools(t *testing.T) {
 	if computed(quick) != 310*ms || computed(slow) != 310*ms {
 		t.Errorf("computed at %v and %v", computed(quick), computed(slow))
 	}
+}
+
+// TestGone has a server vanish whose health is asked once an hour: its metrics, which cannot be read either, lead to the checks.
+func TestGone(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/health" {
+			_, _ = io.WriteString(w, "vllm:num_requests_waiting 0\n")
+		}
+	})}
+	go func() { _ = srv.Serve(l) }()
+	defer srv.Close()
+	key := l.Addr().String()
+
+	r := newRig(t)
+	p := with(poolOf("default/pool", key), func(p *compile.Pool) {
+		p.Health = &v1alpha1.HealthCheck{Interval: &v1alpha1.Duration{Duration: time.Hour}}
+		p.Metrics[0].Interval = &v1alpha1.Duration{Duration: 10 * ms}
+	})
+	r.Use(steeringOf(nil, p))
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	until := func(what string, done func(EndpointState) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); !done(r.endpoint(p.Backend, key)); {
+			if time.Now().After(deadline) {
+				t.Fatalf("waited in vain until %s: %+v", what, r.endpoint(p.Backend, key))
+			}
+			runtime.Gosched()
+		}
+	}
+	until("it has been read and checked", func(e EndpointState) bool { return !e.Checked.IsZero() && !e.Sources[0].ReadAt.IsZero() })
+	srv.Close()
+	until("it is isolated", func(e EndpointState) bool { return e.Status == weigh.Isolated })
 }
 
 func TestHaste(t *testing.T) {

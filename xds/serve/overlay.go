@@ -198,6 +198,7 @@ func (s *served) routing(own *routev3.RouteConfiguration) *routev3.RouteConfigur
 		other[key] = r
 	}
 	made := compile.RouteConfiguration(other, s.union.maxBody)
+	made.GetVirtualHosts()[0].GetMatcher().OnNoMatch = own.GetVirtualHosts()[0].GetMatcher().GetOnNoMatch()
 	into := made.GetVirtualHosts()[0].GetMatcher().GetMatcherTree().GetExactMatchMap().GetMap()
 	for key, entry := range own.GetVirtualHosts()[0].GetMatcher().GetMatcherTree().GetExactMatchMap().GetMap() {
 		if _, changed := into[key]; !changed {

@@ -158,6 +158,15 @@ func (p *Prober) job(k key, c *Check) (*job, error) {
 	return j, nil
 }
 
+// Hurry lets an endpoint be checked at once, because something else says that it may not be well.
+func (p *Prober) Hurry(pool, endpoint string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if j := p.jobs[key{pool, endpoint}]; j != nil {
+		j.entry.Hurry(0)
+	}
+}
+
 // job checks one endpoint.
 type job struct {
 	opts     *Options

@@ -142,6 +142,24 @@ func TestRhythm(t *testing.T) {
 	}
 }
 
+func TestHurry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.network.set("http://a/health", 200)
+		must(t, r.Set([]Check{check(time.Second, time.Second)}))
+		time.Sleep(400 * ms)
+		r.expect(250)
+		r.Hurry("default/pool", "a")
+		r.Hurry("default/pool", "nobody")
+		time.Sleep(1300 * ms)
+		r.expect(400, 1400) // then at its interval again
+		must(t, r.Set(nil))
+		r.Hurry("default/pool", "a")
+		time.Sleep(time.Second)
+		r.expect()
+	})
+}
+
 func TestResults(t *testing.T) {
 	for _, tt := range []struct {
 		status int
