@@ -43,7 +43,8 @@ type Record struct {
 	BytesOut   uint64 // of the answer's body
 	Attempts   int    // requests to backends, the last included; 0 where there was none
 	Endpoint   string // of the last attempt, "ip:port"; "" where there was none
-	// FirstToken is the time of the last attempt until the first byte of its answer's body; 0 where it is not measured.
+	// FirstToken is the time of the last attempt until the first byte of its answer's body; 0 where it is not measured, and where the
+	// caller asked for no stream: such an answer begins when all of it is written.
 	FirstToken time.Duration
 	// Signals are what the answer's headers say about load, by their names; nil where they are not read.
 	Signals map[string]string
@@ -61,6 +62,10 @@ func record(e *accesslogv3.HTTPAccessLogEntry) Record {
 	facts := c.GetMetadata().GetFilterMetadata()[wire.DecisionNamespace].GetFields()
 	fact := func(key string) string { return facts[key].GetStringValue() }
 	flags := c.GetResponseFlags()
+	var firstToken time.Duration
+	if fact(wire.KeyStream) == "true" {
+		firstToken = microseconds(c.GetCustomTags()[wire.FirstTokenTag])
+	}
 	reported, complete := reported(c.GetMetadata().GetTypedFilterMetadata()[wire.TokenUsageNamespace])
 	return Record{
 		RequestID: e.GetRequest().GetRequestId(),
@@ -82,7 +87,7 @@ func record(e *accesslogv3.HTTPAccessLogEntry) Record {
 		PeekID:  c.GetMetadata().GetFilterMetadata()[wire.PeekNamespace].GetFields()[wire.PeekID].GetStringValue(),
 		BytesIn: e.GetRequest().GetRequestBodyBytes(), BytesOut: e.GetResponse().GetResponseBodyBytes(),
 		Attempts: int(c.GetUpstreamRequestAttemptCount()),
-		Endpoint: endpoint(c.GetUpstreamRemoteAddress().GetSocketAddress()), FirstToken: microseconds(c.GetCustomTags()[wire.FirstTokenTag]),
+		Endpoint: endpoint(c.GetUpstreamRemoteAddress().GetSocketAddress()), FirstToken: firstToken,
 		Signals:  texts(c.GetMetadata().GetFilterMetadata()[wire.LoadNamespace].GetFields()),
 		Reported: reported, ReportedComplete: complete,
 	}

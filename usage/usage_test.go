@@ -112,6 +112,9 @@ func TestRecordsOfOtherEnds(t *testing.T) {
 		{"nothing in it", func(e *accesslogv3.HTTPAccessLogEntry) { e.Reset() }, func(r *Record) bool {
 			return r.Status == 0 && r.Duration == 0 && r.FirstByte == 0 && r.Route == "" && r.Backend == "" && !r.Aborted && !r.Immediate
 		}},
+		{"no stream", func(e *accesslogv3.HTTPAccessLogEntry) {
+			delete(e.CommonProperties.Metadata.FilterMetadata[wire.DecisionNamespace].Fields, wire.KeyStream)
+		}, func(r *Record) bool { return r.FirstToken == 0 && !r.Stream }},
 		{"Weir answered itself", func(e *accesslogv3.HTTPAccessLogEntry) {
 			e.CommonProperties.Metadata = decided(t, wire.KeyImmediate, "true", wire.KeyDialect, "openai")
 			e.CommonProperties.CustomTags = nil

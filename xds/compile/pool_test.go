@@ -9,6 +9,8 @@ import (
 
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"github.com/weir-dev/weir/extproc/table"
 )
 
 // TestWhoSteersWhom: a policy that names a Backend goes before one for all of the namespace, and none reaches another namespace.
@@ -171,8 +173,10 @@ func TestAttemptsOfPools(t *testing.T) {
 				documents += doc("LoadPolicy", "p", steer)
 			}
 			v := compileText(t, documents)
-			rule := v.Table.All()[0]
-			variant := rule.Variant(rule.Capable("m", ""))
+			var variant *table.Variant
+			for _, rule := range v.Table.All() {
+				variant = rule.Variant(rule.Capable("m", ""))
+			}
 			key, order := variant.ChainKey, []string(nil)
 			if c.steered {
 				first := variant.First[variant.Candidates[0]]
