@@ -408,8 +408,8 @@ func TestNoiseDoesNotUnbalance(t *testing.T) {
 	}
 }
 
-// TestFirstTokenMakesPendingExact: who is served first has been computed, and what came before it.
-func TestFirstTokenMakesPendingExact(t *testing.T) {
+// TestAnEndMakesPendingExact: whose answer is complete has been computed, and what came before it.
+func TestAnEndMakesPendingExact(t *testing.T) {
 	r := newRig(t, &Policy{}, endpoints(1, nil))
 	pending := func(want float64) {
 		t.Helper()
@@ -420,19 +420,14 @@ func TestFirstTokenMakesPendingExact(t *testing.T) {
 	a, b, c := r.pick(Request{Tokens: 1000}), r.pick(Request{Tokens: 300}), r.pick(Request{Tokens: 20})
 	pending(1320)
 	r.now = r.now.Add(time.Second)
-	b.FirstToken(r.now)
+	b.Done(Ending{At: r.now, OK: true})
 	pending(20)
-	b.FirstToken(r.now.Add(time.Hour)) // only the first one is
-	a.FirstToken(r.now)
-	pending(20)
-	if e := r.endpoint("a"); e.Tokens != 1320 || e.Requests != 3 {
+	if e := r.endpoint("a"); e.Tokens != 1020 || e.Requests != 2 {
 		t.Errorf("%+v", e)
 	}
-	c.Done(Ending{At: r.now, OK: true}) // complete, so its prompt is computed
+	c.Done(Ending{At: r.now, OK: true})
 	pending(0)
 	a.Done(Ending{})
-	a.FirstToken(r.now)
-	b.Drop()
 	pending(0)
 	r.empty()
 }

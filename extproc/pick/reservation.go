@@ -47,19 +47,6 @@ func (k *Pick) settle(e *endpoint, tokens, at int64) {
 	k.at, k.attempt, k.pending, k.sum = e, at, e.pending, e.sum
 }
 
-// FirstToken tells that the first token of the answer has come. Who can tell makes the account of what is pending exact, and
-// speeds known sooner; without it, Ending.TTFT serves.
-func (k *Pick) FirstToken(at time.Time) {
-	p := k.pool
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if k.ended.Load() {
-		return
-	}
-	n := p.set.nanos(at)
-	k.heard(time.Duration(n-k.attempt), n)
-}
-
 // heard notes how long it took to the first token.
 func (k *Pick) heard(took time.Duration, at int64) {
 	e := k.at

@@ -108,9 +108,6 @@ func TestStress(t *testing.T) {
 						case 1:
 							p.Move(to)
 							p.Done(e)
-						case 2:
-							p.FirstToken(time.Now())
-							p.Done(e)
 						default:
 							p.Done(e)
 						}

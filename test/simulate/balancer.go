@@ -67,9 +67,6 @@ type balancer interface {
 
 // The other things that a balancer may want to know.
 type (
-	firstTokenHearer interface {
-		firstToken(c *call, now time.Duration)
-	}
 	readingHearer interface {
 		read(r reading, now time.Duration)
 	}

@@ -169,9 +169,6 @@ func (r *runner) event(s *server, ev engine.Event) {
 	case engine.FirstToken:
 		c.first, c.last, c.started = now, now, true
 		r.stats.firstToken(c, now)
-		if h, ok := r.balancers[c.gateway].(firstTokenHearer); ok {
-			h.firstToken(c, now)
-		}
 	case engine.Token:
 		r.stats.token(c, now)
 		c.last = now

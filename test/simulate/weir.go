@@ -287,10 +287,6 @@ func (b *weir) pick(c *call, now time.Duration) int {
 	return serverOf(p.Endpoints[0])
 }
 
-func (b *weir) firstToken(c *call, now time.Duration) {
-	c.private.(*picked).FirstToken(at(now))
-}
-
 func (b *weir) ended(c *call, o outcome, now time.Duration) {
 	b.result(c.server(), o, now)
 }
