@@ -55,8 +55,11 @@ type LoadPolicySpec struct {
 	// +optional
 	Admission *LoadAdmission `json:"admission,omitempty"`
 	// FailureMode says what Envoy does with requests while Weir itself does not answer it. Closed: it answers 503. Open: it sends
-	// them on by the last weights, to rules that match by path and model alone, from callers whose key is an APIKey without
-	// restrictions that Envoy can check by its hash. Limits, budgets and the ledger do not see those requests.
+	// those on by the last weights that it can judge by itself, and answers 503 to the others. It can judge rules that match by
+	// path, method, model and consumer labels, and requests to Backends of the caller's dialect that call the model as the caller does. It lets in
+	// callers by an APIKey with secretRef or a hash of the kind sha256, without allowedCIDRs, whose key has 16 characters or more.
+	// Limits, budgets and the ledger do not see those requests. It matters where Envoy outlives Weir, with `weir serve`: the
+	// Envoy of `weir run` ends with it.
 	// +optional
 	// +kubebuilder:default=Closed
 	// +kubebuilder:validation:Enum=Closed;Open
@@ -256,6 +259,10 @@ type LatencyRule struct {
 	// +kubebuilder:validation:Minimum=100
 	// +kubebuilder:validation:Maximum=1000
 	MaxPercent int32 `json:"maxPercent,omitempty"`
+	// AcrossBackends compares the Backend with the others of its rules and priority as well, within the same bounds: requests move to
+	// those that answer sooner, whatever the weights in the Route say. It is for Backends that are equals, such as two public APIs.
+	// +optional
+	AcrossBackends bool `json:"acrossBackends,omitempty"`
 }
 
 // HealthRules say when endpoints are isolated and how they come back.

@@ -14,8 +14,8 @@ type move struct{ weigh.Result }
 func (m *move) isolated() bool { return m.Status == weigh.Isolated }
 
 // compute weighs the endpoints anew, and tells who was isolated and who came back. The caller holds mu.
-func (p *pool) compute(now time.Time, breakers *breaker.Set, price float64) []move {
-	in := p.inputs(now, breakers, price)
+func (p *pool) compute(now time.Time, breakers *breaker.Set, of ratio) []move {
+	in := p.inputs(now, breakers, of)
 	state, results := weigh.Compute(&p.conf.Weigh, p.state, in, now)
 	alone := unblock(in, results)
 	if alone {
@@ -45,13 +45,13 @@ func (p *pool) compute(now time.Time, breakers *breaker.Set, price float64) []mo
 }
 
 // inputs are what is known of the endpoints.
-func (p *pool) inputs(now time.Time, breakers *breaker.Set, price float64) []weigh.Input {
+func (p *pool) inputs(now time.Time, breakers *breaker.Set, of ratio) []weigh.Input {
 	in := make([]weigh.Input, len(p.endpoints))
 	for i, e := range p.endpoints {
 		s := e.traffic.feedback.State(now)
 		in[i] = weigh.Input{
 			Key: e.key, Base: float64(e.conf.Weight), TTFT: s.TTFT, TTFTCount: s.TTFTCount, TTFTAt: s.TTFTAt, ErrorRate: s.ErrorRate,
-			Checked: p.conf.Health != nil, Failed: e.failed, Passed: e.passed, BlockedUntil: s.BlockedUntil, PriceRatio: price,
+			Checked: p.conf.Health != nil, Failed: e.failed, Passed: e.passed, BlockedUntil: s.BlockedUntil, PriceRatio: of.price, PeerRatio: of.peers,
 		}
 		if p.conf.Breaker != nil {
 			in[i].Breaker = breakers.State(p.conf.Breaker, e.key, now)

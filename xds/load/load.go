@@ -59,9 +59,10 @@ type Controller struct {
 
 	// work is held by who computes and publishes: what Use has changed must not be followed by what was computed before it.
 	work    sync.Mutex
-	clients map[string]client // by Backend ID, of pools behind TLS
-	ratios  map[string]float64
-	priced  time.Time // when ratios were worked out
+	clients map[string]client  // by Backend ID, of pools behind TLS
+	ratios  map[string]float64 // of prices, by Backend ID
+	peers   map[string]float64 // of times to the first token, by Backend ID
+	priced  time.Time          // when ratios were worked out
 
 	mu        sync.Mutex
 	routes    map[string]compile.SteeredRoute
@@ -132,6 +133,7 @@ func (c *Controller) tick(now time.Time) time.Duration {
 	defer c.work.Unlock()
 	all := c.all.Swap(false)
 	c.reprice(now)
+	c.meet(now)
 	next := idleTick
 	for id, p := range *c.pools.Load() {
 		// Before what it stands for is looked at: what comes later asks again.
@@ -152,7 +154,7 @@ func (c *Controller) tick(now time.Time) time.Duration {
 
 // compute weighs the endpoints of a pool and tells the picker. The caller holds work and the pool's mu, which is given up.
 func (c *Controller) compute(id string, p *pool, now time.Time) {
-	moved := p.compute(now, c.opts.Breakers, c.ratios[id])
+	moved := p.compute(now, c.opts.Breakers, c.compare(id))
 	policy, picks := p.conf.Pick, p.picks()
 	p.mu.Unlock()
 	if policy != nil {

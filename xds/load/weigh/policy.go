@@ -50,6 +50,7 @@ func FromAPI(spec *v1alpha1.LoadPolicySpec) Policy {
 	}
 	if r := w.Latency; r != nil {
 		p.LatencyMin, p.LatencyMax = percent(r.MinPercent, 25), percent(r.MaxPercent, 150)
+		p.AcrossBackends = r.AcrossBackends
 	}
 	return p
 }

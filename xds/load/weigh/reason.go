@@ -29,6 +29,8 @@ func (r Reason) Text() string {
 		return "metrics " + span(r.Value) + " old" + r.times()
 	case RuleLatency:
 		return "latency" + r.times()
+	case RulePeers:
+		return "time to the first token " + number(r.Value) + " times that of the rule's Backends" + r.times()
 	case RulePrice:
 		return "price " + number(r.Value) + " times the cheapest" + r.times()
 	case RuleWarmUp:

@@ -27,6 +27,8 @@ type Policy struct {
 
 	// LatencyMin and LatencyMax bound the latency factor. Both at 1, or at 0: latency does not matter.
 	LatencyMin, LatencyMax float64
+	// AcrossBackends makes Input.PeerRatio count, within the same bounds.
+	AcrossBackends bool
 	// PreferCheap is the power of the price ratio. 0: prices do not matter.
 	PreferCheap float64
 
@@ -86,6 +88,9 @@ type Input struct {
 	Breaker breaker.State
 	// BlockedUntil is when an endpoint wants requests again that answered 429 and said so.
 	BlockedUntil time.Time
+	// PeerRatio is the median time to the first token of the Backends that serve the same rule, divided by the one of the endpoint's
+	// Backend. 0: unknown.
+	PeerRatio float64
 	// PriceRatio is the price of the rule's cheapest Backend divided by this one's, above 0 to 1. 0: unknown.
 	PriceRatio float64
 }
@@ -155,6 +160,7 @@ const (
 	RuleErrors    = "errors"
 	RuleStale     = "stale"
 	RuleLatency   = "latency"
+	RulePeers     = "peers"
 	RulePrice     = "price"
 	RuleWarmUp    = "warmUp"
 	RuleFloor     = "floor"

@@ -266,6 +266,13 @@ func (c *computation) weigh(in *Input, e *entry, out *Result) {
 		c.because(Reason{Rule: RuleLatency, Factor: latency, Value: in.TTFT.Seconds(), Line: c.medianTTFT})
 		weight *= latency
 	}
+	if r := in.PeerRatio; r > 0 && p.AcrossBackends && p.LatencyMax > 0 {
+		f := max(p.LatencyMin, min(r, p.LatencyMax))
+		if f = min(f, p.LatencyMax/latency); math.Abs(f-1) >= minLatency {
+			c.because(Reason{Rule: RulePeers, Factor: f, Value: 1 / r, Line: 1})
+			weight *= f
+		}
+	}
 	if r := in.PriceRatio; r > 0 && r < 1 && p.PreferCheap > 0 {
 		f := max(math.Pow(r, p.PreferCheap), minFactor)
 		c.because(Reason{Rule: RulePrice, Factor: f, Value: 1 / r, Line: 1})

@@ -415,6 +415,29 @@ func TestPrice(t *testing.T) {
 	}
 }
 
+func TestPeers(t *testing.T) {
+	p := newPool(t, 1, func(p *weigh.Policy) { p.AcrossBackends, p.LatencyMin, p.LatencyMax = true, 0.25, 1.5 })
+	for _, c := range []struct {
+		ratio float64
+		want  uint32
+		why   string
+	}{
+		{0.5, 500, "time to the first token 2 times that of the rule's Backends x0.5 -> 500"},
+		{0.01, 250, ""}, {3, 1500, ""}, {1, 1000, "no rule applies -> 1000"}, {0, 1000, "no rule applies -> 1000"},
+	} {
+		p.in[0].PeerRatio = c.ratio
+		p.wait(time.Second)
+		p.want(0, c.want, c.why)
+	}
+	p.policy.AcrossBackends = false
+	p.in[0].PeerRatio = 0.5
+	p.wait(time.Second)
+	p.want(0, 1000, "")
+	if p.out[0].Factor != 1 {
+		t.Error("the picker's factor has the latency in it")
+	}
+}
+
 func TestLatency(t *testing.T) {
 	// settled is the weights after the latencies, in milliseconds, have been so for long.
 	settled := func(p *pool, millis ...int) {
