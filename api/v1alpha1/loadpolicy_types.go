@@ -293,8 +293,8 @@ type HealthRules struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=100
 	WarmUpFromPercent int32 `json:"warmUpFromPercent,omitempty"`
-	// PanicPercent: while fewer of a pool's endpoints than this are not isolated, the isolated ones are used as well, because the
-	// checks are more likely to be wrong than the endpoints. 0: isolated endpoints are never used, and when all are, the rule's
+	// PanicPercent: while fewer of a pool's endpoints than this are not isolated, those that only failed their health checks are used as
+	// well, because the checks are more likely to be wrong than the endpoints. 0: isolated endpoints are never used, and when all are, the rule's
 	// other Backends serve, or requests get 503.
 	// +optional
 	// +kubebuilder:default=0
@@ -387,7 +387,7 @@ type PrefixAffinity struct {
 	// +kubebuilder:validation:Minimum=16
 	// +kubebuilder:validation:Maximum=4096
 	BlockTokens int32 `json:"blockTokens,omitempty"`
-	// MaxBlocks that are remembered for the pool; the least recently used go first. One takes about 100 bytes.
+	// MaxBlocks that are remembered for the pool; the least recently used go first. One takes 24 bytes.
 	// +optional
 	// +kubebuilder:default=200000
 	// +kubebuilder:validation:Minimum=1000

@@ -192,7 +192,7 @@ func (g *gateway) start(conf *config, l net.Listener, presence serve.Presence) e
 	g.publisher = serve.NewPublisher(serve.Options{NodeID: "weir", Activate: g.activate, Warming: g.warming, Presence: presence, Steered: g.steering.Steered, Log: g.log})
 	registerState(g.registry, g.publisher, g.ext)
 
-	server := g.grpcServer(l, usage.NewReceiver(metrics.Count, g.steering.Observe, g.acct.desk.Close, func(r *usage.Record) { g.ext.Release(r.Exchange) }))
+	server := g.grpcServer(l, usage.NewReceiver(metrics.Count, g.acct.desk.Close, g.steering.Observe, func(r *usage.Record) { g.ext.Release(r.Exchange) }))
 	g.onClose(server.Stop)
 	admin, err := g.adminServer()
 	if err != nil {

@@ -14,14 +14,18 @@ import (
 // steer makes what steers: the picker, the circuit breakers of endpoints, and what watches them.
 func (g *gateway) steer() {
 	changes := newEndpointBreakerMetrics(g.registry)
+	told := make(chan breaker.Change, maxTold)
+	g.running.Go(func() { g.tellBreakers(told) })
 	g.endpointBreakers = breaker.New(breaker.Options{OnChange: func(c breaker.Change) {
 		if c.Forgotten {
 			return
 		}
 		changes.WithLabelValues(c.Rule.Name, c.To.String()).Inc()
-		g.log.Warn("the circuit breaker of an endpoint has changed", "backend", c.Rule.Name, "endpoint", c.Key,
-			"from", c.From.String(), "to", c.To.String(), "requests", c.Requests, "failures", c.Failures)
 		g.steering.Wake()
+		select { // picks of the pool wait for this, and must not wait for a log
+		case told <- c:
+		default:
+		}
 	}})
 	g.picker = pick.NewSet(pick.Options{Breakers: g.endpointBreakers, Seed: uint64(g.started.UnixNano())})
 	g.steering = load.New(load.Options{
@@ -29,6 +33,22 @@ func (g *gateway) steer() {
 		Steer: func(o *serve.Overlay) { g.publisher.Steer(o) },
 	})
 	g.reports = lrs.New(lrs.Options{Sink: g.steering.Report})
+}
+
+// maxTold is how many changes of breakers may wait to be logged; more are counted all the same.
+const maxTold = 256
+
+// tellBreakers logs how the circuit breakers of endpoints change.
+func (g *gateway) tellBreakers(changes <-chan breaker.Change) {
+	for {
+		select {
+		case <-g.background.Done():
+			return
+		case c := <-changes:
+			g.log.Warn("the circuit breaker of an endpoint has changed", "backend", c.Rule.Name, "endpoint", c.Key,
+				"from", c.From.String(), "to", c.To.String(), "requests", c.Requests, "failures", c.Failures)
+		}
+	}
 }
 
 // steerBy makes the pools of a version those that are steered, before it is decided by.

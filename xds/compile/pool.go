@@ -283,7 +283,7 @@ func (c *compiler) poolTLS(o *v1alpha1.Backend, b *backend) *tls.Config {
 }
 
 // steerCluster lets Weir name the endpoints of requests to a cluster. Where it names none, or none that is there, Envoy picks by
-// weight and requests in flight. That holds for both modes of picking: in Weights Weir names endpoints that are to be tried.
+// weight and requests in flight, which is all that the mode Weights does.
 // Warm-up is a matter of weights, so Envoy has no slow start of its own.
 func steerCluster(cl *clusterv3.Cluster, spec *v1alpha1.LoadPolicySpec) {
 	cl.LbPolicy = clusterv3.Cluster_LOAD_BALANCING_POLICY_CONFIG
@@ -299,8 +299,9 @@ func steerCluster(cl *clusterv3.Cluster, spec *v1alpha1.LoadPolicySpec) {
 	if spec.FailureMode == v1alpha1.LoadFailOpen {
 		cl.OutlierDetection = ejectUnreachable()
 	}
-	// Below this share of healthy endpoints Envoy uses all of them.
-	cl.CommonLbConfig.HealthyPanicThreshold = &typev3.Percent{Value: float64(spec.Health.PanicPercent)}
+	// Whom Weir lets in again when it doubts its health checks, it publishes as healthy. Envoy would let in those as well whose
+	// circuit breaker is open.
+	cl.CommonLbConfig.HealthyPanicThreshold = &typev3.Percent{Value: 0}
 }
 
 // ejectUnreachable makes Envoy leave endpoints alone for a while that it cannot connect to, or that let requests time out, for the time in
