@@ -81,7 +81,7 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRe
 		body = renamed
 	}
 	set := append([]*corev3.HeaderValueOption{
-		header(":path", b.BasePath+path), header(":authority", b.Host), header("content-type", contentJSON),
+		header(":path", b.BasePath+path), header(":authority", b.Host), header("content-type", contentJSON), header(wire.PreparedHeader, "1"),
 	}, pairs(extra)...)
 	if !translated {
 		set = append(set, pairs(e.headers)...)

@@ -62,7 +62,7 @@ func TestAttemptsThroughEveryDialect(t *testing.T) {
 	d := decided(t, r, h, false, chatBody)
 	h = h.apply(d.first.GetRequestHeaders().GetResponse().GetHeaderMutation())
 
-	always := []string{":method=POST", "content-type=application/json", "x-request-id=req-1", "user-agent=test", "x-weir-rule=chain-of-all"}
+	always := []string{":method=POST", "content-type=application/json", "x-request-id=req-1", "user-agent=test", "x-weir-rule=chain-of-all", "x-weir-prepared=1"}
 	openai := append([]string{"openai-beta=b-1", "x-stainless-lang=go"}, always...)
 	steps := []struct {
 		backend, model string

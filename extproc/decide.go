@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -490,7 +491,22 @@ func (s *Server) send(d *decision, a *asked, keys table.Keys) *extprocv3.HeaderM
 	if !d.readsBody() {
 		s.exchanges.put(d.exchange)
 	}
-	return &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{header(wire.RuleHeader, keys.Chain)}}
+	set := []*corev3.HeaderValueOption{header(wire.RuleHeader, keys.Chain)}
+	if n, fewer := s.retries(keys.Order); fewer {
+		set = append(set, header(wire.RetriesHeader, strconv.Itoa(n)))
+	}
+	return &extprocv3.HeaderMutation{SetHeaders: set}
+}
+
+// retries is how many retries can reach somebody, where that is fewer than there are. Envoy passes over a cluster whose endpoints are all
+// isolated; but where none is left for a retry, the caller would get that for an answer, and not what a backend has said.
+func (s *Server) retries(order []*table.Candidate) (n int, fewer bool) {
+	for i, c := range order {
+		if _, usable := s.opts.Steering.Share(c.Backend.ID); i == 0 || usable || !c.Backend.Named {
+			n++
+		}
+	}
+	return n - 1, n > 0 && n < len(order)
 }
 
 // askForStream asks for the answer of a request whose stream may be cut, where nothing else is asked for.

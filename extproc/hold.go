@@ -6,6 +6,7 @@ import (
 
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/usage"
 )
 
@@ -39,7 +40,7 @@ type hold struct {
 	order   []*table.Candidate // whom attempts ask; empty where all ask the backend
 	pick    *pick.Pick         // nil where Envoy chose the backend, or nobody counts what it has in flight
 	named   []string           // the endpoints that attempts at the backend go to, as far as they are named
-	left    atomic.Bool        // another backend was asked after it: the pick has ended
+	left    atomic.Bool        // another backend was asked after it
 }
 
 // watch is the hold of a request of which nothing is picked; nil where nobody wants to know how it ends.
@@ -87,7 +88,9 @@ func (h *hold) Asked(n int, backend string) {
 	switch {
 	case h.pick == nil:
 	case backend != h.backend.ID:
-		h.leave(h.own(n - 1))
+		if h.left.CompareAndSwap(false, true) {
+			h.pick.Move("")
+		}
 	case n > 1 && !h.left.Load():
 		next := ""
 		if i := h.own(n) - 1; i < len(h.named) {
@@ -99,11 +102,27 @@ func (h *hold) Asked(n int, backend string) {
 	}
 }
 
-// leave ends the pick after so many attempts, all of which have failed: another backend is asked.
-func (h *hold) leave(attempts int) {
-	if h.left.CompareAndSwap(false, true) {
-		h.pick.Done(pick.Ending{At: h.server.opts.Now(), Attempts: max(1, attempts), Failed: true})
+// leave ends the pick, all of whose attempts have failed: another backend has answered, or this one when it was asked once more.
+func (h *hold) leave(e *usage.Ending) {
+	failed := h.own(e.Attempts)
+	if e.Backend == h.backend.ID {
+		failed--
 	}
+	// The last attempt of a reservation is the one that answers: that is nobody's here.
+	h.pick.Done(pick.Ending{At: e.At, Attempts: max(1, failed) + 1, Endpoint: nobody, Refused: h.refused(e)})
+}
+
+// nobody is no endpoint.
+const nobody = "-"
+
+// refused are the endpoints of the backend that answered 4xx where Envoy tried elsewhere: that says nothing about them.
+func (h *hold) refused(e *usage.Ending) (out []string) {
+	for k, text := range e.Answers {
+		if l, ok := wire.ParseLoad(k, text); ok && l.Backend == h.backend.ID && l.Status[0] == '4' {
+			out = append(out, key(h.backend, l.Endpoint))
+		}
+	}
+	return out
 }
 
 // Free implements usage.Hold.
@@ -118,16 +137,14 @@ func (h *hold) Ended(e usage.Ending) {
 	switch {
 	case h.pick == nil:
 		h.tell(&e)
-	case e.Backend != "" && e.Backend != h.backend.ID:
-		h.leave(h.own(e.Attempts))
-		h.tell(&e)
-	case h.left.Load(): // it has been asked once more, which was not picked
+	case e.Backend != "" && e.Backend != h.backend.ID || h.left.Load(): // it may have been asked once more, which was not picked
+		h.leave(&e)
 		h.tell(&e)
 	case e.Attempts == 0 || e.Backend == "" && !e.Bad:
 		h.pick.Drop()
 	default:
 		h.pick.Done(pick.Ending{
-			At: e.At, Attempts: h.own(e.Attempts), Endpoint: key(h.backend, e.Endpoint), OK: e.Good, Failed: e.Bad, TTFT: e.TTFT,
+			At: e.At, Attempts: h.own(e.Attempts), Endpoint: key(h.backend, e.Endpoint), OK: e.Good, Failed: e.Bad, TTFT: e.TTFT, Refused: h.refused(&e),
 			InputTokens: e.Tokens.InputTotal(), CachedTokens: e.Tokens.CacheRead, OutputTokens: e.Tokens.OutputTotal(),
 		})
 	}

@@ -70,11 +70,14 @@ func TestNamedEndpoints(t *testing.T) {
 // TestAttemptsAreTold: what an endpoint has in flight, and what its breaker is told, follows the attempts of a request.
 func TestAttemptsAreTold(t *testing.T) {
 	far, named := addresses(2, 2), "api.example:443"
-	// An ending is the record's backend, endpoint ("0" and so on: by the list) and status.
+	// An ending is the record's backend, endpoint ("0" and so on: by the list) and status. With the number of attempts negated, the
+	// first of them was refused.
 	type ending struct {
 		backend, endpoint string
 		status, attempts  int
 	}
+	// refusals are of attempts before the last, which led to another: by the list.
+	const refusals = "0"
 	for _, c := range []struct {
 		name     string
 		rule     string
@@ -101,6 +104,8 @@ func TestAttemptsAreTold(t *testing.T) {
 		{"once round, and the first again", "gpu+vllm", 3, []string{"gpu", "vllm", "gpu"}, nil, ending{"gpu", "1", 200, 3}, map[string]string{"0": "1/1", "1": "1/0"}},
 		{"once round, not prepared", "gpu+vllm", 3, nil, nil, ending{"gpu", "1", 200, 3}, map[string]string{"0": "1/1", "1": "1/0"}},
 		{"once round, and the other again", "gpu+far", 4, []string{"gpu", "far", "gpu", "far"}, nil, ending{"far", far[0], 200, 4}, map[string]string{"0": "1/1", far[0]: "1/0"}},
+		{"the first refuses, the second answers", "gpu", 2, []string{"gpu", "gpu"}, nil, ending{"gpu", "1", 200, -2}, map[string]string{"0": "0/0", "1": "1/0"}},
+		{"the first refuses, another pool answers", "gpu+far", 0, []string{"gpu", "far"}, nil, ending{"far", far[1], 200, -2}, map[string]string{"0": "0/0", far[1]: "1/0"}},
 		{"a name", "named", 0, []string{"named"}, nil, ending{"named", "93.184.216.34:443", 200, 1}, map[string]string{named: "1/0"}},
 		{"a name that fails", "named", 0, []string{"named"}, nil, ending{"named", "93.184.216.34:443", 503, 1}, map[string]string{named: "1/1"}},
 		{"a name that is asked twice", "named", 2, []string{"named", "named"}, nil, ending{"named", "93.184.216.34:443", 200, 2}, map[string]string{named: "2/1"}},
@@ -138,6 +143,10 @@ func TestAttemptsAreTold(t *testing.T) {
 			d.end()
 			s.record(d.first, func(rec *usage.Record) {
 				rec.Status, rec.Attempts, rec.Endpoint = c.ending.status, c.ending.attempts, at(c.ending.endpoint)
+				if rec.Attempts < 0 {
+					rec.Attempts = -rec.Attempts
+					rec.Signals = map[string]string{"default/gpu " + at(refusals): "429", "default/gpu 10.8.8.8:1": "200"}
+				}
 				rec.Aborted = c.ending.status == 0
 				if c.ending.backend != "" {
 					rec.Backend = "default/" + c.ending.backend
@@ -379,4 +388,24 @@ func (r *steeredRig) live(rnd *rand.Rand, model, id string) string {
 	}
 	record(func(*usage.Record) {})
 	return "answered"
+}
+
+// TestNoRetryWithoutAnyone: where only isolated endpoints are left for a retry, the caller gets what the backend has said. Envoy knows
+// nothing of isolation where it resolves a name by itself, and there a retry may succeed.
+func TestNoRetryWithoutAnyone(t *testing.T) {
+	for _, c := range []struct {
+		rule, gone string
+		want       string // "": as many as the rule says
+	}{
+		{"gpu+far", "", ""}, {"gpu+far", "far", "0"}, {"gpu+vllm+far", "far", "1"}, {"gpu+named", "named", ""}, {"gpu", "", ""},
+	} {
+		s := newSteeredRig(t, fallbackRules(0))
+		if c.gone != "" {
+			s.set(c.gone, 0, false)
+		}
+		d := s.open(chatHeaders(), numbered(c.rule, ""))
+		if got := setHeader(d.first, wire.RetriesHeader); got != c.want {
+			t.Errorf("%s without %q: %q retries, want %q", c.rule, c.gone, got, c.want)
+		}
+	}
 }

@@ -350,14 +350,14 @@ func TestWaiting(t *testing.T) {
 			s, first := setup(t, 1, time.Hour)
 			a := s.ask(model, "n-2")
 			until(t, "a request that waits", func() bool { return s.pool(pool).Waiting == 1 })
-			s.advance(2 * time.Minute)
+			s.advance(5 * time.Minute)
 			end(s, first)
 			second := <-a.answer
 			if said(second, wire.KeyEndpoints) != s.rules.backends[pool].Endpoints[0] {
 				t.Fatalf("goes on as %v", second)
 			}
-			if !slices.Equal(s.took, []time.Duration{0, 0}) {
-				t.Errorf("decisions took %v: waiting is no work", s.took)
+			if got := s.times(); !slices.Equal(got, []time.Duration{0, 0}) {
+				t.Errorf("decisions took %v: waiting is no work", got)
 			}
 			// Its time begins now, not when it came.
 			s.advance(9 * time.Minute)
@@ -371,12 +371,16 @@ func TestWaiting(t *testing.T) {
 			s, first := setup(t, 1, time.Hour)
 			a := s.ask(model, "n-2")
 			until(t, "a request that waits", func() bool { return s.pool(pool).Waiting == 1 })
+			s.advance(time.Minute)
 			a.cancel()
 			until(t, "it to be gone", func() bool { return s.pool(pool).Waiting == 0 })
 			end(s, first)
-			until(t, "its limits to be given back", func() bool {
-				return s.server.opts.Limits.States(1)[0].Subjects[0].Reserved == 0
+			until(t, "its limits to be given back, and its decision to be counted", func() bool {
+				return s.server.opts.Limits.States(1)[0].Subjects[0].Reserved == 0 && len(s.times()) == 2
 			})
+			if got := s.times(); !slices.Equal(got, []time.Duration{0, 0}) {
+				t.Errorf("decisions took %v: waiting is no work", got)
+			}
 			s.settled()
 		})
 		t.Run("the time is over/"+model, func(t *testing.T) {

@@ -61,6 +61,13 @@ func (r *rig) Decided(status int, took time.Duration) {
 	r.statuses, r.took = append(r.statuses, status), append(r.took, took)
 }
 
+// times are how long decisions took.
+func (r *rig) times() []time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.took)
+}
+
 func (r *rig) BreakerShadowed(string) {}
 
 func (r *rig) Attempted(backend string, translated bool) {
@@ -322,7 +329,7 @@ type door struct {
 // open sends headers and reads the decision.
 func (r *rig) open(h headerMap, peek *corev3.Metadata) *door {
 	r.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // so that what waits in vain fails
 	r.t.Cleanup(cancel)
 	s, err := r.client.Process(ctx)
 	if err != nil {

@@ -136,6 +136,7 @@ func (d *Desk) Close(r *Record) {
 		o.Hold.Ended(Ending{
 			At: d.opts.Now(), Backend: r.Backend, Endpoint: r.Endpoint, Attempts: r.Attempts,
 			Good: v.end == endGood, Bad: v.end == endBad, TTFT: r.FirstToken, Tokens: v.entry.Tokens,
+			Answers: r.Signals,
 		})
 	}
 	d.settle(o, &v)

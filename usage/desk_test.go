@@ -3,6 +3,7 @@ package usage
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -656,7 +657,7 @@ func TestHold(t *testing.T) {
 			At: r.now, Backend: "ns/a", Endpoint: "10.0.0.1:80", Attempts: 2, Good: true, TTFT: time.Second,
 			Tokens: TokensOf(rec.Reported),
 		}
-		if h.ended.Load() != 1 || h.free.Load() != 0 || h.last != want {
+		if h.ended.Load() != 1 || h.free.Load() != 0 || !reflect.DeepEqual(h.last, want) {
 			t.Errorf("%d, %d: %+v", h.ended.Load(), h.free.Load(), h.last)
 		}
 	})

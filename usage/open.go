@@ -46,6 +46,8 @@ type Ending struct {
 	Good, Bad bool
 	TTFT      time.Duration // of the last attempt: until the first byte of the answer's body; 0 where unknown
 	Tokens    ledger.Tokens // estimated ones included
+	// Answers are those of every attempt as far as they were noted; see Record.Signals.
+	Answers map[string]string
 }
 
 // Candidate is a backend that may serve a request, and what that would cost.

@@ -129,7 +129,7 @@ type HealthCheck struct {
 
 // MetricsSource is where an endpoint tells its load.
 //
-// +kubebuilder:validation:XValidation:rule="self.type != 'ORCA' || (!has(self.port) && !has(self.path))",message="ORCA reports come with the answers: port and path do not belong to it"
+// +kubebuilder:validation:XValidation:rule="self.type != 'ORCA' || (!has(self.port) && !has(self.path) && !has(self.interval) && !has(self.timeout))",message="ORCA reports come with the answers: port, path, interval and timeout do not belong to it"
 type MetricsSource struct {
 	// Type of the metrics: of an inference server, of NVIDIA's DCGM exporter, or ORCA, which are reports in the headers of answers.
 	// +kubebuilder:validation:Enum=VLLM;SGLang;Triton;TensorRTLLM;TGI;DCGM;ORCA
@@ -144,17 +144,15 @@ type MetricsSource struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port,omitempty"`
-	// Interval between two readings of an endpoint. What crosses a line of a rule is read again at once.
+	// Interval between two readings of an endpoint. Without it: 500ms. What crosses a line of a rule is read again at once.
 	// +optional
-	// +kubebuilder:default="500ms"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('50ms') && duration(self) <= duration('10m')",message="interval must be from 50ms to 10m"
 	Interval *Duration `json:"interval,omitempty"`
-	// Timeout of one reading.
+	// Timeout of one reading. Without it: 2s.
 	// +optional
-	// +kubebuilder:default="2s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
 	// +kubebuilder:validation:MaxLength=32

@@ -44,6 +44,7 @@ type endpointBody struct {
 	Reasons   []reasonBody `json:"reasons"`
 	Signals   []signalBody `json:"signals"`
 	Breaker   string       `json:"breaker"`
+	Blocked   *time.Time   `json:"blockedUntil,omitempty"`
 	Failed    int          `json:"failedHealthChecks"`
 	CheckErr  string       `json:"healthCheckError,omitempty"`
 	TTFT      float64      `json:"timeToFirstTokenSeconds"`
@@ -109,13 +110,16 @@ func steering(s load.State, now time.Time) *steeringBody {
 
 func endpointState(e *load.EndpointState, now time.Time) endpointBody {
 	b := endpointBody{
-		Endpoint: e.Key, Base: e.Base, Weight: e.Weight, Published: e.Published, Status: e.Status.String(), Why: e.Why,
+		Endpoint: e.Key, Base: e.Base, Weight: e.Weight, Published: e.Published, Status: e.Status.String(), Why: e.Why(),
 		Reasons: []reasonBody{}, Signals: []signalBody{}, Breaker: e.Picks.Breaker.String(), Failed: e.Failed, CheckErr: e.CheckErr,
 		TTFT: e.TTFT.Seconds(), Measured: e.TTFTCount, Attempts: e.Requests, Failures: e.Failures,
 		Requests: e.Picks.Requests, Tokens: e.Picks.Tokens, Envoy: e.InFlight, Capacity: e.Picks.Capacity, Picked: e.Picks.Picked,
 	}
 	if e.ErrorRate >= 0 {
 		b.ErrorRate = &e.ErrorRate
+	}
+	if e.BlockedUntil.After(now) {
+		b.Blocked = &e.BlockedUntil
 	}
 	for _, r := range e.Reasons {
 		b.Reasons = append(b.Reasons, reasonBody{r.Rule, r.Factor, r.Value, r.Line, r.Text()})

@@ -3,6 +3,7 @@ package pick
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -200,6 +201,101 @@ func TestWaiting(t *testing.T) {
 			h.in("a").Drop()
 			h.in("small").Drop()
 		},
+		"others go before one that is too large": func(t *testing.T) {
+			h := newHall(t, one(func(a *Admission) { a.MaxRequests, a.MaxTokens, a.MaxWaiting, a.MaxWait = 1000, 1000, 1000, time.Hour }), endpoints(2, nil))
+			h.come(ctx, "x", Request{Tokens: 500})
+			h.come(ctx, "y", Request{Tokens: 600})
+			long := map[string]string{h.in("x").Endpoints[0]: "x", h.in("y").Endpoints[0]: "y"}
+			h.come(ctx, "big", Request{Tokens: 5000, Tenant: "A"})
+			h.come(ctx, "its tenant's next", Request{Tokens: 1, Tenant: "A"})
+			h.waits(2)
+			small := func(i int, tenant string) string {
+				n := fmt.Sprint(tenant, i)
+				h.come(ctx, n, Request{Tokens: 10, Tenant: tenant})
+				return h.in(n).Endpoints[0]
+			}
+			at := map[string]int{}
+			for i := range mostOvertakes {
+				at[small(i, "B")]++
+			}
+			if len(at) != 2 {
+				t.Errorf("those that may go anywhere go to %v", at)
+			}
+			for i := range mostOvertakes {
+				h.in(fmt.Sprint("B", i)).Done(ok)
+			}
+			// x is where the least is in the way: from now on nobody else goes there.
+			for i := range 2 * mostOvertakes {
+				if where := small(i, "C"); long[where] != "y" {
+					t.Fatalf("%d goes to %s", i, long[where])
+				}
+			}
+			h.waits(2)
+			h.in("x").Done(ok)
+			if p := h.in("big"); long[p.Endpoints[0]] != "x" {
+				t.Errorf("the big one goes to %v", p.Endpoints)
+			}
+			for i := range 3 {
+				if where := small(i, "D"); long[where] != "y" {
+					t.Errorf("%s is not alone", "big")
+				}
+			}
+			h.in("its tenant's next").Done(ok)
+		},
+		"one endpoint is kept for one that is too large, after some": func(t *testing.T) {
+			h := newHall(t, one(func(a *Admission) { a.MaxRequests, a.MaxTokens, a.MaxWaiting, a.MaxWait = 1000, 1000, 1000, time.Hour }), endpoints(1, nil))
+			h.come(ctx, "x", Request{Tokens: 10, Tenant: "B"})
+			h.come(ctx, "big", Request{Tokens: 5000, Tenant: "A"})
+			const more = 5
+			for i := range mostOvertakes + more {
+				h.come(ctx, fmt.Sprint(i), Request{Tokens: 10, Tenant: "B"})
+			}
+			h.waits(1 + more)
+			h.in("x").Done(ok)
+			for i := range mostOvertakes {
+				h.in(fmt.Sprint(i)).Done(ok)
+			}
+			h.waits(more)
+			h.in("big").Done(ok)
+			for i := range more {
+				h.in(fmt.Sprint(mostOvertakes + i)).Done(ok)
+			}
+		},
+		"a lower priority goes before another only elsewhere": func(t *testing.T) {
+			h := newHall(t, one(func(a *Admission) { a.MaxRequests, a.MaxTokens = 10, 1000 }), endpoints(2, nil))
+			h.come(ctx, "x", Request{Tokens: 500})
+			h.come(ctx, "y", Request{Tokens: 600})
+			h.come(ctx, "big", Request{Tokens: 900, Tenant: "A", Priority: 1})
+			for _, n := range []string{"1", "2", "3"} {
+				h.come(ctx, n, Request{Tokens: 100, Tenant: "B"})
+				if where := h.in(n).Endpoints[0]; where != h.in("y").Endpoints[0] {
+					t.Errorf("%s goes to %s", n, where)
+				}
+			}
+			h.come(ctx, "4", Request{Tokens: 300, Tenant: "B"})
+			h.waits(2)
+			h.in("x").Done(ok)
+			h.in("big").Done(ok)
+			h.in("4").Done(ok)
+		},
+		"what was found for it may change while it waits": func(t *testing.T) {
+			policy := one(nil)
+			policy.Prefix = &Prefix{BlockTokens: 100, MaxBlocks: 10_000, MaxGapTokens: 1 << 30}
+			h := newHall(t, policy, endpoints(2, nil))
+			blocks := prompt(rand.New(rand.NewPCG(1, 1)), 1<<30, 40)
+			h.come(ctx, "a", Request{Tokens: 10})
+			h.come(ctx, "b", Request{Tokens: 10})
+			h.come(ctx, "same", Request{Tokens: 4100, Blocks: blocks})
+			h.come(ctx, "again", Request{Tokens: 4100, Blocks: blocks})
+			h.waits(2)
+			h.in("a").Done(ok)
+			h.in("same").Done(ok) // "again" follows it there
+			if p := h.in("again"); p.Cached != 4000 {
+				t.Errorf("%d tokens are cached", p.Cached)
+			}
+			h.in("b").Done(ok)
+			h.in("again").Done(ok)
+		},
 		"too large for any": func(t *testing.T) {
 			h := newHall(t, one(func(a *Admission) { a.MaxRequests, a.MaxTokens = 10, 1000 }), endpoints(1, nil))
 			h.come(ctx, "a", Request{Tokens: 5000}) // an endpoint of its own
@@ -332,5 +428,68 @@ func TestLeavingAndBeingLetInAtOnce(t *testing.T) {
 		if st := s.Snapshot(time.Now())[0]; st.Requests != 0 || st.Waiting != 0 {
 			t.Fatalf("%+v", st)
 		}
+	}
+}
+
+// TestNoSearchWhileFull: who waits is not looked up in the prefix index, under the lock, each time that somebody else leaves.
+func TestNoSearchWhileFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy := one(func(a *Admission) { a.MaxRequests, a.MaxTokens, a.MaxWait = 100, 1000, time.Hour })
+		policy.Prefix = &Prefix{BlockTokens: 100, MaxBlocks: 10_000}
+		h := newHall(t, policy, endpoints(1, nil))
+		h.come(t.Context(), "first", Request{Tokens: 10})
+		var some []*Pick
+		for range 20 {
+			p, _ := h.TryPick(&Request{Pool: testPool, Tokens: 10}, time.Now())
+			some = append(some, p)
+		}
+		h.come(t.Context(), "big", Request{Tokens: 5000, Blocks: prompt(rand.New(rand.NewPCG(1, 1)), 1<<30, 50)})
+		p := h.pool(testPool)
+		searched := p.queue.head().searched
+		p.tick.Add(1) // the index has changed
+		for _, k := range some {
+			k.Done(Ending{OK: true})
+		}
+		if got := p.queue.head().searched; got != searched {
+			t.Error("it was looked up though there was no room")
+		}
+		p.tick.Add(1)
+		h.in("first").Done(Ending{OK: true})
+		h.in("big").Done(Ending{OK: true})
+	})
+}
+
+// TestPanicLeavesThePoolUsable: whoever survives a panic of this package, or of a clock, must not find the pool locked.
+func TestPanicLeavesThePoolUsable(t *testing.T) {
+	for name, do := range map[string]func(s *Set, k *Pick){
+		"pick":     func(s *Set, _ *Pick) { _, _ = s.Pick(context.Background(), &Request{Pool: testPool}, start) },
+		"try":      func(s *Set, _ *Pick) { _, _ = s.TryPick(&Request{Pool: testPool}, start) },
+		"done":     func(_ *Set, k *Pick) { k.Done(Ending{At: start, OK: true}) },
+		"move":     func(_ *Set, k *Pick) { k.Move("b") },
+		"drop":     func(_ *Set, k *Pick) { k.Drop() },
+		"tell":     func(s *Set, _ *Pick) { s.Tell(testPool, "a", true, start) },
+		"snapshot": func(s *Set, _ *Pick) { s.Snapshot(start) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := NewSet(Options{Now: func() time.Time { return start }})
+			s.Update(testPool, &Policy{}, endpoints(2, nil))
+			k, _ := s.TryPick(&Request{Pool: testPool}, start)
+			p := s.pool(testPool)
+			p.policy = nil
+			if name == "drop" || name == "move" {
+				p.queue.n = 1
+			}
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Error("there was no panic")
+					}
+				}()
+				do(s, k)
+			}()
+			if !p.mu.TryLock() {
+				t.Error("the pool is locked for good")
+			}
+		})
 	}
 }

@@ -24,7 +24,7 @@ type found struct {
 // search asks the prefix index. It needs no lock.
 func (p *pool) search(r *Request) (f found) {
 	if x := p.index.Load(); x != nil && len(r.Blocks) > 0 {
-		matches, common := x.find(r.Blocks, p.width.Load(), f.all[:0])
+		matches, common := x.find(x.cut(r.Blocks), p.width.Load(), f.all[:0])
 		f.n, f.common = len(matches), common
 	}
 	return f
@@ -33,7 +33,7 @@ func (p *pool) search(r *Request) (f found) {
 // remember notes in the index where a prompt went.
 func (p *pool) remember(blocks []uint64, id uint16) {
 	if x := p.index.Load(); x != nil && len(blocks) > 0 && id != 0 {
-		x.add(blocks, id, p.tick.Add(1), p.width.Load())
+		x.add(x.cut(blocks), id, p.tick.Add(1), p.width.Load())
 	}
 }
 
@@ -63,6 +63,8 @@ type field struct {
 	found found
 	at    int64
 	draw  uint64
+	// except is an endpoint that another request waits for; nil: there is none
+	except *endpoint
 
 	best    [MaxEndpoints + 1]candidate // the least scores
 	n       int
@@ -77,7 +79,7 @@ type field struct {
 
 // cached is how many of the request's tokens an endpoint has, by the blocks that are found there.
 func (f *field) cached(blocks int) int64 {
-	if blocks == 0 {
+	if blocks == 0 || f.p.policy.Prefix == nil { // the policy was another one when the index was asked
 		return 0
 	}
 	// The last token is always computed.
@@ -100,6 +102,10 @@ func (f *field) may(e *endpoint, uncached int64) bool {
 		if f.retry == 0 || e.blocked < f.retry {
 			f.retry = e.blocked
 		}
+		return false
+	}
+	if e == f.except {
+		f.full = true
 		return false
 	}
 	if a := f.p.policy.Admission; a != nil &&
@@ -236,8 +242,8 @@ func (f *field) gap(c *candidate) float64 {
 	return work(c) - work(least)
 }
 
-// choose makes a reservation at the best endpoints. The caller holds mu, and remembers the prompt.
-func (p *pool) choose(r *Request, f found, now time.Time) (*Pick, *Refusal) {
+// choose makes a reservation at the best endpoints, of which except is none. The caller holds mu, and remembers the prompt.
+func (p *pool) choose(r *Request, f found, except *endpoint, now time.Time) (*Pick, *Refusal) {
 	if p.closed {
 		return nil, &Refusal{Reason: NoPool}
 	}
@@ -250,7 +256,7 @@ func (p *pool) choose(r *Request, f found, now time.Time) (*Pick, *Refusal) {
 	}
 	p.compareSpeeds(at)
 	for {
-		field := field{p: p, r: r, found: f, at: at, draw: p.draw()}
+		field := field{p: p, r: r, found: f, at: at, draw: p.draw(), except: except}
 		if p.sessions != nil && r.Session != "" {
 			field.member = p.sessions.get(r.Session, at-int64(p.policy.Session.IdleTimeout))
 		}
@@ -286,27 +292,24 @@ func (p *pool) retry() time.Duration {
 	return min(max(time.Second, time.Duration(s*float64(time.Second))), time.Minute)
 }
 
-// pass admits a request whose endpoint Envoy chooses.
+// pass counts a request whose endpoint Envoy chooses. It is refused only where no endpoint can take it: how many are in flight at
+// each is not known here, so there is no admission.
 func (p *pool) pass(r *Request, at int64) (*Pick, *Refusal) {
-	var can, retry int64
+	can, retry := false, int64(0)
 	for _, e := range p.usable {
 		if e.blocked <= at || e.Panic {
-			can++
+			can = true
 		} else if retry == 0 || e.blocked < retry {
 			retry = e.blocked
 		}
 	}
-	if can == 0 {
+	if !can {
 		p.refused++
 		r := &Refusal{Reason: Unavailable}
 		if retry > 0 {
 			r.RetryAfter = time.Duration(retry - at)
 		}
 		return nil, r
-	}
-	if a := p.policy.Admission; a != nil &&
-		(p.requests >= can*int64(a.MaxRequests) || a.MaxTokens > 0 && p.requests > 0 && p.tokens+r.Tokens > can*a.MaxTokens) {
-		return nil, &Refusal{Reason: Full, RetryAfter: p.retry()}
 	}
 	k := &Pick{Reason: ByEnvoy, pool: p, prompt: r.Tokens, tokens: r.Tokens, begun: at, attempt: at}
 	p.count(k)
@@ -332,9 +335,6 @@ func (p *pool) reserve(f *field, c candidate, reason string, pass breaker.Pass, 
 	k.settle(c.endpoint, k.tokens, f.at)
 	if p.sessions != nil && f.r.Session != "" && c.id != 0 {
 		p.sessions.put(f.r.Session, c.id, f.at, f.at-int64(p.policy.Session.IdleTimeout))
-	}
-	if reason == BySession || reason == ByPrefix {
-		p.affine++
 	}
 	p.allTokens += uint64(max(0, f.r.Tokens))
 	p.cachedTokens += uint64(c.cached)

@@ -16,13 +16,18 @@ const (
 	minSamples = 8
 	// smoothing is the part of a sample that enters the averages of which speed is the ratio; the first samples count alike.
 	smoothing = 0.02
+	// burst is a number of samples that are also looked at by themselves. When they were quicker than the averages by the factor
+	// quicker, the endpoint has recovered, and what was before says nothing: who is said to be slow gets few requests, and one
+	// long wait would count against it for minutes.
+	burst   = 12
+	quicker = 1.7
 	// band around the median in which speeds count as equal, and the most that a measured speed differs from what the base
 	// weight says.
 	band      = 0.15
 	mostSpeed = 4
-	// speedFor is how fast a speed is taken for the median's again while nothing new is measured: who is said to be slow gets
-	// nothing in an idle pool, and could not show otherwise.
-	speedFor = time.Minute
+	// speedFor is how fast a speed is taken for the median's again while nothing new is measured, and how fast old samples count
+	// less beside new ones: who is said to be slow gets nothing in an idle pool, and could not show otherwise.
+	speedFor = 30 * time.Second
 	// rankEvery is how often relative speeds are computed anew, at most.
 	rankEvery = 100 * time.Millisecond
 
@@ -49,10 +54,15 @@ type endpoint struct {
 
 	// work over wait is the speed in tokens a second.
 	work, wait float64
-	samples    int64
+	samples    int     // ever
+	weight     float64 // samples that the averages stand for
 	learnedAt  int64
-	speed      float64 // tokens a second that pending drains at; 0: not known, it does not
-	relative   float64 // speed to reckon with, 1 being the pool's median
+	recent     struct { // samples since the last look at them, sums
+		n          int
+		work, wait float64
+	}
+	speed    float64 // tokens a second that pending drains at; 0: not known, it does not
+	relative float64 // speed to reckon with, 1 being the pool's median
 
 	failures float64 // decaying; brought up to date at failedAt
 	failedAt int64
@@ -138,11 +148,29 @@ func (e *endpoint) learn(pending float64, took time.Duration, now int64) {
 	if took <= 0 || pending <= 0 {
 		return
 	}
+	wait := took.Seconds()
+	e.weight = min(1/smoothing, e.weight*e.known(now)+1)
 	e.learnedAt = max(e.learnedAt, now)
 	e.samples++
-	a := max(smoothing, 1/float64(e.samples))
-	e.work += a * (pending - e.work)
-	e.wait += a * (took.Seconds() - e.wait)
+	e.work += (pending - e.work) / e.weight
+	e.wait += (wait - e.wait) / e.weight
+
+	r := &e.recent
+	r.n++
+	r.work += pending
+	r.wait += wait
+	if r.n < burst {
+		return
+	}
+	if r.work*e.wait > quicker*e.work*r.wait {
+		e.work, e.wait, e.weight = r.work/burst, r.wait/burst, burst
+	}
+	r.n, r.work, r.wait = 0, 0, 0
+}
+
+// known is how much what was measured still says, 0..1.
+func (e *endpoint) known(now int64) float64 {
+	return math.Exp(-float64(max(0, now-e.learnedAt)) / float64(speedFor))
 }
 
 // measured is the speed, or 0.
@@ -180,7 +208,7 @@ func rank(all []*endpoint, now int64, scratch []float64) []float64 {
 			continue
 		}
 		e.speed = m
-		r := 1 + (m/e.Base/middle-1)*math.Exp(-float64(max(0, now-e.learnedAt))/float64(speedFor))
+		r := 1 + (m/e.Base/middle-1)*e.known(now)
 		if r < 1-band || r > 1+band {
 			e.relative *= min(mostSpeed, max(1.0/mostSpeed, r))
 		}

@@ -55,6 +55,18 @@ func newIndex(maxBlocks int) *index {
 	return &index{entries: make([]entry, sets*ways), sets: uint64(sets)}
 }
 
+// mostBlocks of one prompt that are looked up and remembered, and no more than one in promptPart of all: a long prompt that nobody
+// repeats must not push out the others. 4096 blocks of the usual 64 tokens are a context of 262,144.
+const (
+	mostBlocks = 4096
+	promptPart = 16
+)
+
+// cut is the part of a prompt's blocks that counts.
+func (x *index) cut(blocks []uint64) []uint64 {
+	return blocks[:min(len(blocks), mostBlocks, max(1, len(x.entries)/promptPart))]
+}
+
 // set is the place of a block, locked.
 func (x *index) set(hash uint64) ([]entry, *sync.Mutex) {
 	n, _ := bits.Mul64(hash*0x9e3779b97f4a7c15, x.sets)
@@ -184,20 +196,4 @@ func note(dst []match, id uint16, blocks int) []match {
 		dst[least] = match{id, blocks}
 	}
 	return dst
-}
-
-// size counts the blocks. It looks at all entries.
-func (x *index) size() int {
-	n := 0
-	for s := range x.sets {
-		mu := &x.locks[s%lockCount].Mutex
-		mu.Lock()
-		for i := range x.entries[s*ways : s*ways+ways] {
-			if x.entries[s*ways:][i].hash != 0 {
-				n++
-			}
-		}
-		mu.Unlock()
-	}
-	return n
 }

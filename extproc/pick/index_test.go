@@ -209,3 +209,51 @@ func TestIndexConcurrently(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// size counts the blocks. It looks at all entries.
+func (x *index) size() int {
+	n := 0
+	for s := range x.sets {
+		mu := &x.locks[s%lockCount].Mutex
+		mu.Lock()
+		for i := range x.entries[s*ways : s*ways+ways] {
+			if x.entries[s*ways:][i].hash != 0 {
+				n++
+			}
+		}
+		mu.Unlock()
+	}
+	return n
+}
+
+// TestLongPrompt: a prompt that is longer than any model's context pushes out little of what others come back to.
+func TestLongPrompt(t *testing.T) {
+	const most = 200_000
+	r := newRig(t, &Policy{Prefix: &Prefix{BlockTokens: 64, MaxBlocks: most, MaxGapTokens: 1 << 40}}, endpoints(2, nil))
+	rnd := rand.New(rand.NewPCG(1, 1))
+	hot := make([][]uint64, 100)
+	for i := range hot {
+		hot[i] = prompt(rnd, 1<<30, 100)
+		r.pick(Request{Tokens: 6500, Blocks: hot[i]}).Done(Ending{At: r.now, OK: true})
+	}
+	for range 10 {
+		r.pick(Request{Tokens: 10_000_000, Blocks: prompt(rnd, 1<<30, 100_000)}).Done(Ending{At: r.now, OK: true})
+	}
+	if n := r.pool(testPool).index.Load().size(); n > 100*100+10*mostBlocks {
+		t.Errorf("%d blocks are remembered", n)
+	}
+	for i := range hot {
+		k := r.pick(Request{Tokens: 6500, Blocks: hot[i]})
+		if k.Cached < 6000 {
+			t.Errorf("of prompt %d %d tokens are found", i, k.Cached)
+		}
+		k.Done(Ending{At: r.now, OK: true})
+	}
+	small := newIndex(160)
+	if n := len(small.cut(make([]uint64, 100))); n != 10 {
+		t.Errorf("%d blocks of one prompt count in an index of 160", n)
+	}
+	if n := len(newIndex(1).cut(make([]uint64, 100))); n != 1 {
+		t.Errorf("%d blocks of one prompt count in the smallest index", n)
+	}
+}

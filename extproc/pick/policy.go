@@ -14,7 +14,7 @@ type Mode uint8
 const (
 	// LeastLoad: this package chooses.
 	LeastLoad Mode = iota
-	// Weights: Envoy chooses, by its weights. Only an endpoint whose breaker wants to be tried is named here.
+	// Weights: Envoy chooses, by its weights. Requests and what becomes of them are counted here, and no endpoint is named.
 	Weights
 )
 
@@ -34,11 +34,11 @@ type Policy struct {
 	Mode Mode
 	// Choices that are compared for a request. 0: all of a pool of up to 32, else 2.
 	Choices int
-	// KVLimit, 0..1: an endpoint whose cache is fuller gets nothing while others are not.
+	// KVLimit, 0..1: an endpoint whose cache is fuller gets nothing while at least as many others are not.
 	KVLimit   float64
 	Prefix    *Prefix       // nil: no prefix affinity
 	Session   *Session      // nil: no session affinity
-	Admission *Admission    // nil: everything is admitted at once
+	Admission *Admission    // nil: everything is admitted at once, as it always is with Weights
 	Breaker   *breaker.Rule // nil: no breaker for endpoints; its subjects are endpoint keys
 }
 

@@ -37,7 +37,6 @@ type pool struct {
 	requests, tokens int64
 	took             float64 // seconds a request takes, smoothed
 	picked, refused  uint64
-	affine           uint64
 	allTokens        uint64
 	cachedTokens     uint64
 }
@@ -200,22 +199,6 @@ func (p *pool) close(now time.Time) {
 	p.dispatch(now)
 }
 
-func (p *pool) available(at int64) (share float64, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var all, can float64
-	for _, e := range p.list {
-		all += e.Base
-		if e.Panic || !e.Isolated && e.blocked <= at {
-			can += e.Base
-		}
-	}
-	if can == 0 {
-		return 0, false
-	}
-	return can / all, true
-}
-
 // compareSpeeds brings the relative speeds up to date, now and then.
 func (p *pool) compareSpeeds(at int64) {
 	if p.ranked != math.MinInt64 && at-p.ranked < int64(rankEvery) || !p.learned && at-p.ranked < int64(speedFor/10) {
@@ -296,8 +279,9 @@ func (p *pool) look(e *endpoint, rule *breaker.Rule, now time.Time, at int64) {
 
 func (p *pool) snapshot(now time.Time) PoolState {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	out := PoolState{Pool: p.key, Mode: p.policy.Mode, Requests: p.requests, Tokens: p.tokens, Waiting: p.queue.n,
-		Picked: p.picked, Refused: p.refused, Affine: p.affine, AllTokens: p.allTokens, CachedTokens: p.cachedTokens,
+		Picked: p.picked, Refused: p.refused, AllTokens: p.allTokens, CachedTokens: p.cachedTokens,
 		Endpoints: make([]EndpointState, 0, len(p.list))}
 	if p.sessions != nil {
 		out.Sessions = p.sessions.size()
@@ -315,12 +299,7 @@ func (p *pool) snapshot(now time.Time) PoolState {
 			state(e)
 		}
 	}
-	index := p.index.Load()
-	p.mu.Unlock()
 	gone := out.Endpoints[slices.IndexFunc(append(out.Endpoints, EndpointState{Removed: true}), func(e EndpointState) bool { return e.Removed }):]
 	slices.SortFunc(gone, func(a, b EndpointState) int { return compareKeys(a.Key, b.Key) })
-	if index != nil {
-		out.Blocks = index.size()
-	}
 	return out
 }

@@ -3,16 +3,23 @@ package pick
 import (
 	"container/list"
 	"slices"
+	"time"
 )
 
 // waiter is a request that waits for room.
 type waiter struct {
 	request *Request
 	ready   chan struct{} // closed when it is settled
+	came    time.Time
+	longest time.Duration // that it waits
 	// The pool's lock guards the rest until ready is closed.
 	settled bool
 	pick    *Pick
 	refusal *Refusal
+
+	found     found
+	searched  uint32 // pool.tick when that was found
+	overtaken int    // times that another went first while this one was the head
 
 	turn *turn
 	spot *list.Element // in turn.line

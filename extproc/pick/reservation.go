@@ -2,6 +2,7 @@ package pick
 
 import (
 	"cmp"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -30,9 +31,9 @@ type Pick struct {
 	ended  atomic.Bool
 
 	// The pool's lock guards the rest.
-	at       *endpoint // where it counts; nil: nowhere
-	tokens   int64     // that it counts for
-	failed   int       // attempts that were told as failed
+	at       *endpoint   // where it counts; nil: nowhere
+	tokens   int64       // that it counts for
+	tried    []*endpoint // that Move has told of; nil where one is unknown
 	moved    bool
 	begun    int64   // nanoseconds
 	attempt  int64   // when the present attempt began
@@ -67,8 +68,8 @@ func (k *Pick) passed(at int64) {
 	}
 }
 
-// Move tells that the attempt at hand has failed and that Envoy now tries another endpoint. Who can tell makes the account of
-// what is in flight right while the retry runs; without it, Ending.Attempts serves.
+// Move tells that the attempt at hand has failed and that Envoy now tries another endpoint, or one of nobody's here. Who can tell makes
+// the account of what is in flight right while the retry runs; without it, Ending.Attempts serves. Done judges the attempts.
 func (k *Pick) Move(endpoint string) {
 	p := k.pool
 	p.mu.Lock()
@@ -78,7 +79,7 @@ func (k *Pick) Move(endpoint string) {
 	}
 	now := p.set.opts.Now()
 	at := p.set.nanos(now)
-	k.attemptFailed(k.at, now, at)
+	k.tried = append(k.tried, k.at)
 	k.leave(at)
 	k.moved, k.measured = true, false
 	p.tokens += k.prompt - k.tokens
@@ -89,11 +90,19 @@ func (k *Pick) Move(endpoint string) {
 	p.dispatch(now)
 }
 
-// attemptFailed counts one more attempt, at an endpoint that may be unknown.
-func (k *Pick) attemptFailed(e *endpoint, now time.Time, at int64) {
-	k.failed++
-	if e != nil {
-		k.pool.judge(e, k.passOf(e), false, now, at)
+// attemptsFailed judges the attempts before the last.
+func (k *Pick) attemptsFailed(n int, refused []string, now time.Time, at int64) {
+	for i := range n {
+		var e *endpoint
+		switch {
+		case i < len(k.tried):
+			e = k.tried[i]
+		case i < MaxEndpoints:
+			e = k.list[i]
+		}
+		if e != nil && !slices.Contains(refused, e.Key) {
+			k.pool.judge(e, k.passOf(e), false, now, at)
+		}
 	}
 }
 
@@ -126,9 +135,18 @@ func (k *Pick) Done(e Ending) {
 	if now.IsZero() {
 		now = p.set.opts.Now()
 	}
+	id := k.finish(&e, now)
+	p.remember(k.blocks, id)
+	k.blocks = nil
+}
+
+// finish does so under the lock. It gives the id of the endpoint that has the prompt now though it was not picked for it, or 0.
+func (k *Pick) finish(e *Ending, now time.Time) (id uint16) {
+	p := k.pool
 	at := p.set.nanos(now)
 	attempts := max(1, e.Attempts)
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	answered := k.answered(e.Endpoint, attempts)
 	if e.OK {
 		if answered != nil && answered == k.at {
@@ -139,24 +157,15 @@ func (k *Pick) Done(e Ending) {
 		}
 		p.took += 0.05 * (float64(at-k.begun)/1e9 - p.took)
 	}
-	for k.failed < attempts-1 {
-		var tried *endpoint
-		if k.failed < MaxEndpoints {
-			tried = k.list[k.failed]
-		}
-		k.attemptFailed(tried, now, at)
-	}
+	k.attemptsFailed(max(attempts-1, len(k.tried)), e.Refused, now, at)
 	if answered != nil && (e.OK || e.Failed) {
 		p.judge(answered, k.passOf(answered), e.OK, now, at)
 	}
-	id := uint16(0)
 	if e.OK && answered != nil && answered != k.list[0] {
 		id = answered.id
 	}
 	k.end(now, at)
-	p.mu.Unlock()
-	p.remember(k.blocks, id)
-	k.blocks = nil
+	return id
 }
 
 // answered is the endpoint of the last attempt, or nil if it is not known.

@@ -85,16 +85,6 @@ func (s *Set) Retain(keep func(pool string) bool) {
 	}
 }
 
-// Available gives the share of a pool's endpoints, by base weight, that may take requests now, and whether there is any. It
-// does not say that they have room.
-func (s *Set) Available(pool string, now time.Time) (share float64, ok bool) {
-	p := s.pool(pool)
-	if p == nil {
-		return 0, false
-	}
-	return p.available(s.nanos(now))
-}
-
 // Pick chooses endpoints at the time now. While all are full it waits, where the policy lets it, until there is room, the time
 // is over or ctx ends. Exactly one of the results is not nil.
 func (s *Set) Pick(ctx context.Context, r *Request, now time.Time) (*Pick, *Refusal) {
@@ -102,13 +92,9 @@ func (s *Set) Pick(ctx context.Context, r *Request, now time.Time) (*Pick, *Refu
 	if p == nil {
 		return nil, &Refusal{Reason: NoPool}
 	}
-	found := p.search(r)
-	p.mu.Lock()
-	pick, refusal := p.place(r, found, now)
-	if refusal == nil || refusal.Reason != Full {
-		p.mu.Unlock()
-	} else {
-		pick, refusal = p.wait(ctx, r, refusal) // unlocks
+	pick, refusal, w := p.enter(ctx, r, p.search(r), now)
+	if w != nil {
+		pick, refusal = p.wait(ctx, w)
 	}
 	p.note(r, pick)
 	return pick, refusal
@@ -120,13 +106,7 @@ func (s *Set) TryPick(r *Request, now time.Time) (*Pick, *Refusal) {
 	if p == nil {
 		return nil, &Refusal{Reason: NoPool}
 	}
-	found := p.search(r)
-	p.mu.Lock()
-	pick, refusal := p.place(r, found, now)
-	if refusal != nil && refusal.Reason == Full {
-		p.refused++
-	}
-	p.mu.Unlock()
+	pick, refusal := p.try(r, p.search(r), now)
 	p.note(r, pick)
 	return pick, refusal
 }

@@ -24,7 +24,7 @@ func TestStress(t *testing.T) {
 		{Admission: &Admission{MaxRequests: 2, MaxWaiting: 8, MaxWait: 20 * time.Millisecond}, Breaker: rule},
 		{Admission: &Admission{MaxRequests: 1, MaxTokens: 300, MaxWaiting: 1000, MaxWait: 50 * time.Millisecond}},
 		{Prefix: &Prefix{BlockTokens: 10, MaxBlocks: 1000, MaxGapTokens: 500}, Session: &Session{IdleTimeout: time.Second, MaxGapTokens: 500}, Choices: 2},
-		{Mode: Weights, Admission: &Admission{MaxRequests: 3, MaxWaiting: 50, MaxWait: 20 * time.Millisecond}, Breaker: rule},
+		{Mode: Weights, Breaker: rule},
 	}
 	pools := []string{"ns/a", "ns/b"}
 	change := func(rnd *rand.Rand) {
@@ -58,8 +58,6 @@ func TestStress(t *testing.T) {
 					s.Retain(func(p string) bool { return p != gone })
 				case 1, 3, 4, 5:
 					s.Snapshot(time.Now())
-				case 2, 6, 7, 8:
-					s.Available(pools[rnd.IntN(2)], time.Now())
 				}
 				time.Sleep(time.Duration(rnd.IntN(300)) * time.Microsecond)
 			}

@@ -10,8 +10,9 @@ import (
 type Options struct {
 	// Now is the clock of requests that wait, and of those that end without a time. Nil is time.Now.
 	Now func() time.Time
-	// Breakers of endpoints, by Policy.Breaker and endpoint key. Nil: no breakers, whatever policies say. Their OnChange
-	// may be called while a pool is locked, and must not call the Set.
+	// Breakers of endpoints, by Policy.Breaker and endpoint key. Nil: no breakers, whatever policies say. Their OnChange is
+	// called while a pool is locked: every request to the pool waits for it. It must hand the change to somebody else, who
+	// writes logs and the like, and must not call the Set.
 	Breakers *breaker.Set
 	// Seed of the random choices. The same calls with the same seed give the same answers.
 	Seed uint64
@@ -70,6 +71,8 @@ type Ending struct {
 	Endpoint string    // that answered; "" is the last attempt's, by the list
 	OK       bool      // a complete answer, which the breaker counts as a success
 	Failed   bool      // 5xx, time-out, broken answer. Neither OK nor Failed: nothing is said about the endpoint
+	// Refused are the endpoints whose failed attempts say nothing about them: they answered 4xx, and Envoy tried elsewhere.
+	Refused []string
 	// TTFT is the time from the beginning of the last attempt to the first token. 0: not known, as where an answer comes in one piece.
 	TTFT time.Duration
 	// InputTokens, CachedTokens and OutputTokens as the endpoint counted them; 0 unknown.
@@ -85,11 +88,9 @@ type PoolState struct {
 	Waiting   int
 	Picked    uint64 // requests that got an endpoint, ever
 	Refused   uint64 // ever, of any reason but NoPool
-	Affine    uint64 // picks that went where a prefix or session is, ever
 	AllTokens uint64 // of the prompts picked for, ever
 	// CachedTokens of these that were expected to be cached where they went.
 	CachedTokens uint64
-	Blocks       int // remembered in the prefix index
 	Sessions     int
 	Endpoints    []EndpointState
 }

@@ -7,9 +7,13 @@ package wire
 const (
 	// RuleHeader carries the key of the Envoy route that ext_proc chose.
 	RuleHeader = "x-weir-rule"
+	// RetriesHeader is Envoy's own: it bounds the retries of one request.
+	RetriesHeader = "x-envoy-max-retries"
 	// PathHeader carries the dialect's path, which a direct route appends to the backend's base path. Envoy keeps
 	// the query as it is.
 	PathHeader = "x-weir-path"
+	// PreparedHeader is on attempts that ext_proc has prepared.
+	PreparedHeader = "x-weir-prepared"
 )
 
 // Response headers that Envoy adds to every answer of a backend, before ext_proc sees it; a backend's own are replaced.

@@ -21,6 +21,8 @@ import (
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weir-dev/weir/adapters"
@@ -39,6 +41,8 @@ const (
 	askRoute     = "test-route"     // the key of the Envoy route
 	askEndpoints = "test-endpoints" // the list that Envoy gets
 	askFailure   = "test-failure"   // the servers that answer 503, "a,b"
+	askLost      = "test-lost"      // the calls of attempts are lost
+	askFacts     = "test-facts"     // further facts of the decision, "key=value,key=value"
 	answeredBy   = "test-server"
 )
 
@@ -64,12 +68,24 @@ func (s *directed) Process(stream extprocv3.ExternalProcessor_ProcessServer) err
 	var set [][2]string
 	resp := &extprocv3.ProcessingResponse{}
 	if len(m.GetAttributes()) > 0 { // an attempt
-		set = [][2]string{{":path", "/v1/chat/completions"}, {wire.LoadFormat, wire.LoadFormatText}}
+		if said[askLost] != "" {
+			return status.Error(codes.Unavailable, "as if weir had died")
+		}
+		set = [][2]string{{":path", "/v1/chat/completions"}, {wire.LoadFormat, wire.LoadFormatText}, {wire.PreparedHeader, "1"}}
 	} else {
 		set = [][2]string{{wire.RuleHeader, said[askRoute]}, {wire.PathHeader, "/chat/completions"}}
+		facts := map[string]*structpb.Value{}
 		if list := said[askEndpoints]; list != "" {
+			facts[wire.KeyEndpoints] = structpb.NewStringValue(list)
+		}
+		for _, fact := range strings.Split(said[askFacts], ",") {
+			if key, value, ok := strings.Cut(fact, "="); ok {
+				facts[key] = structpb.NewStringValue(value)
+			}
+		}
+		if len(facts) > 0 {
 			resp.DynamicMetadata = &structpb.Struct{Fields: map[string]*structpb.Value{
-				wire.DecisionNamespace: structpb.NewStructValue(&structpb.Struct{Fields: map[string]*structpb.Value{wire.KeyEndpoints: structpb.NewStringValue(list)}}),
+				wire.DecisionNamespace: structpb.NewStructValue(&structpb.Struct{Fields: facts}),
 			}}
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/weir-dev/weir/test/e2e/harness"
 	"github.com/weir-dev/weir/test/sim/gpu"
 )
 
@@ -25,10 +26,13 @@ type contender struct {
 	pool                  *gpu.Pool
 
 	phase atomic.Int32
+	sent  atomic.Int64
 	open  sync.WaitGroup
 	mu    sync.Mutex
 	chats []oneChat
-	marks [][]uint64 // chats that each server has received, at the begin of each phase
+	marks [][]int // chats that each server has received, at the begin of each phase
+
+	foreign map[int]int // chats that a server received from others
 }
 
 // oneChat is how one chat went.
@@ -78,6 +82,7 @@ func (c *contender) run(ctx context.Context, a *arrivals) {
 		case <-timer.C:
 		}
 		phase := c.phase.Load()
+		c.sent.Add(1)
 		c.open.Go(func() {
 			s := oneChat{phase: phase, began: time.Now()}
 			s.ttft, s.err = c.chat(client, prompt)
@@ -122,22 +127,32 @@ func (c *contender) chat(client *http.Client, prompt string) (ttft time.Duration
 
 // enter begins a phase.
 func (c *contender) enter(phase int) {
-	var mark []uint64
-	for _, s := range c.pool.Servers {
-		mark = append(mark, s.Stats().Requests)
-	}
-	c.mu.Lock()
-	c.marks = append(c.marks, mark)
-	c.mu.Unlock()
+	c.marks = append(c.marks, c.received())
 	c.phase.Store(int32(phase))
 }
 
-// shares are the parts of a phase's chats that each server received.
-func (c *contender) shares(phase int) []float64 {
+// received is how many chats each server has received so far.
+func (c *contender) received() (out []int) {
+	for i, s := range c.pool.Servers {
+		out = append(out, int(s.Stats().Requests)-c.foreign[i])
+	}
+	return out
+}
+
+// crowd gives a server more to do than it can by itself.
+func (c *contender) crowd(t *testing.T, server, chats int) (stop func()) {
+	t.Helper()
+	stop = crowdOut(t, c.pool.Servers[server], chats)
+	c.foreign = map[int]int{server: chats}
+	return stop
+}
+
+// shares are the parts that each server received of the chats from one phase to the end of another.
+func (c *contender) shares(from, to int) []float64 {
 	out := make([]float64, len(c.pool.Servers))
 	sum := 0.0
 	for i := range out {
-		out[i] = float64(c.marks[phase+1][i] - c.marks[phase][i])
+		out[i] = float64(c.marks[to+1][i] - c.marks[from][i])
 		sum += out[i]
 	}
 	for i := range out {
@@ -146,13 +161,13 @@ func (c *contender) shares(phase int) []float64 {
 	return out
 }
 
-// outcome is how the chats went that began in a phase.
-func (c *contender) outcome(phase int) (n, failed int, p50, p99 time.Duration) {
+// outcome is how the chats went that began between the begin of one phase and the end of another.
+func (c *contender) outcome(from, to int) (n, failed int, p50, p99 time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var times []time.Duration
 	for _, s := range c.chats {
-		if int(s.phase) != phase {
+		if int(s.phase) < from || int(s.phase) > to {
 			continue
 		}
 		if n++; s.err != nil {
@@ -183,9 +198,9 @@ func comparison(phases []string, contenders []*contender) string {
 	fmt.Fprintln(w)
 	for p, name := range phases {
 		for _, c := range contenders {
-			n, failed, p50, p99 := c.outcome(p)
+			n, failed, p50, p99 := c.outcome(p, p)
 			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d ms\t%d ms\t", name, c.name, n, failed, p50.Milliseconds(), p99.Milliseconds())
-			for _, s := range c.shares(p) {
+			for _, s := range c.shares(p, p) {
 				fmt.Fprintf(w, "%.0f %%\t", 100*s)
 			}
 			fmt.Fprintln(w)
@@ -195,9 +210,10 @@ func comparison(phases []string, contenders []*contender) string {
 	return b.String()
 }
 
-// crowdOut gives a server more to do than it can by itself, until stop is called.
+// crowdOut gives a server more to do than it can by itself, until stop is called. All of it has arrived when crowdOut returns.
 func crowdOut(t *testing.T, s *gpu.Server, chats int) (stop func()) {
 	t.Helper()
+	before := s.Stats().Engine.Submitted
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	filler := strings.Repeat(" and so on", 1200)
@@ -211,5 +227,6 @@ func crowdOut(t *testing.T, s *gpu.Server, chats int) (stop func()) {
 			}
 		})
 	}
+	harness.WaitFor(t, "the crowd is there", func() bool { return s.Stats().Engine.Submitted >= before+uint64(chats) })
 	return func() { cancel(); wg.Wait() }
 }

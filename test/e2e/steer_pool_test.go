@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -12,8 +13,8 @@ import (
 	"github.com/weir-dev/weir/test/sim/gpu/engine"
 )
 
-// phaseVariable is how long each phase of TestSteeredPool lasts, "20s": longer than by default for figures to quote.
-const phaseVariable = "WEIR_E2E_PHASE"
+// chatsVariable is how many chats each phase of TestSteeredPool has, 800 at most: more than by default for figures to quote.
+const chatsVariable = "WEIR_E2E_CHATS"
 
 // The phases of TestSteeredPool. What has gone wrong in one stays so until all is brought back.
 const (
@@ -29,11 +30,11 @@ const (
 // TestSteeredPool: eight servers under steady load, of which some go wrong, one way after the other, and come back. Weir stands
 // beside what Envoy does by itself, with pools and load that are the same.
 func TestSteeredPool(t *testing.T) {
-	phase := 5 * time.Second
-	if v := os.Getenv(phaseVariable); v != "" {
+	chats := 120
+	if v := os.Getenv(chatsVariable); v != "" {
 		var err error
-		if phase, err = time.ParseDuration(v); err != nil {
-			t.Fatalf("%s: %v", phaseVariable, err)
+		if chats, err = strconv.Atoi(v); err != nil {
+			t.Fatalf("%s: %v", chatsVariable, err)
 		}
 	}
 	const (
@@ -67,6 +68,16 @@ func TestSteeredPool(t *testing.T) {
 			c.enter(phase)
 		}
 	}
+	serve := func() {
+		t.Helper()
+		var upto []int64
+		for _, c := range all {
+			upto = append(upto, c.sent.Load()+int64(chats))
+		}
+		for i, c := range all {
+			harness.WaitFor(t, "the chats of a phase", func() bool { return c.sent.Load() >= upto[i] })
+		}
+	}
 	each := func(do func(p *gpu.Pool)) {
 		for _, c := range all {
 			do(c.pool)
@@ -78,7 +89,7 @@ func TestSteeredPool(t *testing.T) {
 	}
 	stop := sync.OnceFunc(func() { cancel(); running.Wait() })
 	defer stop()
-	time.Sleep(phase)
+	serve()
 
 	enter(phaseSlow)
 	each(func(p *gpu.Pool) {
@@ -86,25 +97,27 @@ func TestSteeredPool(t *testing.T) {
 			must(t, p.Servers[i].Set(gpu.Fault{Speed: 0.4}))
 		}
 	})
-	time.Sleep(phase)
+	serve()
 
 	enter(phaseKilled)
 	each(func(p *gpu.Pool) { p.Servers[killed].Kill() })
 	s.awaitWeight(t, model, killed, 0)
 	isolated, picked := time.Now(), s.endpoint(t, model, killed).Picked
-	time.Sleep(phase)
+	serve()
 	if got := s.endpoint(t, model, killed).Picked; got != picked {
 		t.Errorf("the dead server was picked %d times after it was isolated", got-picked)
 	}
 
 	enter(phaseCrowded)
 	var calm []func()
-	each(func(p *gpu.Pool) { calm = append(calm, crowdOut(t, p.Servers[crowded], 80)) })
-	time.Sleep(phase)
+	for _, c := range all {
+		calm = append(calm, c.crowd(t, crowded, 80))
+	}
+	serve()
 
 	enter(phaseBlind)
 	each(func(p *gpu.Pool) { must(t, p.Servers[blind].Set(gpu.Fault{MetricsOff: true})) })
-	time.Sleep(phase)
+	serve()
 
 	enter(phaseBack)
 	for _, f := range calm {
@@ -116,11 +129,53 @@ func TestSteeredPool(t *testing.T) {
 			must(t, server.Revive())
 		}
 	})
-	time.Sleep(phase)
+	before := weir.received()
+	s.WaitFor("every server serves again", func() bool {
+		for i, n := range weir.received() {
+			if n < before[i]+10 {
+				return false
+			}
+		}
+		return true
+	})
+	for _, e := range s.backend(t, model).Endpoints {
+		if e.Status == "Isolated" || len(e.Signals) == 0 || e.Signals[0].Error != "" {
+			t.Errorf("%s is back, but: %s, %q, %+v", e.Endpoint, e.Status, e.Why, e.Signals)
+		}
+	}
+
 	enter(phaseAfter)
-	time.Sleep(phase)
+	serve()
 	enter(phaseAfter + 1)
 	stop()
 	t.Log("\n" + comparison(names, all))
-	_ = isolated
+
+	for _, c := range weir.chats {
+		if c.err != nil && c.began.After(isolated) {
+			t.Errorf("a chat failed that began %s after the dead server was isolated, in the phase %q: %v", c.began.Sub(isolated), names[c.phase], c.err)
+		}
+	}
+	of := func(c *contender, from, to int, servers ...int) (sum float64) {
+		shares := c.shares(from, to)
+		for _, i := range servers {
+			sum += shares[i]
+		}
+		return sum
+	}
+	if before, then := of(weir, phaseBefore, phaseBefore, slow...), of(weir, phaseSlow, phaseKilled, slow...); then > 0.7*before {
+		t.Errorf("the share of the slow servers was %.3f before and %.3f when they were slow", before, then)
+	}
+	if got := of(weir, phaseCrowded, phaseBlind, crowded); got > 0.6/8 {
+		t.Errorf("the share of the crowded server was %.3f", got)
+	}
+	// Neither idle nor full, for all that is known of it.
+	if got := of(weir, phaseBlind, phaseBlind, blind); got < 0.06 || got > 0.4 {
+		t.Errorf("the share of the server without metrics was %.3f", got)
+	}
+	// The slow servers can do less than their turn: what the others wait for is the queue that grows there.
+	_, _, _, ours := weir.outcome(phaseSlow, phaseKilled)
+	_, _, _, turns := robin.outcome(phaseSlow, phaseKilled)
+	if ours > turns {
+		t.Errorf("p99 of the time to the first token with slow servers: %s, and %s by turns", ours, turns)
+	}
 }

@@ -247,9 +247,10 @@ func (s *steered) endpoint(t *testing.T, pool string, server int) steeredEndpoin
 // await waits until one server of a pool is as it should be, and Envoy has taken what follows.
 func (s *steered) await(t *testing.T, pool string, server int, what string, is func(*steeredEndpoint) bool) (e steeredEndpoint) {
 	t.Helper()
+	reached := false
 	defer func() {
-		if t.Failed() {
-			t.Logf("server %d of %s: %+v", server, pool, e)
+		if !reached {
+			t.Logf("server %d of %s is %s, with the weight %d in Envoy: %q", server, pool, e.Status, e.PublishedWeight, e.Why)
 		}
 	}()
 	s.WaitFor(what, func() bool {
@@ -261,6 +262,7 @@ func (s *steered) await(t *testing.T, pool string, server int, what string, is f
 		}
 		return is(&e) && state.Applied == state.Update
 	})
+	reached = true
 	return e
 }
 

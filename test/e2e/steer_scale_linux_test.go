@@ -28,7 +28,7 @@ const (
 	// fleetBound is what the test insists on, on a machine that does other things as well.
 	fleetBound = 3 * time.Second
 	// fleetRounds of changes: each is four signals, a health check that begins to fail, and a server that goes.
-	fleetRounds = 20
+	fleetRounds = 15
 )
 
 // fleet is a thousand inference servers, each with an address of its own on the loopback network and all on one port. They answer

@@ -18,6 +18,7 @@ type call struct {
 	tried   []int // servers, the last of which has it now
 	private any   // of the balancer
 
+	began    time.Duration // when its last attempt did
 	first    time.Duration // when its first token came
 	last     time.Duration // when its last token so far came
 	started  bool          // first is set

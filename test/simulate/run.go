@@ -140,7 +140,7 @@ func (r *runner) try(c *call) {
 		r.close(c, failed)
 		return
 	}
-	c.tried = append(c.tried, i)
+	c.tried, c.began = append(c.tried, i), r.agenda.now
 	server := r.servers[i]
 	e := server.engine.Profile()
 	request := engine.Request{

@@ -8,7 +8,7 @@ import (
 	"github.com/weir-dev/weir/extproc/breaker"
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/xds/load/feedback"
-	"github.com/weir-dev/weir/xds/load/signal"
+	"github.com/weir-dev/weir/xds/load/pools"
 	"github.com/weir-dev/weir/xds/load/weigh"
 )
 
@@ -20,48 +20,35 @@ func at(d time.Duration) time.Time { return epoch.Add(d) }
 // poolKey is what the pool is called in the Set.
 const poolKey = "default/" + poolName
 
-// steering is Weir's slow plane of one gateway: what xds/load does with signals, on a clock that is not real. Around it
-// are the packages that xds/load uses as well.
+// steering is Weir's slow plane of one gateway: the pool that xds/load has, fed on a clock that is not real.
 type steering struct {
 	env      *environment
-	rules    weigh.Policy
-	publish  int // percent
 	every    time.Duration
-	breaker  *breaker.Rule
+	rules    weigh.Policy
 	breakers *breaker.Set
+	pool     pools.Pool
 
-	state     *weigh.State
-	endpoints []*steered
-	results   []weigh.Result
-	published []weigh.Result
-	changed   int
-	apply     func([]weigh.Result) // what is worth telling Envoy, when it has it
-	computed  func([]weigh.Result)
-}
-
-// steered is what a gateway knows of a server.
-type steered struct {
-	key      string
-	base     float64
-	samples  [sources][]signal.Sample
-	feedback *feedback.Endpoint
-	checked  check
-	isolated bool
+	told     []weigh.Result
+	changed  int
+	apply    func([]weigh.Result) // what is worth telling Envoy, when it has it
+	computed func()
 }
 
 func newSteering(e *environment) *steering {
 	spec := &e.policy.Spec
 	s := &steering{
-		env: e, rules: weigh.FromAPI(spec), publish: int(spec.Weights.PublishPercent), every: duration(spec.Weights.Tick),
+		env: e, every: duration(spec.Weights.Tick), rules: weigh.FromAPI(spec),
 		breakers: breaker.New(breaker.Options{Now: func() time.Time { return epoch }}),
-		breaker:  pick.FromAPI(poolKey, spec).Breaker,
 	}
-	window := 10 * time.Second
-	if s.breaker != nil {
-		window = s.breaker.Window
+	s.pool.Settings = pools.Settings{
+		Weigh: &s.rules, Breaker: pick.FromAPI(poolKey, spec).Breaker, Checked: true, PublishPercent: int(spec.Weights.PublishPercent),
 	}
 	for i, base := range e.base {
-		s.endpoints = append(s.endpoints, &steered{key: keyOf(i), base: base, feedback: feedback.NewEndpoint(window)})
+		server := &pools.Endpoint{Key: keyOf(i), Base: base, Feedback: feedback.NewEndpoint(s.pool.FailureWindow())}
+		for range sources {
+			server.Sources = append(server.Sources, &pools.Samples{})
+		}
+		s.pool.Endpoints = append(s.pool.Endpoints, server)
 	}
 	return s
 }
@@ -87,9 +74,9 @@ func serverOf(key string) int {
 func (s *steering) interval() time.Duration { return s.every }
 
 func (s *steering) read(r reading, now time.Duration) {
-	e := s.endpoints[r.server]
-	crossing := weigh.Crossing(&s.rules, s.state, e.key, &r.sample)
-	e.samples[r.source] = append(e.samples[r.source], r.sample)
+	e := s.pool.Endpoints[r.server]
+	crossing := s.pool.Crossing(e, &r.sample)
+	e.Sources[r.source].Add(r.sample)
 	if crossing {
 		s.env.hurry(r.server)
 		s.tick(now)
@@ -97,71 +84,51 @@ func (s *steering) read(r reading, now time.Duration) {
 }
 
 func (s *steering) checked(k check, now time.Duration) {
-	e := s.endpoints[k.server]
-	was := e.checked
-	e.checked = k
-	// What crosses the line is computed at once.
-	if k.failed >= s.rules.FailedChecks && was.failed < s.rules.FailedChecks || k.passed >= s.rules.PassedChecks && was.passed < s.rules.PassedChecks {
+	e := s.pool.Endpoints[k.server]
+	e.Failed, e.Passed = k.failed, k.passed
+	if s.pool.Decisive(e) {
 		s.tick(now)
 	}
 }
 
 // closed is the record of a request: only then does the slow plane hear how long its first token took.
-func (s *steering) closed(c *call, _ outcome, now time.Duration) {
+func (s *steering) closed(c *call, o outcome, now time.Duration) {
+	feedback := s.pool.Endpoints[c.server()].Feedback
+	if o == succeeded {
+		feedback.Served(at(now))
+	}
 	if c.started {
-		s.endpoints[c.server()].feedback.FirstToken(c.first-c.At, at(now))
+		feedback.FirstToken(c.first-c.began, at(now))
 	}
 }
 
 func (s *steering) tick(now time.Duration) {
-	in := make([]weigh.Input, len(s.endpoints))
-	for i, e := range s.endpoints {
-		f := e.feedback.State(at(now))
-		in[i] = weigh.Input{
-			Key: e.key, Base: e.base, TTFT: f.TTFT, TTFTCount: f.TTFTCount, TTFTAt: f.TTFTAt, ErrorRate: f.ErrorRate,
-			Checked: true, Failed: e.checked.failed, Passed: e.checked.passed, BlockedUntil: f.BlockedUntil,
-		}
-		if s.breaker != nil {
-			in[i].Breaker = s.breakers.State(s.breaker, e.key, at(now))
-		}
-		for j := range e.samples {
-			in[i].Samples = append(in[i].Samples, e.samples[j]...)
-			if n := len(e.samples[j]); n > 1 {
-				e.samples[j] = append(e.samples[j][:0], e.samples[j][n-1])
-			}
-		}
-	}
-	s.state, s.results = weigh.Compute(&s.rules, s.state, in, at(now))
-	for i, e := range s.endpoints {
-		isolated := s.results[i].Status == weigh.Isolated
-		if e.isolated && !isolated {
-			e.feedback.Reset()
-		}
-		e.isolated = isolated
-	}
+	s.pool.Compute(at(now), s.breakers, pools.Ratio{})
 	if s.computed != nil {
-		s.computed(s.results)
+		s.computed()
 	}
-	if s.published == nil || weigh.Worth(s.published, s.results, s.publish) {
-		for i := range s.results {
-			if s.published != nil && s.published[i].Weight != s.results[i].Weight {
-				s.changed++
-			}
+	tell, _ := s.pool.Tell(at(now))
+	if !tell {
+		return
+	}
+	results := s.pool.Results()
+	for i := range s.told {
+		if s.told[i].Weight != results[i].Weight {
+			s.changed++
 		}
-		results := s.results
-		s.published = results
-		if s.apply != nil {
-			s.env.after(s.env.delay, func() { s.apply(results) })
-		}
+	}
+	s.told = results
+	if s.apply != nil {
+		s.env.after(s.env.delay, func() { s.apply(results) })
 	}
 }
 
 func (s *steering) weights() []float64 {
-	out := make([]float64, len(s.endpoints))
-	for i, e := range s.endpoints {
+	out := make([]float64, len(s.pool.Endpoints))
+	for i, e := range s.pool.Endpoints {
 		out[i] = 1
-		if s.published != nil {
-			out[i] = float64(s.published[i].Weight) / (e.base * weigh.Scale)
+		if s.told != nil {
+			out[i] = float64(s.told[i].Weight) / (e.Base * weigh.Scale)
 		}
 	}
 	return out
@@ -199,8 +166,8 @@ func (b *weirWeights) pick(c *call, now time.Duration) int {
 		return true
 	}
 	i := b.lb.pick(fresh)
-	if b.breaker != nil {
-		if pass, refusal := b.breakers.Allow(b.breaker, keyOf(i), at(now)); refusal == nil {
+	if b.pool.Breaker != nil {
+		if pass, refusal := b.breakers.Allow(b.pool.Breaker, keyOf(i), at(now)); refusal == nil {
 			b.passes[c.ID] = pass
 		}
 	}
@@ -229,9 +196,9 @@ func (s *steering) judge(server int, o outcome, now time.Duration, pass breaker.
 func (s *steering) result(server int, o outcome, now time.Duration) {
 	switch o {
 	case succeeded:
-		s.endpoints[server].feedback.Results(1, 0, at(now))
+		s.pool.Endpoints[server].Feedback.Results(1, 0, at(now))
 	case failed:
-		s.endpoints[server].feedback.Results(0, 1, at(now))
+		s.pool.Endpoints[server].Feedback.Results(0, 1, at(now))
 	}
 }
 
@@ -245,33 +212,17 @@ type weir struct {
 func newWeir(e *environment) *weir {
 	b := &weir{steering: newSteering(e), policy: pick.FromAPI(poolKey, &e.policy.Spec)}
 	b.set = pick.NewSet(pick.Options{Now: func() time.Time { return at(e.now()) }, Breakers: b.breakers, Seed: e.seed})
-	b.computed = func(results []weigh.Result) {
-		endpoints := make([]pick.Endpoint, len(results))
-		for i, r := range results {
-			endpoints[i] = pick.Endpoint{
-				Key: r.Key, Base: b.endpoints[i].base, Factor: r.Factor, KV: r.KVCache, Panic: r.Panic,
-				Isolated: r.Causes&(weigh.CauseHealth|weigh.CauseBlocked) != 0 && !r.Panic,
-			}
-		}
-		b.set.Update(poolKey, b.policy, endpoints)
-	}
+	b.computed = func() { b.set.Update(poolKey, b.policy, b.pool.Picks()) }
 	b.tick(0) // the pool is known before the first request
 	return b
 }
 
-// picked is what a call holds.
-type picked struct {
-	*pick.Pick
-	at time.Duration // of the last attempt
-}
-
 func (b *weir) pick(c *call, now time.Duration) int {
 	if n := len(c.tried); n > 0 {
-		p := c.private.(*picked)
+		p := c.private.(*pick.Pick)
 		if n >= len(p.Endpoints) {
 			return none
 		}
-		p.at = now
 		p.Move(p.Endpoints[n])
 		return serverOf(p.Endpoints[n])
 	}
@@ -283,7 +234,7 @@ func (b *weir) pick(c *call, now time.Duration) int {
 	if refusal != nil {
 		return none
 	}
-	c.private = &picked{p, now}
+	c.private = p
 	return serverOf(p.Endpoints[0])
 }
 
@@ -293,7 +244,7 @@ func (b *weir) ended(c *call, o outcome, now time.Duration) {
 
 func (b *weir) closed(c *call, o outcome, now time.Duration) {
 	b.steering.closed(c, o, now)
-	p := c.private.(*picked)
+	p := c.private.(*pick.Pick)
 	if o == gaveUp {
 		p.Drop()
 		return
@@ -303,7 +254,7 @@ func (b *weir) closed(c *call, o outcome, now time.Duration) {
 		InputTokens: int64(c.Prompt), CachedTokens: int64(c.cached), OutputTokens: int64(c.Output),
 	}
 	if c.started {
-		e.TTFT = c.first - p.at
+		e.TTFT = c.first - c.began
 	}
 	p.Done(e)
 }

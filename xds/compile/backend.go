@@ -158,7 +158,11 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 func (c *compiler) addresses(b *backend, spec *v1alpha1.BackendSpec) (list []address, secure bool, err error) {
 	if spec.URL == "" {
 		for _, e := range spec.Endpoints {
-			list = append(list, address{e.Address, uint32(e.Port), uint32(e.Weight)})
+			host := e.Address
+			if ip, err := netip.ParseAddr(host); err == nil {
+				host = ip.String() // as Envoy prints it, so that one server has one name
+			}
+			list = append(list, address{host, uint32(e.Port), uint32(e.Weight)})
 		}
 		b.BasePath = strings.TrimSuffix(spec.BasePath, "/")
 		b.Host = joinPort(list[0].host, list[0].port)

@@ -118,10 +118,11 @@ func directFilters(credentials []injected, versionHeader string, headers []strin
 
 // chainFilters ask Weir to prepare each attempt for the backend it has got. Answers do not pass here: Envoy 1.40 dies
 // of an answer above its buffer limit that an upstream ext_proc holds; the door translates them.
-func chainFilters(extProcCluster string, headers []string) []*hcmv3.HttpFilter {
+func (c *compiler) chainFilters(members []member) []*hcmv3.HttpFilter {
+	rescued := c.rescued(members)
 	filters := []*hcmv3.HttpFilter{
 		filter("weir.attempt", &extprocv3.ExternalProcessor{
-			GrpcService:       grpcService(extProcCluster),
+			GrpcService:       grpcService(c.opts.ExtProcCluster),
 			MessageTimeout:    durationpb.New(decisionTimeout),
 			RequestAttributes: []string{wire.ClusterAttribute, wire.HostMetadataAttribute},
 			ProcessingMode:    headersOnly(),
@@ -133,17 +134,22 @@ func chainFilters(extProcCluster string, headers []string) []*hcmv3.HttpFilter {
 				// A refusal marks itself as one that has its shape already.
 				ReceivingNamespaces: &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{wire.AttemptNamespace, wire.DecisionNamespace}},
 			},
-			StatusOnError: unavailable(),
+			StatusOnError:    unavailable(),
+			FailureModeAllow: len(rescued) > 0,
 		}),
+	}
+	if len(rescued) > 0 {
+		filters = append(filters, c.rescueFilters(rescued)...)
+	}
+	filters = append(filters,
 		// A replaced body loses its content-length, and some servers want one.
 		filter("weir.length", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
 			RequestMutations: append([]*mutationv3.HeaderMutation{
 				set("content-length", "%DYNAMIC_METADATA("+wire.AttemptNamespace+":"+wire.KeyContentLength+")%"),
 			}, removePrefixes()...),
 			ResponseMutations: ownNames(),
-		}}),
-	}
-	return append(append(filters, signalFilters(headers)...), filter("weir.codec", &codecv3.UpstreamCodec{}))
+		}}))
+	return append(append(filters, signalFilters(allSignals(members))...), filter("weir.codec", &codecv3.UpstreamCodec{}))
 }
 
 // doorFilters are what every request passes: the peek into its body, the decision, the route. Answers pass them in the
@@ -154,6 +160,7 @@ func (c *compiler) doorFilters(weir *corev3.GrpcService, askForUsage bool, route
 		MessageTimeout: durationpb.New(c.decideWithin()),
 		// A decision asks for the bodies it needs, in its answer to the headers.
 		AllowModeOverride:  true,
+		MutationRules:      &mutationv3.HeaderMutationRules{AllowEnvoy: wrapperspb.Bool(true)}, // for wire.RetriesHeader
 		ResponseAttributes: []string{wire.CodeDetailsAttribute},
 		ProcessingMode:     headersOnly(),
 		MetadataOptions: &extprocv3.MetadataOptions{

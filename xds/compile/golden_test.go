@@ -255,6 +255,8 @@ func shortened(v any, brief bool) any {
 			return "(json.lua, peek.lua)"
 		case strings.HasSuffix(v, shaSource+openSource):
 			return strings.TrimSuffix(v, shaSource+openSource) + "(sha256.lua, open.lua)"
+		case strings.HasSuffix(v, rescueSource):
+			return strings.TrimSuffix(v, rescueSource) + "(rescue.lua)"
 		case strings.HasSuffix(v, guardSource):
 			return strings.TrimSuffix(v, guardSource) + "(guard.lua)"
 		case strings.HasSuffix(v, loadSource):

@@ -3,16 +3,15 @@
 -- is an error in its own dialect. Answers pass this filter after Weir.
 
 local FILTER = "weir.decide" -- that asks Weir
-local CALLS = { "response_header_call_status", "response_body_last_call_status", "response_trailer_call_status" }
+local FACTS = { "failed_open", "response_header_call_status", "response_body_last_call_status", "response_trailer_call_status" }
 
--- whether Weir has failed in this request. What it failed in first is noted before what waited for it goes on, and that it did
--- at all a little later.
+-- whether Weir has failed in this request. Envoy notes the status of the call that it failed in before what waited for it goes on,
+-- and that it has failed at all a little later; there need not be such a call. All are numbers, and 0 is good.
 local function failed(handle)
   local state = handle:streamInfo():filterState()
-  if state:get(FILTER, "failed_open") == true then return true end
-  for i = 1, #CALLS do
-    local status = state:get(FILTER, CALLS[i])
-    if status and status ~= 0 then return true end
+  for i = 1, #FACTS do
+    local fact = state:get(FILTER, FACTS[i])
+    if fact and fact ~= 0 then return true end
   end
   return false
 end

@@ -105,17 +105,17 @@ func checkOpen(t *testing.T, v *Version, undecided *routev3.Route, used map[stri
 		if r == nil || r.GetStatPrefix() != openStat {
 			t.Errorf("requests of the model %q without a decision go to the route %s, which is %v", f[2], f[3], r)
 		}
-		for _, name := range backendsOf(r) {
-			p := v.Pools["default/"+name]
-			if p == nil || !p.FailOpen {
-				t.Errorf("requests without a decision may go to %s: %+v", name, p)
+		for _, w := range r.GetRoute().GetWeightedClusters().GetClusters() {
+			id := strings.TrimPrefix(w.GetName()[:strings.LastIndexByte(w.GetName(), '/')], "backend/")
+			if p := v.Pools[id]; p == nil || !p.FailOpen {
+				t.Errorf("requests without a decision may go to %s: %+v", id, p)
 			}
 		}
 	}
 }
 
 // openCode is the Lua of the undecided route.
-func openCode(t *testing.T, r *routev3.Route) string {
+func openCode(t testing.TB, r *routev3.Route) string {
 	t.Helper()
 	conf := &luav3.LuaPerRoute{}
 	if err := r.GetTypedPerFilterConfig()[openFilter].UnmarshalTo(conf); err != nil {
@@ -422,7 +422,7 @@ func TestKeysOfRoutes(t *testing.T) {
 		objs.Routes[0].Spec.Rules[0].Timeouts.Request = &metav1.Duration{Duration: 77 * time.Second}
 		retimed, _ := Compile(objs, opts)
 		for key, r := range retimed.Routes {
-			if old := v.Routes[key]; old != nil && !proto.Equal(withoutWeights(old), withoutWeights(r)) {
+			if old := v.Routes[key]; key != UndecidedKey && old != nil && !proto.Equal(withoutWeights(old), withoutWeights(r)) {
 				t.Fatalf("seed %d: the key %s stands for two different routes", seed, key)
 			}
 		}
@@ -582,6 +582,9 @@ func randomObjects(rng *rand.Rand) *source.Objects {
 			target = v1alpha1.LoadPolicyTarget{Kind: v1alpha1.LoadTargetBackend, Name: v1alpha1.ObjectName(objs.Backends[i%len(objs.Backends)].Name)}
 		}
 		p.Spec.TargetRefs = append(p.Spec.TargetRefs, target)
+		if rng.IntN(2) == 0 {
+			p.Spec.FailureMode = v1alpha1.LoadFailOpen
+		}
 		objs.LoadPolicies = append(objs.LoadPolicies, p)
 	}
 	for i := range 1 + rng.IntN(3) {

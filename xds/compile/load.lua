@@ -1,5 +1,5 @@
--- Notes what the headers of an answer say about the load of the endpoint that gave it, for the access log. It runs for each
--- attempt, so that a refusal which led to another attempt is not lost. HEADERS are the names to look for, FROM the header
+-- Notes what the headers of an answer say about the load of the endpoint that gave it, and that it refused, for the access log. It runs
+-- for each attempt, so that a refusal which led to another attempt is not lost. HEADERS are the names to look for, FROM the header
 -- in which the filter before this one leaves the backend's ID and the endpoint's address, NAMESPACE that of the metadata.
 -- extproc/wire reads what this writes.
 
@@ -19,10 +19,12 @@ function envoy_on_response(handle)
   end
   local metadata = handle:streamInfo():dynamicMetadata()
   if not text then
-    -- What an earlier attempt at this endpoint has left no longer holds.
-    local before = metadata:get(NAMESPACE)
-    if not before or not before[from] then return end
     text = headers:get(":status")
+    if text < "400" then
+      -- What an earlier attempt at this endpoint has left no longer holds.
+      local before = metadata:get(NAMESPACE)
+      if not before or not before[from] then return end
+    end
   end
   metadata:set(NAMESPACE, from, text)
 end

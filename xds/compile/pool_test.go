@@ -194,3 +194,17 @@ func TestAttemptsOfPools(t *testing.T) {
 		})
 	}
 }
+
+// TestAddressesOfPools: an address has one form, the one by which Envoy names it, however it was written.
+func TestAddressesOfPools(t *testing.T) {
+	v := compileText(t, docGateway+docCaller+docRoute+backendDoc("a", "")+
+		doc("Backend", "six", "{dialect: openai, basePath: /v1, endpoints: [{address: '0:0:0:0:0:0:0:1', port: 81}, {address: '2001:DB8::1', port: 82}, {address: 127.0.0.1, port: 83}]}")+
+		doc("LoadPolicy", "p", "{targetRefs: [{kind: Backend, name: six}]}"))
+	p := v.Pools["default/six"]
+	for i, e := range v.Endpoints[p.Cluster].GetEndpoints()[0].GetLbEndpoints() {
+		a := e.GetEndpoint().GetAddress().GetSocketAddress()
+		if got, want := joinPort(a.GetAddress(), a.GetPortValue()), []string{"[::1]:81", "[2001:db8::1]:82", "127.0.0.1:83"}[i]; got != want || p.Endpoints[i].Key != want {
+			t.Errorf("Envoy gets %s, and the pool has %s; want %s", got, p.Endpoints[i].Key, want)
+		}
+	}
+}

@@ -332,7 +332,7 @@ func (c *compiler) chain(members []member) string {
 		}}},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{
 			// The filters are the composite's; how HTTP is spoken is each backend's own.
-			httpOptionsKey: pack(httpOptions(v1alpha1.ProtocolHTTP1, false, chainFilters(c.opts.ExtProcCluster, allSignals(members)))),
+			httpOptionsKey: pack(httpOptions(v1alpha1.ProtocolHTTP1, false, c.chainFilters(members))),
 		},
 	}
 	return name

@@ -22,12 +22,12 @@ var loadSource string
 // it, as they remove everything that begins so.
 const fromHeader = "x-weir-from"
 
-// signals are the headers of a backend's answers that tell its load; nil where nobody wants to know.
+// signals are the headers of a backend's answers that tell its load; nil where nobody steers it, so that nobody wants to know what it answers.
 func signals(policy *v1alpha1.LoadPolicy, spec *v1alpha1.BackendSpec) []string {
 	if policy == nil {
 		return nil
 	}
-	var out []string
+	out := []string{}
 	if reportsLoad(spec) {
 		out = append(out, wire.LoadReport)
 	}
@@ -46,7 +46,7 @@ func reportsLoad(spec *v1alpha1.BackendSpec) bool {
 // attempts, and at the door the headers of an attempt that failed are not seen. Answers pass filters in the opposite
 // order: these must stand behind those that remove the headers.
 func signalFilters(headers []string) []*hcmv3.HttpFilter {
-	if len(headers) == 0 {
+	if headers == nil {
 		return nil
 	}
 	return []*hcmv3.HttpFilter{
@@ -72,6 +72,9 @@ func loadScript(headers []string) string {
 func allSignals(members []member) []string {
 	var out []string
 	for _, m := range members {
+		if m.signals != nil && out == nil {
+			out = []string{}
+		}
 		for _, h := range m.signals {
 			if !slices.Contains(out, h) {
 				out = append(out, h)

@@ -33,13 +33,13 @@ func TestIsolationAndReturn(t *testing.T) {
 	before := r.sent()
 	r.checked(r.check(p, 0, false))
 	r.tick(r.now()) // at once
-	if e := r.endpoint(p.Backend, a1); e.Status != weigh.Isolated || e.Weight != 0 || e.Published != 0 || e.Why != "2 health checks failed in a row -> 0" {
+	if e := r.endpoint(p.Backend, a1); e.Status != weigh.Isolated || e.Weight != 0 || e.Published != 0 || e.Why() != "2 health checks failed in a row -> 0" {
 		t.Errorf("got %+v", e)
 	}
 	if r.sent() != before+1 {
 		t.Errorf("Envoy was told %d times", r.sent()-before)
 	}
-	if got := told(r.last().Endpoints[p.Cluster]); got[a1] != 0 || got[a2] != 1000 {
+	if got := weightsOf(r.last().Endpoints[p.Cluster]); got[a1] != 0 || got[a2] != 1000 {
 		t.Errorf("Envoy is told %v", got)
 	}
 	for _, request := range []string{a2, a2, a2} {
@@ -167,7 +167,7 @@ func TestEnvoyTries(t *testing.T) {
 	r.Use(steeringOf(nil, p))
 	r.fails(p, a1)
 	r.step(p.Breaker.OpenFor + ms)
-	if got := told(r.last().Endpoints[p.Cluster]); got[a1] != 50 {
+	if got := weightsOf(r.last().Endpoints[p.Cluster]); got[a1] != 50 {
 		t.Errorf("Envoy is told %v", got)
 	}
 	if share, usable := r.Share(p.Backend); share != 0.05 || !usable {

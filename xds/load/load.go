@@ -20,6 +20,7 @@ import (
 	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/load/probe"
 	"github.com/weir-dev/weir/xds/load/scrape"
+	"github.com/weir-dev/weir/xds/load/weigh"
 	"github.com/weir-dev/weir/xds/serve"
 )
 
@@ -154,14 +155,25 @@ func (c *Controller) tick(now time.Time) time.Duration {
 
 // compute weighs the endpoints of a pool and tells the picker. The caller holds work and the pool's mu, which is given up.
 func (c *Controller) compute(id string, p *pool, now time.Time) {
-	moved := p.compute(now, c.opts.Breakers, c.compare(id))
-	policy, picks := p.conf.Pick, p.picks()
+	before := p.weights.Blocked()
+	moved := p.weights.Compute(now, c.opts.Breakers, c.compare(id))
+	decide, blocked := p.weights.Decide(), p.weights.Blocked()
+	p.computed = now
+	p.decide.Store(&decide)
+	policy, picks := p.conf.Pick, p.weights.Picks()
 	p.mu.Unlock()
 	if policy != nil {
 		c.opts.Picker.Update(id, policy, picks)
 	}
-	for _, r := range moved {
-		if r.isolated() {
+	switch {
+	case blocked && !before:
+		c.opts.Log.Warn("a Backend wants to be left alone: its endpoints answer 429, and are asked only where there is no other Backend", "backend", id)
+	case before && !blocked:
+		c.opts.Log.Info("a Backend may be asked again that wanted to be left alone", "backend", id)
+	}
+	for i := range moved {
+		r := &moved[i]
+		if r.Status == weigh.Isolated {
 			c.metrics.isolations.WithLabelValues(id).Inc()
 			c.opts.Log.Warn("an endpoint is isolated", "backend", id, "endpoint", r.Key, "why", r.Explain())
 		} else {
@@ -178,5 +190,5 @@ func (c *Controller) Share(backend string) (share float64, usable bool) {
 		return 1, true
 	}
 	now := p.decide.Load()
-	return now.share, now.usable
+	return now.Share, now.Usable
 }

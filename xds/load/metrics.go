@@ -1,10 +1,14 @@
 package load
 
 import (
+	"slices"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-dev/weir/xds/load/probe"
 	"github.com/weir-dev/weir/xds/load/scrape"
+	"github.com/weir-dev/weir/xds/load/weigh"
 )
 
 // metrics are those of steering. Their labels are Backends and endpoints of the configuration, and fixed sets.
@@ -106,34 +110,56 @@ func (k *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	now := k.c.opts.Now()
-	for _, p := range k.c.State().Pools {
-		gauge(shareDesc, p.Share, p.Backend)
-		gauge(waitingDesc, float64(p.Picks.Waiting), p.Backend)
-		counter(pickedDesc, p.Picks.Picked, p.Backend)
-		counter(refusedDesc, p.Picks.Refused, p.Backend)
-		counter(cachedDesc, p.Picks.CachedTokens, p.Backend, "true")
-		counter(cachedDesc, p.Picks.AllTokens-min(p.Picks.CachedTokens, p.Picks.AllTokens), p.Backend, "false")
-		for _, e := range p.Endpoints {
-			gauge(weightDesc, float64(e.Weight), p.Backend, e.Key)
-			gauge(statusDesc, 1, p.Backend, e.Key, e.Status.String())
-			gauge(inFlightDesc, float64(e.Picks.Requests), p.Backend, e.Key)
-			gauge(tokensDesc, float64(e.Picks.Tokens), p.Backend, e.Key)
-			seen := map[string]bool{}
-			for _, r := range e.Reasons {
-				if !seen[r.Rule] {
-					seen[r.Rule] = true
-					gauge(factorDesc, r.Factor, p.Backend, e.Key, r.Rule)
+	picks := k.c.picks(now)
+	for id, p := range *k.c.pools.Load() {
+		picked := picks[id]
+		gauge(shareDesc, p.decide.Load().Share, id)
+		gauge(waitingDesc, float64(picked.Waiting), id)
+		counter(pickedDesc, picked.Picked, id)
+		counter(refusedDesc, picked.Refused, id)
+		counter(cachedDesc, picked.CachedTokens, id, "true")
+		counter(cachedDesc, picked.AllTokens-min(picked.CachedTokens, picked.AllTokens), id, "false")
+		byKey := byKey(&picked)
+		results, ages := p.shown(now)
+		for i := range results {
+			r := &results[i]
+			gauge(weightDesc, float64(r.Weight), id, r.Key)
+			gauge(statusDesc, 1, id, r.Key, r.Status.String())
+			gauge(inFlightDesc, float64(byKey[r.Key].Requests), id, r.Key)
+			gauge(tokensDesc, float64(byKey[r.Key].Tokens), id, r.Key)
+			for n, reason := range r.Reasons {
+				if !slices.ContainsFunc(r.Reasons[:n], func(o weigh.Reason) bool { return o.Rule == reason.Rule }) {
+					gauge(factorDesc, reason.Factor, id, r.Key, reason.Rule)
 				}
 			}
-			clear(seen)
-			for _, s := range e.Sources {
-				if !seen[s.Kind] && !s.ReadAt.IsZero() {
-					seen[s.Kind] = true
-					gauge(ageDesc, max(0, now.Sub(s.ReadAt).Seconds()), p.Backend, e.Key, s.Kind)
+			for n, a := range ages[i] {
+				if !slices.ContainsFunc(ages[i][:n], func(o age) bool { return o.kind == a.kind }) {
+					gauge(ageDesc, a.seconds, id, r.Key, a.kind)
 				}
 			}
 		}
 	}
+}
+
+// age of the newest reading of a source.
+type age struct {
+	kind    string
+	seconds float64
+}
+
+// shown is what metrics show of the endpoints: their weights, and the ages of their sources that were read, in the same order.
+func (p *pool) shown(now time.Time) (results []weigh.Result, ages [][]age) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	results, ages = p.weights.Results(), make([][]age, len(p.endpoints))
+	for i, e := range p.endpoints {
+		for j := range e.sources {
+			if s := &e.sources[j]; !s.readAt.IsZero() {
+				ages[i] = append(ages[i], age{s.kind, max(0, now.Sub(s.readAt).Seconds())})
+			}
+		}
+	}
+	return results, ages
 }
 
 var _ prometheus.Collector = (*collector)(nil)

@@ -12,11 +12,7 @@ import (
 	"github.com/weir-dev/weir/xds/load/probe"
 	"github.com/weir-dev/weir/xds/load/scrape"
 	"github.com/weir-dev/weir/xds/load/signal"
-	"github.com/weir-dev/weir/xds/load/weigh"
 )
-
-// maxBlock is the longest time that an endpoint is left alone because it asks for it.
-const maxBlock = 5 * time.Minute
 
 // Observe takes what a finished request tells about the endpoints that it was sent to. It is a usage.Sink.
 func (c *Controller) Observe(r *usage.Record) {
@@ -24,23 +20,25 @@ func (c *Controller) Observe(r *usage.Record) {
 		return
 	}
 	now := c.opts.Now()
-	if p := (*c.pools.Load())[r.Backend]; p != nil && r.FirstToken > 0 && r.Status >= 200 && r.Status < 400 {
+	if p := (*c.pools.Load())[r.Backend]; p != nil && r.Status >= 200 && r.Status < 400 {
 		p.mu.Lock()
-		e := p.find(r.Endpoint)
-		p.mu.Unlock()
-		if e != nil {
-			e.traffic.feedback.FirstToken(r.FirstToken, now)
+		if e := p.find(r.Endpoint); e != nil {
+			e.Feedback.Served(now)
+			if r.FirstToken > 0 {
+				e.Feedback.FirstToken(r.FirstToken, now)
+			}
 		}
+		p.mu.Unlock()
 	}
 	for key, text := range r.Signals {
 		if l, ok := wire.ParseLoad(key, text); ok {
-			c.answered(&l, now)
+			c.answered(&l, l.Backend == r.Backend && l.Endpoint == r.Endpoint, now)
 		}
 	}
 }
 
 // answered takes what the headers of one answer say: of the answer that the caller got, or of one that made Envoy try elsewhere.
-func (c *Controller) answered(l *wire.Load, now time.Time) {
+func (c *Controller) answered(l *wire.Load, last bool, now time.Time) {
 	p := (*c.pools.Load())[l.Backend]
 	if p == nil {
 		return
@@ -61,9 +59,12 @@ func (c *Controller) answered(l *wire.Load, now time.Time) {
 	if e == nil {
 		return
 	}
+	if !last && l.Status[0] == '4' {
+		e.traffic.refusals++ // Envoy counts it as an error, because it tried elsewhere
+	}
 	urgent := p.answer(e, &sample, problem)
 	if l.Status == "429" && wait > 0 {
-		e.traffic.feedback.Block(now.Add(min(wait, maxBlock)))
+		e.Feedback.Block(wait, now)
 		urgent = true
 	}
 	if urgent {
@@ -89,7 +90,9 @@ func (c *Controller) Report(r lrs.Report) {
 	} else {
 		delete(e.traffic.inFlight, at)
 	}
-	e.traffic.feedback.Results(r.Successes, r.Errors, now)
+	refused := min(e.traffic.refusals, r.Errors)
+	e.traffic.refusals -= refused
+	e.Feedback.Results(r.Successes, r.Errors-refused, now)
 }
 
 // read takes a reading of an endpoint's metrics.
@@ -135,7 +138,7 @@ func (c *Controller) took(p *pool, r *scrape.Reading) (crossing bool) {
 		return false
 	}
 	src.err = ""
-	crossing = weigh.Crossing(&p.conf.Weigh, p.state, e.key, &r.Sample)
+	crossing = p.weights.Crossing(&e.Endpoint, &r.Sample)
 	src.add(r.Sample)
 	return crossing
 }
@@ -158,11 +161,11 @@ func (c *Controller) checked(r probe.Result) {
 	}
 	e.checkedAt, e.checkError = r.At, r.Err
 	if r.OK {
-		e.passed, e.failed = e.passed+1, 0
+		e.Passed, e.Failed = e.Passed+1, 0
 	} else {
-		e.failed, e.passed = e.failed+1, 0
+		e.Failed, e.Passed = e.Failed+1, 0
 	}
-	if e.failed == max(1, p.conf.Weigh.FailedChecks) || e.isolated && e.passed == max(1, p.conf.Weigh.PassedChecks) {
+	if p.weights.Decisive(&e.Endpoint) {
 		c.wake(p)
 	}
 }

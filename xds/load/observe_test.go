@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -13,15 +15,21 @@ import (
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/xds/compile"
+	"github.com/weir-dev/weir/xds/load/feedback"
 	"github.com/weir-dev/weir/xds/load/lrs"
 	"github.com/weir-dev/weir/xds/load/signal"
 	"github.com/weir-dev/weir/xds/load/weigh"
 )
 
-// signals is a record of an answer's headers.
+// signals is a record of an answer's status and headers.
 func (r *rig) signals(p *compile.Pool, key, text string) {
+	r.t.Helper()
 	r.elapsed.Add(1)
-	r.Observe(&usage.Record{Backend: p.Backend, Endpoint: key, Status: 200, Signals: map[string]string{p.Backend + " " + key: text}})
+	status, err := strconv.Atoi(text[:3])
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.Observe(&usage.Record{Backend: p.Backend, Endpoint: key, Status: status, Signals: map[string]string{p.Backend + " " + key: text}})
 }
 
 func TestFirstTokensCount(t *testing.T) {
@@ -78,7 +86,7 @@ func TestHeadersOfAnswers(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 	if e.Weight != 500 || !e.BlockedUntil.IsZero() {
-		t.Errorf("5 %% are left of the limits, and it has %d: %s", e.Weight, e.Why)
+		t.Errorf("5 %% are left of the limits, and it has %d: %s", e.Weight, e.Why())
 	}
 	r.signals(p, a1, "200\nendpoint-load-metrics: BINARY abc")
 	if got := r.endpoint(p.Backend, a1).Sources[1]; got.Err == "" || got.Sample.Headroom != 0.05 {
@@ -117,11 +125,21 @@ func TestRetryAfter(t *testing.T) {
 	r.step(time.Second)
 	r.wantWeights(p.Backend, map[string]uint32{a1: 1000, a2: 1000})
 
-	r.signals(p, a1, "429\nretry-after: 86400")
-	r.step(maxBlock - time.Second)
-	r.wantWeights(p.Backend, map[string]uint32{a1: 0})
-	r.step(2 * time.Second)
-	r.wantWeights(p.Backend, map[string]uint32{a1: 1000})
+	// Whoever asks for long is asked again soon, and left alone for longer if it asks for long again.
+	again := func(want time.Duration) {
+		t.Helper()
+		r.signals(p, a1, "429\nretry-after: 86400")
+		r.step(want - time.Second)
+		r.wantWeights(p.Backend, map[string]uint32{a1: 0})
+		r.step(2 * time.Second)
+		r.wantWeights(p.Backend, map[string]uint32{a1: 1000})
+	}
+	r.Observe(&usage.Record{Backend: p.Backend, Endpoint: a1, Status: 200})
+	again(feedback.FirstBlock)
+	again(2 * feedback.FirstBlock)
+	again(4 * feedback.FirstBlock)
+	r.Observe(&usage.Record{Backend: p.Backend, Endpoint: a1, Status: 200})
+	again(feedback.FirstBlock)
 }
 
 // TestAllWantToBeLeftAlone: another Backend is asked then, and where there is none they are.
@@ -149,6 +167,13 @@ func TestAllWantToBeLeftAlone(t *testing.T) {
 	}
 	want(0, 0, 1000, map[string]uint32{a1: 1000, a2: 1000, a3: 0})
 	r.step(time.Second) // they are still blocked, though they are used
+	e := r.endpoint(p.Backend, a1)
+	if want := "answered 429, to be tried again in 9 s; asked nevertheless, there is no other -> 1000"; e.Why() != want || !e.BlockedUntil.After(r.now()) {
+		t.Errorf("it says %q until %v, want %q", e.Why(), e.BlockedUntil, want)
+	}
+	if e := r.endpoint(p.Backend, a3); strings.Contains(e.Why(), "429") {
+		t.Errorf("the one that is ill says %q", e.Why())
+	}
 	want(0, 0, 1000, map[string]uint32{a1: 1000, a2: 1000, a3: 0})
 	r.step(10 * time.Second)
 	r.step(0)
@@ -208,8 +233,8 @@ func TestReadings(t *testing.T) {
 	r.read(r.reading(p, 0, 0, queueAt(620*ms)))
 	r.tick(r.now())
 	r.wantWeights(p.Backend, map[string]uint32{a1: 500, a2: 1000})
-	if e := r.endpoint(p.Backend, a1); e.Why != "queue 620 ms > 500 ms x0.5 -> 500" {
-		t.Errorf("it says %q", e.Why)
+	if e := r.endpoint(p.Backend, a1); e.Why() != "queue 620 ms > 500 ms x0.5 -> 500" {
+		t.Errorf("it says %q", e.Why())
 	}
 	// What cannot be read says so, and leaves what was read before.
 	failed := r.reading(p, 0, 0, func(*signal.Sample) {})

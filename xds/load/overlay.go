@@ -48,8 +48,8 @@ func assignment(template *endpointv3.ClusterLoadAssignment, results []weigh.Resu
 	return out
 }
 
-// told are the weights that an assignment gives endpoints, 0 where it isolates them.
-func told(a *endpointv3.ClusterLoadAssignment) map[string]uint32 {
+// weightsOf are the weights that an assignment gives endpoints, 0 where it isolates them.
+func weightsOf(a *endpointv3.ClusterLoadAssignment) map[string]uint32 {
 	out := map[string]uint32{}
 	for _, group := range a.GetEndpoints() {
 		for _, e := range group.GetLbEndpoints() {

@@ -44,10 +44,10 @@ func TestAssignment(t *testing.T) {
 	if !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if got, want := told(out), map[string]uint32{b: 1, c: 700, six: 50}; !maps.Equal(got, want) {
+	if got, want := weightsOf(out), map[string]uint32{b: 1, c: 700, six: 50}; !maps.Equal(got, want) {
 		t.Errorf("told %v, want %v", got, want)
 	}
-	if got := told(nil); len(got) != 0 {
+	if got := weightsOf(nil); len(got) != 0 {
 		t.Errorf("told %v of nothing", got)
 	}
 }

@@ -5,10 +5,8 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/xds/compile"
+	"github.com/weir-dev/weir/xds/load/pools"
 )
-
-// ratio is how a Backend compares with the others of its rules. 0: unknown.
-type ratio struct{ price, peers float64 }
 
 const (
 	// minTokens are the first tokens of an endpoint that its average needs to be compared.
@@ -19,7 +17,9 @@ const (
 )
 
 // compare gives the ratios of a pool. The caller holds work.
-func (c *Controller) compare(id string) ratio { return ratio{c.ratios[id], c.peers[id]} }
+func (c *Controller) compare(id string) pools.Ratio {
+	return pools.Ratio{Price: c.ratios[id], Peers: c.peers[id]}
+}
 
 // meet compares how soon the Backends of a rule answer. The caller holds work.
 func (c *Controller) meet(now time.Time) {
@@ -48,7 +48,7 @@ func (p *pool) firstToken(now time.Time) time.Duration {
 	var sum time.Duration
 	n := time.Duration(0)
 	for _, e := range p.endpoints {
-		if s := e.traffic.feedback.State(now); s.TTFTCount >= minTokens && now.Sub(s.TTFTAt) < freshFor && !e.isolated {
+		if s := e.Feedback.State(now); s.TTFTCount >= minTokens && now.Sub(s.TTFTAt) < freshFor && !e.Isolated() {
 			sum, n = sum+s.TTFT, n+1
 		}
 	}

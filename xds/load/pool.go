@@ -10,16 +10,9 @@ import (
 
 	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/load/feedback"
+	"github.com/weir-dev/weir/xds/load/pools"
 	"github.com/weir-dev/weir/xds/load/signal"
-	"github.com/weir-dev/weir/xds/load/weigh"
 )
-
-// maxSamples of one source are kept between two computations: more come only where a source is read far more often than weights
-// are computed, and then the newest tell enough.
-const maxSamples = 8
-
-// errorWindow is the time in which failures are counted of endpoints that have no breaker.
-const errorWindow = 10 * time.Second
 
 // answers is the kind of the source that all endpoints have: what the headers of their answers say.
 const answers = "Answers"
@@ -27,7 +20,7 @@ const answers = "Answers"
 // pool is a Backend that is steered.
 type pool struct {
 	// decide is what the request path asks.
-	decide atomic.Pointer[capacity]
+	decide atomic.Pointer[pools.Capacity]
 	wanted atomic.Bool // it is to be computed at once
 
 	mu        sync.Mutex
@@ -36,33 +29,21 @@ type pool struct {
 	template  *endpointv3.ClusterLoadAssignment // of the version; nil without EDS
 	endpoints []*endpoint
 	byKey     map[string]*endpoint
-	state     *weigh.State
-	results   []weigh.Result // of the last computation, in the order of endpoints; they are never changed
+	weights   pools.Pool // of endpoints, in their order
 	computed  time.Time
-	envoy     capacity       // what Envoy is to know of it
-	published []weigh.Result // that the last overlay has
-	assigned  *endpointv3.ClusterLoadAssignment
-}
-
-// capacity is what a pool can take of its weight in Routes, and whether it can take requests at all.
-type capacity struct {
-	share  float64
-	usable bool
+	assigned  *endpointv3.ClusterLoadAssignment // that the last overlay has
 }
 
 // endpoint is one server of a pool. Everything but traffic.feedback belongs to the pool's mu.
 type endpoint struct {
-	key     string
+	pools.Endpoint
 	conf    compile.PoolEndpoint
 	traffic *traffic
 	sources []source // those of the Backend's metrics in their order, and what answers say last
 
-	question       string // where its health is asked; "": nobody asks
-	failed, passed int
-	checkedAt      time.Time
-	checkError     string
-
-	isolated bool
+	question   string // where its health is asked; "": nobody asks
+	checkedAt  time.Time
+	checkError string
 }
 
 // traffic is what requests tell. It is one endpoint's; but where Envoy resolves names by itself, nobody knows which of the pool's
@@ -70,6 +51,8 @@ type endpoint struct {
 type traffic struct {
 	feedback *feedback.Endpoint
 	inFlight map[flight]uint64 // by Envoy's own report, above 0
+	// refusals are answers of 4xx that led to another attempt, and that Envoy's next report counts as errors.
+	refusals uint64
 }
 
 // flight is one address as one Envoy sees it.
@@ -81,7 +64,7 @@ type flight struct {
 // source is what one source of metrics says about an endpoint.
 type source struct {
 	kind, url string
-	samples   []signal.Sample // newest last
+	samples   *pools.Samples
 	err       string
 	readAt    time.Time // zero: never
 }
@@ -89,26 +72,14 @@ type source struct {
 // add takes a sample in.
 func (s *source) add(sample signal.Sample) {
 	s.readAt = sample.At
-	s.samples = append(s.samples, sample)
-	if n := len(s.samples); n > maxSamples {
-		s.samples = append(s.samples[:0], s.samples[n-maxSamples:]...)
-	}
-}
-
-// thin keeps the newest sample: the others have been counted.
-func (s *source) thin() {
-	if n := len(s.samples); n > 1 {
-		s.samples = append(s.samples[:0], s.samples[n-1])
-	}
+	s.samples.Add(sample)
 }
 
 // configure brings the pool to what a version says of it. Endpoints that stay keep what is known of them, as far as it comes from
 // where it came from before. The caller holds mu.
 func (p *pool) configure(conf *compile.Pool, template *endpointv3.ClusterLoadAssignment) {
-	window := errorWindow
-	if conf.Breaker != nil {
-		window = conf.Breaker.Window
-	}
+	p.weights.Settings = pools.Settings{Weigh: &conf.Weigh, Breaker: conf.Breaker, Checked: conf.Health != nil, PublishPercent: conf.PublishPercent}
+	window := p.weights.FailureWindow()
 	old := p.byKey
 	together := p.conf != nil && !p.conf.EDS && !conf.EDS && len(p.endpoints) > 0
 	apart := p.conf != nil && p.conf.EDS && conf.EDS
@@ -121,10 +92,11 @@ func (p *pool) configure(conf *compile.Pool, template *endpointv3.ClusterLoadAss
 	}
 	p.conf, p.template = conf, template
 	p.endpoints, p.byKey = make([]*endpoint, 0, len(conf.Endpoints)), make(map[string]*endpoint, len(conf.Endpoints))
+	p.weights.Endpoints = make([]*pools.Endpoint, 0, len(conf.Endpoints))
 	for _, c := range conf.Endpoints {
 		e := old[c.Key]
 		if e == nil {
-			e = &endpoint{key: c.Key}
+			e = &endpoint{Endpoint: pools.Endpoint{Key: c.Key}}
 		}
 		switch {
 		case common != nil:
@@ -133,16 +105,21 @@ func (p *pool) configure(conf *compile.Pool, template *endpointv3.ClusterLoadAss
 			e.traffic = newTraffic(window)
 		}
 		e.traffic.feedback.SetWindow(window)
-		e.conf = c
+		e.conf, e.Base, e.Feedback = c, float64(c.Weight), e.traffic.feedback
 		e.sources = sourcesOf(conf, &c, e.sources)
+		e.Sources = make([]*pools.Samples, len(e.sources))
+		for i := range e.sources {
+			e.Sources[i] = e.sources[i].samples
+		}
 		if q := question(conf, &c); q != e.question {
 			// What was asked elsewhere says nothing. Whether the endpoint is isolated stays as it is until the new question is answered.
-			e.question, e.failed, e.passed, e.checkedAt, e.checkError = q, 0, 0, time.Time{}, ""
+			e.question, e.Failed, e.Passed, e.checkedAt, e.checkError = q, 0, 0, time.Time{}, ""
 		}
-		p.endpoints = append(p.endpoints, e)
+		p.endpoints, p.weights.Endpoints = append(p.endpoints, e), append(p.weights.Endpoints, &e.Endpoint)
 		p.byKey[c.Key] = e
 	}
 	p.assigned = nil
+	p.weights.Forget()
 }
 
 func newTraffic(window time.Duration) *traffic {
@@ -153,7 +130,7 @@ func newTraffic(window time.Duration) *traffic {
 func sourcesOf(conf *compile.Pool, e *compile.PoolEndpoint, old []source) []source {
 	out := make([]source, 0, len(conf.Metrics)+1)
 	add := func(kind, url string) {
-		s := source{kind: kind, url: url}
+		s := source{kind: kind, url: url, samples: &pools.Samples{}}
 		if i := slices.IndexFunc(old, func(o source) bool { return o.kind == kind && o.url == url }); i >= 0 {
 			s = old[i]
 			old = slices.Delete(slices.Clone(old), i, i+1) // there may be two alike
@@ -196,7 +173,7 @@ func (p *pool) answer(e *endpoint, sample *signal.Sample, problem string) (urgen
 		src := &o.sources[len(o.sources)-1]
 		src.err = problem
 		if sample.Has != 0 {
-			urgent = weigh.Crossing(&p.conf.Weigh, p.state, o.key, sample) || urgent
+			urgent = p.weights.Crossing(&o.Endpoint, sample) || urgent
 			src.add(*sample)
 		}
 	}

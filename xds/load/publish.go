@@ -5,6 +5,7 @@ import (
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 
+	"github.com/weir-dev/weir/xds/load/pools"
 	"github.com/weir-dev/weir/xds/load/weigh"
 	"github.com/weir-dev/weir/xds/serve"
 )
@@ -24,57 +25,75 @@ type published struct {
 	refused string               // why Envoy refused the last overlay; "" where it took it
 	again   time.Time            // when to tell what was refused; zero: nothing was
 	changed bool                 // something must be told whatever has become of the weights
-	weights map[string][]uint32  // by route key
+	weights map[string]told      // by route key
+}
+
+// told are the weights of a route's members that Envoy was told, and when.
+type told struct {
+	weights []uint32
+	at      time.Time
+}
+
+// member is what routes must know of a pool.
+type member struct {
+	percent  int
+	capacity pools.Capacity // for Envoy
+	event    bool           // what is told of it now is more than drift
 }
 
 // publish tells Envoy what is worth telling. The caller holds work.
 func (c *Controller) publish(now time.Time) {
-	pools := *c.pools.Load()
+	all := *c.pools.Load()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := &c.published
 	changed := s.changed || !s.again.IsZero() && !now.Before(s.again)
 	s.changed = false
 	overlay := &serve.Overlay{
-		Endpoints: make(map[string]*endpointv3.ClusterLoadAssignment, len(pools)), Weights: make(map[string][]uint32, len(c.routes)),
+		Endpoints: make(map[string]*endpointv3.ClusterLoadAssignment, len(all)), Weights: make(map[string][]uint32, len(c.routes)),
 	}
-	percent, capacities := make(map[string]int, len(pools)), make(map[string]capacity, len(pools))
-	for id, p := range pools {
+	members := make(map[string]member, len(all))
+	for id, p := range all {
 		p.mu.Lock()
-		percent[id], capacities[id] = p.conf.PublishPercent, p.envoy
+		tell, event := p.weights.Tell(now)
+		members[id] = member{p.conf.PublishPercent, p.weights.Envoy(), event}
 		if p.template != nil {
-			if p.assigned == nil || weigh.Worth(p.published, p.results, p.conf.PublishPercent) {
-				p.assigned, p.published, changed = assignment(p.template, p.results), p.results, true
+			if tell {
+				p.assigned, changed = assignment(p.template, p.weights.Results()), true
 			}
 			overlay.Endpoints[p.conf.Cluster] = p.assigned
 		}
 		p.mu.Unlock()
 	}
-	of := func(id string) capacity {
-		if now, ok := capacities[id]; ok {
-			return now
+	of := func(id string) pools.Capacity {
+		if m, ok := members[id]; ok {
+			return m.capacity
 		}
-		return capacity{1, true}
+		return pools.Capacity{Share: 1, Usable: true}
 	}
+	weights := make(map[string]told, len(c.routes))
 	for key, r := range c.routes {
 		w := routeWeights(&r, of)
 		if w == nil {
 			continue
 		}
-		least := 100
+		least, event := 100, false
 		for _, m := range r.Members {
-			if n, ok := percent[m.Backend]; ok {
-				least = min(least, n)
+			if now, ok := members[m.Backend]; ok {
+				least, event = min(least, now.percent), event || now.event
 			}
 		}
-		if old := s.weights[key]; old != nil && !worth(old, w, least) {
-			w = old
-		} else {
-			changed = true
+		next, same := told{w, now}, false
+		if old, ok := s.weights[key]; ok {
+			change := differ(old.weights, w, least)
+			if same = change == weigh.Same || change == weigh.Drift && !event && !pools.Drifted(old.at, now); same {
+				next = old
+			}
 		}
-		overlay.Weights[key] = w
+		changed = changed || !same
+		weights[key], overlay.Weights[key] = next, next.weights
 	}
-	s.weights = overlay.Weights
+	s.weights = weights
 	if !changed {
 		return
 	}

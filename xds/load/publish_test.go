@@ -42,7 +42,7 @@ func TestPublishedOnlyWhenWorthIt(t *testing.T) {
 	if r.last().Endpoints[other.Cluster] != first.Endpoints[other.Cluster] || r.last().Endpoints[p.Cluster] == first.Endpoints[p.Cluster] {
 		t.Error("the one that has changed must be another message, and the other the same")
 	}
-	if got := told(first.Endpoints[p.Cluster]); got[a1] != 1000 {
+	if got := weightsOf(first.Endpoints[p.Cluster]); got[a1] != 1000 {
 		t.Errorf("what was told before has changed: %v", got)
 	}
 }

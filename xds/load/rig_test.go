@@ -116,7 +116,7 @@ func (r *rig) wantWeights(backend string, want map[string]uint32) {
 	r.t.Helper()
 	for key, w := range want {
 		if e := r.endpoint(backend, key); e.Weight != w {
-			r.t.Errorf("%s of %s has the weight %d, want %d: %s", key, backend, e.Weight, w, e.Why)
+			r.t.Errorf("%s of %s has the weight %d, want %d: %s", key, backend, e.Weight, w, e.Why())
 		}
 	}
 }
@@ -129,9 +129,17 @@ var (
 
 // poolOf is a pool with health checks and vLLM's metrics, and a breaker. Endpoints are written as keys.
 func poolOf(id string, keys ...string) *compile.Pool {
-	spec := &v1alpha1.LoadPolicySpec{}
+	spec := &v1alpha1.LoadPolicySpec{Weights: v1alpha1.WeightRules{
+		GPUUtilization: &v1alpha1.PercentRule{Enter: 85, Leave: 75, FactorPercent: 70},
+		KVCache:        &v1alpha1.PercentRule{Enter: 95, Leave: 85, FactorPercent: 50},
+		QueueDelay: &v1alpha1.DelayRule{
+			Enter: v1alpha1.Duration{Duration: 500 * ms}, Leave: v1alpha1.Duration{Duration: 300 * ms}, FactorPercent: 50,
+		},
+		Headroom: &v1alpha1.HeadroomRule{Enter: 10, Leave: 20, FactorPercent: 50},
+		Latency:  &v1alpha1.LatencyRule{},
+	}}
 	p := &compile.Pool{
-		Backend: id, Policy: "default/policy", Cluster: "cluster of " + id, EDS: true, Weigh: weigh.Default(), Pick: pick.FromAPI(id, spec),
+		Backend: id, Policy: "default/policy", Cluster: "cluster of " + id, EDS: true, Weigh: weigh.FromAPI(spec), Pick: pick.FromAPI(id, spec),
 		Tick: 250 * ms, PublishPercent: 5, Health: &v1alpha1.HealthCheck{}, Metrics: []v1alpha1.MetricsSource{vllm}, Host: "servers.example",
 	}
 	p.Weigh.WarmUp = 0

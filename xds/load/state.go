@@ -39,8 +39,7 @@ type EndpointState struct {
 	Base   uint32
 	Weight uint32
 	Status weigh.Status
-	// Why is the whole story of the weight, and Reasons its parts.
-	Why     string
+	// Reasons are the parts of the weight's story; Why tells it.
 	Reasons []weigh.Reason
 	// Published is the weight that Envoy has been told. 0: isolated, or Envoy resolves the pool's names by itself.
 	Published uint32
@@ -60,7 +59,12 @@ type EndpointState struct {
 
 	// Picks is the picker's account.
 	Picks pick.EndpointState
+
+	result *weigh.Result
 }
+
+// Why is the whole story of the weight.
+func (e *EndpointState) Why() string { return e.result.Explain() }
 
 // SourceState is one source of signals of an endpoint.
 type SourceState struct {
@@ -80,10 +84,7 @@ type RouteState struct {
 // State says what is known now.
 func (c *Controller) State() State {
 	now := c.opts.Now()
-	picks := map[string]pick.PoolState{}
-	for _, p := range c.opts.Picker.Snapshot(now) {
-		picks[p.Pool] = p
-	}
+	picks := c.picks(now)
 	out := State{Pools: []PoolState{}, Routes: []RouteState{}}
 	for id, p := range *c.pools.Load() {
 		out.Pools = append(out.Pools, p.describe(id, picks[id], now))
@@ -93,7 +94,7 @@ func (c *Controller) State() State {
 	defer c.mu.Unlock()
 	out.Serial, out.Applied, out.Refused = c.published.serial, c.published.applied, c.published.refused
 	for key, r := range c.routes {
-		s := RouteState{Key: key, Weights: slices.Clone(c.published.weights[key])}
+		s := RouteState{Key: key, Weights: slices.Clone(c.published.weights[key].weights)}
 		for _, m := range r.Members {
 			s.Members = append(s.Members, m.Backend)
 		}
@@ -103,26 +104,42 @@ func (c *Controller) State() State {
 	return out
 }
 
-func (p *pool) describe(id string, picks pick.PoolState, now time.Time) PoolState {
-	byKey := make(map[string]pick.EndpointState, len(picks.Endpoints))
-	for _, e := range picks.Endpoints {
-		byKey[e.Key] = e
+// picks is the picker's account, by Backend.
+func (c *Controller) picks(now time.Time) map[string]pick.PoolState {
+	out := map[string]pick.PoolState{}
+	for _, p := range c.opts.Picker.Snapshot(now) {
+		out[p.Pool] = p
 	}
+	return out
+}
+
+// byKey are the endpoints of the picker's account.
+func byKey(p *pick.PoolState) map[string]pick.EndpointState {
+	out := make(map[string]pick.EndpointState, len(p.Endpoints))
+	for _, e := range p.Endpoints {
+		out[e.Key] = e
+	}
+	return out
+}
+
+func (p *pool) describe(id string, picks pick.PoolState, now time.Time) PoolState {
+	picked := byKey(&picks)
 	decide := p.decide.Load()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := PoolState{
-		Backend: id, Policy: p.conf.Policy, Share: decide.share, Usable: decide.usable, Picks: picks,
+		Backend: id, Policy: p.conf.Policy, Share: decide.Share, Usable: decide.Usable, Picks: picks,
 		Picked: p.conf.Pick != nil && p.conf.Pick.Mode == pick.LeastLoad, Endpoints: make([]EndpointState, 0, len(p.endpoints)),
 	}
-	published := told(p.assigned)
+	published := weightsOf(p.assigned)
+	results := p.weights.Results()
 	for i, e := range p.endpoints {
-		f, r := e.traffic.feedback.State(now), &p.results[i]
+		f, r := e.Feedback.State(now), &results[i]
 		s := EndpointState{
-			Key: e.key, Base: e.conf.Weight, Weight: r.Weight, Status: r.Status, Why: r.Explain(), Reasons: r.Reasons,
-			Published: published[e.key], Sources: []SourceState{}, Failed: e.failed, CheckErr: e.checkError, Checked: e.checkedAt,
+			Key: e.Key, Base: e.conf.Weight, Weight: r.Weight, Status: r.Status, Reasons: r.Reasons, result: r,
+			Published: published[e.Key], Sources: []SourceState{}, Failed: e.Failed, CheckErr: e.checkError, Checked: e.checkedAt,
 			TTFT: f.TTFT, TTFTCount: f.TTFTCount, ErrorRate: f.ErrorRate, Requests: f.Requests, Failures: f.Failures,
-			BlockedUntil: f.BlockedUntil, Picks: byKey[e.key],
+			BlockedUntil: f.BlockedUntil, Picks: picked[e.Key],
 		}
 		for _, n := range e.traffic.inFlight {
 			s.InFlight += n
@@ -132,11 +149,7 @@ func (p *pool) describe(id string, picks pick.PoolState, now time.Time) PoolStat
 			if src.url == "" && src.readAt.IsZero() && src.err == "" {
 				continue // its answers say nothing about load
 			}
-			st := SourceState{Kind: src.kind, ReadAt: src.readAt, Err: src.err}
-			if n := len(src.samples); n > 0 {
-				st.Sample = src.samples[n-1]
-			}
-			s.Sources = append(s.Sources, st)
+			s.Sources = append(s.Sources, SourceState{Kind: src.kind, ReadAt: src.readAt, Err: src.err, Sample: src.samples.Last()})
 		}
 		out.Endpoints = append(out.Endpoints, s)
 	}

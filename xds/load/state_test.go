@@ -138,7 +138,7 @@ func describe(s State, now time.Time) string {
 	for _, p := range s.Pools {
 		fmt.Fprintf(&b, "\npool %s by %s, picked %v: share %.3f, usable %v, %d requests picked\n", p.Backend, p.Policy, p.Picked, p.Share, p.Usable, p.Picks.Picked)
 		for _, e := range p.Endpoints {
-			fmt.Fprintf(&b, "  %s base %d weight %d published %d %s\n    %s\n", e.Key, e.Base, e.Weight, e.Published, e.Status, e.Why)
+			fmt.Fprintf(&b, "  %s base %d weight %d published %d %s\n    %s\n", e.Key, e.Base, e.Weight, e.Published, e.Status, e.Why())
 			fmt.Fprintf(&b, "    checks failed %d, %s ago, %q; TTFT %s of %d; errors %.2f, %d of %d; in flight %d, picked %d; blocked %s\n",
 				e.Failed, age(e.Checked), e.CheckErr, e.TTFT, e.TTFTCount, e.ErrorRate, e.Failures, e.Requests, e.InFlight, e.Picks.Requests, age(e.BlockedUntil))
 			for _, src := range e.Sources {

@@ -55,7 +55,7 @@ func TestUseAgain(t *testing.T) {
 		t.Errorf("the picker has %+v", picks)
 	}
 	r.tick(r.now())
-	if got := told(r.last().Endpoints[p.Cluster]); len(got) != 2 || got[a1] != 2100 || got[a3] != 100 {
+	if got := weightsOf(r.last().Endpoints[p.Cluster]); len(got) != 2 || got[a1] != 2100 || got[a3] != 100 {
 		t.Errorf("Envoy is told %v", got)
 	}
 	// One that went and comes back is a new one.
@@ -219,7 +219,7 @@ func TestUnknownEndpoint(t *testing.T) {
 	r.checked(check)
 	r.step(time.Second)
 	after := r.endpoint(p.Backend, a1)
-	if after.Why != before.Why || after.TTFTCount != 0 || after.InFlight != 0 || after.Failed != 0 || after.Requests != 0 {
+	if after.Why() != before.Why() || after.TTFTCount != 0 || after.InFlight != 0 || after.Failed != 0 || after.Requests != 0 {
 		t.Errorf("got %+v", after)
 	}
 }
@@ -248,7 +248,7 @@ func TestEnvoyResolves(t *testing.T) {
 				t.Errorf("%s of %s: %+v", e.Key, p.Backend, e)
 			}
 			if e.Weight != 500 {
-				t.Errorf("half of the requests to %s fail, and it has %d: %s", e.Key, e.Weight, e.Why)
+				t.Errorf("half of the requests to %s fail, and it has %d: %s", e.Key, e.Weight, e.Why())
 			}
 		}
 		if share, usable := r.Share(p.Backend); share != 0.5 || !usable {
@@ -300,11 +300,11 @@ func TestManySamples(t *testing.T) {
 		r.read(r.reading(p, 0, 0, func(s *signal.Sample) { s.Waiting, s.Has = float64(i), s.Has.With(signal.Waiting) }))
 	}
 	src := &(*r.pools.Load())[p.Backend].endpoints[0].sources[0]
-	if n := len(src.samples); n != maxSamples || src.samples[n-1].Waiting != 99 || src.samples[0].Waiting != 100-maxSamples {
-		t.Errorf("it has %d samples: %+v", n, src.samples)
+	if s := *src.samples; len(s) != 8 || s[7].Waiting != 99 || s[0].Waiting != 92 {
+		t.Errorf("it has %+v", s)
 	}
 	r.tick(r.now().Add(time.Second))
-	if len(src.samples) != 1 || src.samples[0].Waiting != 99 {
-		t.Errorf("it has %+v", src.samples)
+	if s := *src.samples; len(s) != 1 || s[0].Waiting != 99 {
+		t.Errorf("it has %+v", s)
 	}
 }

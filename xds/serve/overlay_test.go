@@ -278,6 +278,7 @@ func TestComposeTouchesOnlyWhatChanges(t *testing.T) {
 // TestReweighedRoutesAreWhole: the route configuration with other weights is what compile makes of routes that have them.
 func TestReweighedRoutesAreWhole(t *testing.T) {
 	v := version("v", content{routes: []string{"r", "s", "t"}, shares: []uint32{1, 1}, door: "d"})
+	v.Routes[compile.UndecidedKey] = route("of requests without a decision", []uint32{1})
 	s := mustCompose(t, mustAssemble(t, v), &Overlay{Weights: map[string][]uint32{"s": {30, 70}, "t": {1, 1}, "gone": {1}}}, nil, 1)
 	v.Routes["s"] = route("s", []uint32{30, 70})
 	want := compile.RouteConfiguration(v.Routes, v.MaxBody)

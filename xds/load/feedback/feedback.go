@@ -30,7 +30,7 @@ type Endpoint struct {
 	cell     [cells]cell
 	requests uint64
 	failures uint64
-	blocked  time.Time
+	block    block
 }
 
 // cell counts what ended in one part of the window.
@@ -87,15 +87,6 @@ func (e *Endpoint) Results(served, failed uint64, at time.Time) {
 	e.requests, e.failures = e.requests+served+failed, e.failures+failed
 }
 
-// Block notes that the endpoint wants no requests before a time.
-func (e *Endpoint) Block(until time.Time) {
-	e.mu.Lock()
-	if until.After(e.blocked) {
-		e.blocked = until
-	}
-	e.mu.Unlock()
-}
-
 // Reset forgets what the endpoint was like: it has come back from being isolated. Until when it wants to be left alone holds.
 func (e *Endpoint) Reset() {
 	e.mu.Lock()
@@ -122,7 +113,7 @@ func (e *Endpoint) State(now time.Time) State {
 	defer e.mu.Unlock()
 	s := State{
 		TTFT: time.Duration(e.ttft * float64(time.Second)), TTFTCount: e.count, TTFTAt: e.at, ErrorRate: -1,
-		Requests: e.requests, Failures: e.failures, BlockedUntil: e.blocked,
+		Requests: e.requests, Failures: e.failures, BlockedUntil: e.block.until,
 	}
 	oldest := e.serial(now) - cells + 1
 	var total, fail uint64

@@ -61,8 +61,8 @@ func TestErrorRate(t *testing.T) {
 
 func TestBlockAndReset(t *testing.T) {
 	e := NewEndpoint(time.Second)
-	e.Block(t0.Add(5 * time.Second))
-	e.Block(t0.Add(2 * time.Second))
+	e.Block(5*time.Second, t0)
+	e.Block(2*time.Second, t0)
 	if s := e.State(t0); !s.BlockedUntil.Equal(t0.Add(5 * time.Second)) {
 		t.Errorf("got %+v", s)
 	}

@@ -12,37 +12,29 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/xds/load/signal"
 )
 
-const (
-	// Report is the header of an answer that holds an ORCA report.
-	Report = "endpoint-load-metrics"
-	// ReportFormat is the header of a request that asks for one, in the format that is its value.
-	ReportFormat = "endpoint-load-metrics-format"
-	// Text is the value of ReportFormat that costs the least to read.
-	Text = "TEXT"
-
-	// maxReport is the longest report in bytes. vLLM's has about 100.
-	maxReport = 16 << 10
-)
+// maxReport is the longest report in bytes. vLLM's has about 100.
+const maxReport = 16 << 10
 
 // ORCA reads the report of an answer (github.com/cncf/xds, orca_load_report.proto): "TEXT name=value, name=value" or "JSON {...}".
 // Of its metrics count those named ones that vLLM and Triton send. The processor's load in it says nothing about a GPU. Without a
 // report the sample is empty.
 func ORCA(get func(string) string, at time.Time) (signal.Sample, error) {
-	report := get(Report)
+	report := get(wire.LoadReport)
 	if report == "" {
 		return signal.Sample{}, nil
 	}
 	if len(report) > maxReport {
-		return signal.Sample{}, fmt.Errorf("the %s header is longer than %d bytes", Report, maxReport)
+		return signal.Sample{}, fmt.Errorf("the %s header is longer than %d bytes", wire.LoadReport, maxReport)
 	}
 	s := signal.Sample{At: at}
 	var err error
 	format, body, _ := strings.Cut(strings.TrimSpace(report), " ")
 	switch format {
-	case "TEXT":
+	case wire.LoadFormatText:
 		err = readText(&s, body)
 	case "JSON":
 		err = readJSON(&s, body)
@@ -50,7 +42,7 @@ func ORCA(get func(string) string, at time.Time) (signal.Sample, error) {
 		err = errors.New("its format is neither TEXT nor JSON")
 	}
 	if err != nil {
-		return signal.Sample{}, fmt.Errorf("the %s header: %w", Report, err)
+		return signal.Sample{}, fmt.Errorf("the %s header: %w", wire.LoadReport, err)
 	}
 	return s, nil
 }
@@ -127,18 +119,4 @@ func take(s *signal.Sample, name string, v float64) {
 			s.KVTokens, s.Has = v, s.Has.With(signal.KVTokens)
 		}
 	}
-}
-
-// Read reads all that an answer tells: its ORCA report and the API's rate limits in one sample, and how long the API wants to be left
-// alone, 0 if it does not say so. What is malformed counts as not there.
-func Read(get func(string) string, at time.Time) (signal.Sample, time.Duration) {
-	s, err := ORCA(get, at)
-	if err != nil {
-		s = signal.Sample{}
-	}
-	if l := RateLimits(get, at); l.Has.Has(signal.Headroom) {
-		s.At, s.Headroom, s.Has = at, l.Headroom, s.Has.With(signal.Headroom)
-	}
-	wait, _ := RetryAfter(get, at)
-	return s, wait
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/xds/load/signal"
 )
 
@@ -26,21 +27,8 @@ func limits() [6]limit {
 	}
 }
 
-const (
-	retryAfter = "retry-after" // RFC 9110, 10.2.3: whole seconds, or a date
-
-	// MaxRetryAfter bounds what RetryAfter gives. Limits for a day are the longest in use.
-	MaxRetryAfter = 24 * time.Hour
-)
-
-// RateLimitNames are all headers that RateLimits and RetryAfter ask for. It is a new slice each time.
-func RateLimitNames() []string {
-	names := []string{retryAfter}
-	for _, l := range limits() {
-		names = append(names, l.allowed, l.left)
-	}
-	return names
-}
+// MaxRetryAfter bounds what RetryAfter gives. Limits for a day are the longest in use.
+const MaxRetryAfter = 24 * time.Hour
 
 // RateLimits reads how much is left of the rate limit of which the least is left. Without limits the sample is empty. Limits that are
 // malformed, or that an API does not tell in full, are left out; but where nothing is left, nothing is left of whatever it is.
@@ -66,10 +54,10 @@ func RateLimits(get func(string) string, at time.Time) signal.Sample {
 	return s
 }
 
-// RetryAfter is how long an API wants to be left alone, up to MaxRetryAfter; false if it does not say so, or not in a way that can be
-// read. A date in the past is 0.
+// RetryAfter is how long an API wants to be left alone, in whole seconds or until a date (RFC 9110, 10.2.3), up to MaxRetryAfter; false if
+// it does not say so, or not in a way that can be read. A date in the past is 0.
 func RetryAfter(get func(string) string, now time.Time) (time.Duration, bool) {
-	value := strings.TrimSpace(get(retryAfter))
+	value := strings.TrimSpace(get(wire.RetryAfter))
 	if value == "" {
 		return 0, false
 	}

@@ -3,7 +3,6 @@ package probe
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -29,7 +28,7 @@ type Check struct {
 	URL               string
 	Host              string // Host header; empty is the URL's
 	Interval, Timeout time.Duration
-	Client            *http.Client // nil is the Prober's; see NewClient
+	Client            *http.Client // nil is the Prober's; of a pool behind TLS it is that which scrape.NewClient makes
 }
 
 // Result is how one check went.
@@ -45,17 +44,12 @@ type Result struct {
 // Fault is the kind of a failure, as metrics spell it.
 type Fault = fetch.Fault
 
-// Faults are all that there are.
-func Faults() []Fault {
-	return []Fault{fetch.Timeout, fetch.Unreachable, fetch.Refused, fetch.TooLarge, fetch.Malformed}
-}
-
 // Options of a Prober.
 type Options struct {
 	// Sink gets every result. It is called from many goroutines, never from two for one endpoint, and holds a worker up until it
 	// returns. After Set has taken a check away, only a result that was just being handed over may still come.
 	Sink          func(Result)
-	Client        *http.Client     // of checks that have none; nil is NewClient(nil)
+	Client        *http.Client     // of checks that have none; nil is one without TLS
 	Now           func() time.Time // stamps the results; nil is time.Now
 	MaxConcurrent int              // most checks at a time; 0 is 1,024. Endpoints that failed last get half of it at most.
 	Rand          func() float64   // spreads the checks: [0, 1), safe for concurrent use; nil is the runtime's generator
@@ -71,10 +65,6 @@ type Prober struct {
 }
 
 type key struct{ pool, endpoint string }
-
-// NewClient returns a client for endpoints behind TLS. It dials directly, follows no redirects and keeps its connections. Checks
-// with the same config should share one.
-func NewClient(config *tls.Config) *http.Client { return fetch.NewClient(config) }
 
 // New returns a Prober without checks. Run makes it ask.
 func New(o Options) *Prober {

@@ -63,11 +63,6 @@ type Reading struct {
 // Fault is the kind of an error of a reading, as metrics spell it.
 type Fault = fetch.Fault
 
-// Faults are all that there are.
-func Faults() []Fault {
-	return []Fault{fetch.Timeout, fetch.Unreachable, fetch.Refused, fetch.TooLarge, fetch.Malformed, Empty}
-}
-
 // Empty is the Fault of a page that is well-formed and has no figure of its engine.
 const Empty Fault = "empty"
 

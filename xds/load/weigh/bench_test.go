@@ -20,7 +20,7 @@ func busyPool(n int) (weigh.Policy, []weigh.Input) {
 		}
 		in[i].TTFT, in[i].TTFTCount, in[i].ErrorRate = time.Duration(100+i*7919%200)*time.Millisecond, 100, 0
 	}
-	return weigh.Default(), in
+	return standard(), in
 }
 
 func advance(in []weigh.Input, now time.Time) {

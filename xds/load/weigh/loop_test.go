@@ -68,7 +68,7 @@ func (l *loop) tick() {
 	}
 	var out []weigh.Result
 	l.state, out = weigh.Compute(&l.policy, l.state, in, l.now)
-	if l.newest == nil || weigh.Worth(l.newest, out, 5) {
+	if l.newest == nil || weigh.Differ(l.newest, out, 5) != weigh.Same {
 		l.newest, l.arrives = out, l.now.Add(loopDelay)
 	}
 }
@@ -136,7 +136,7 @@ func (l *loop) latency() float64 { return l.waited / l.requests }
 // TestClosedLoop lets the latency answer to the weights. The weights must come to rest, and the latency must be better than with equal
 // weights, or as good where nodes are equal.
 func TestClosedLoop(t *testing.T) {
-	equal := weigh.Default()
+	equal := standard()
 	equal.LatencyMin, equal.LatencyMax = 1, 1
 	for _, tc := range []struct {
 		name  string
@@ -156,7 +156,7 @@ func TestClosedLoop(t *testing.T) {
 		for _, smooth := range []float64{0.1, 0.3} {
 			for _, used := range []float64{0.5, 0.7, 0.85, 0.93, 0.97} {
 				name := fmt.Sprintf("%s, %g %% used, records smoothed by %g", tc.name, used*100, smooth)
-				l := newLoop(weigh.Default(), used*sum, smooth, tc.speed...)
+				l := newLoop(standard(), used*sum, smooth, tc.speed...)
 				l.run(2*time.Minute, nil)
 				if got := l.swing(2 * time.Minute); got > tc.rest {
 					t.Errorf("%s: weights go up and down by %.2f, want %.2f", name, got, tc.rest)
@@ -176,7 +176,7 @@ func TestClosedLoop(t *testing.T) {
 // that the weights go too far at first; each time less so.
 func TestClosedLoopStep(t *testing.T) {
 	for _, used := range []float64{0.5, 0.7} {
-		l := newLoop(weigh.Default(), used*80, 0.3, 10, 10, 10, 10, 10, 10, 10, 10)
+		l := newLoop(standard(), used*80, 0.3, 10, 10, 10, 10, 10, 10, 10, 10)
 		l.run(time.Minute, nil)
 		l.speed[0], l.speed[1] = 4, 4
 		l.run(20*time.Second, nil)

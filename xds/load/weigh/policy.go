@@ -6,21 +6,6 @@ import (
 	"github.com/weir-dev/weir/api/v1alpha1"
 )
 
-// Default is the Policy of a LoadPolicy that names its targets and nothing else.
-func Default() Policy {
-	return FromAPI(&v1alpha1.LoadPolicySpec{
-		Weights: v1alpha1.WeightRules{
-			GPUUtilization: &v1alpha1.PercentRule{Enter: 85, Leave: 75, FactorPercent: 70},
-			KVCache:        &v1alpha1.PercentRule{Enter: 95, Leave: 85, FactorPercent: 50},
-			QueueDelay: &v1alpha1.DelayRule{
-				Enter: v1alpha1.Duration{Duration: 500 * time.Millisecond}, Leave: v1alpha1.Duration{Duration: 300 * time.Millisecond}, FactorPercent: 50,
-			},
-			Headroom: &v1alpha1.HeadroomRule{Enter: 10, Leave: 20, FactorPercent: 50},
-			Latency:  &v1alpha1.LatencyRule{},
-		},
-	})
-}
-
 // FromAPI is the Policy of spec. A rule that is nil is off; a number or a duration that is missing is the default of the
 // schema, which a spec that was read through it has already.
 func FromAPI(spec *v1alpha1.LoadPolicySpec) Policy {

@@ -25,10 +25,25 @@ func load(t *testing.T, spec string) *v1alpha1.LoadPolicySpec {
 	return &objects.LoadPolicies[0].Spec
 }
 
-// TestDefault holds Default against what the schema makes of a policy that says nothing.
-func TestDefault(t *testing.T) {
-	if got, want := weigh.Default(), weigh.FromAPI(load(t, "")); got != want {
-		t.Errorf("Default is\n%+v\nthe schema's is\n%+v", got, want)
+// standard is the Policy of a LoadPolicy that names its targets and nothing else.
+func standard() weigh.Policy {
+	return weigh.FromAPI(&v1alpha1.LoadPolicySpec{
+		Weights: v1alpha1.WeightRules{
+			GPUUtilization: &v1alpha1.PercentRule{Enter: 85, Leave: 75, FactorPercent: 70},
+			KVCache:        &v1alpha1.PercentRule{Enter: 95, Leave: 85, FactorPercent: 50},
+			QueueDelay: &v1alpha1.DelayRule{
+				Enter: v1alpha1.Duration{Duration: 500 * time.Millisecond}, Leave: v1alpha1.Duration{Duration: 300 * time.Millisecond}, FactorPercent: 50,
+			},
+			Headroom: &v1alpha1.HeadroomRule{Enter: 10, Leave: 20, FactorPercent: 50},
+			Latency:  &v1alpha1.LatencyRule{},
+		},
+	})
+}
+
+// TestStandard holds standard against what the schema makes of a policy that says nothing.
+func TestStandard(t *testing.T) {
+	if got, want := standard(), weigh.FromAPI(load(t, "")); got != want {
+		t.Errorf("standard is\n%+v\nthe schema's is\n%+v", got, want)
 	}
 	want := weigh.Policy{
 		Smoothing:      0.3,
@@ -42,8 +57,8 @@ func TestDefault(t *testing.T) {
 		FailedChecks: 2, PassedChecks: 2,
 		WarmUp: 20 * time.Second, WarmUpFrom: 0.1,
 	}
-	if got := weigh.Default(); got != want {
-		t.Errorf("Default is\n%+v\nwant\n%+v", got, want)
+	if got := standard(); got != want {
+		t.Errorf("standard is\n%+v\nwant\n%+v", got, want)
 	}
 }
 
@@ -88,7 +103,7 @@ func TestFromAPI(t *testing.T) {
 		t.Error("a factor of 100 % turns a rule off, and no other does")
 	}
 	// What did not go through the schema: rules are off, numbers the defaults.
-	bare := weigh.Default()
+	bare := standard()
 	bare.GPUUtilization, bare.KVCache, bare.QueueDelay, bare.Headroom = weigh.Rule{}, weigh.Rule{}, weigh.Rule{}, weigh.Rule{}
 	bare.LatencyMin, bare.LatencyMax = 0, 0
 	if got := weigh.FromAPI(&v1alpha1.LoadPolicySpec{}); got != bare {

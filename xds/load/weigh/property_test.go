@@ -28,7 +28,7 @@ type scenario struct {
 }
 
 func newScenario(seed uint64) *scenario {
-	s := &scenario{r: rand.New(rand.NewPCG(seed, 5)), policy: weigh.Default(), now: start}
+	s := &scenario{r: rand.New(rand.NewPCG(seed, 5)), policy: standard(), now: start}
 	p, r := &s.policy, s.r
 	if r.IntN(3) > 0 { // a third has the defaults
 		p.Smoothing = 0.01 + 0.99*r.Float64()
@@ -333,7 +333,7 @@ func (s *scenario) constants() []constant {
 func TestSettles(t *testing.T) {
 	for seed := range seeds(t) / 2 {
 		s := newScenario(seed)
-		s.policy = weigh.Default()
+		s.policy = standard()
 		var state *weigh.State
 		for range 3 {
 			levels := s.constants()
@@ -366,7 +366,7 @@ func TestSettles(t *testing.T) {
 func TestRulesSettleFast(t *testing.T) {
 	for seed := range seeds(t) {
 		s := newScenario(seed)
-		s.policy = weigh.Default()
+		s.policy = standard()
 		s.in = s.in[:2] // too few to judge GPUs by the pool's
 		var state *weigh.State
 		for range 3 {

@@ -50,6 +50,9 @@ func (r Reason) Text() string {
 		}
 		return "circuit breaker half open"
 	case RuleBlocked:
+		if r.Factor > 0 {
+			return "answered 429, to be tried again in " + span(r.Value) + "; asked nevertheless, there is no other"
+		}
 		return "answered 429, to be tried again in " + span(r.Value)
 	case RulePanic:
 		return fmt.Sprintf("health checks failed, but less than %s of the pool are left", share(r.Line))

@@ -14,8 +14,7 @@ const Scale = 1000
 // StepUnit is the time in which a weight may change by Policy.MaxStep, and in which the latency factor moves by Policy.Smoothing.
 const StepUnit = 250 * time.Millisecond
 
-// Policy is a LoadPolicy as Compute needs it. It does not change once it is in use. The zero Policy has no rules; Default has those
-// of a LoadPolicy that says nothing.
+// Policy is a LoadPolicy as Compute needs it. It does not change once it is in use. The zero Policy has no rules.
 type Policy struct {
 	// Smoothing is the part of a new value that enters an average, above 0 to 1.
 	Smoothing float64

@@ -25,7 +25,7 @@ type pool struct {
 
 // newPool has n endpoints that say nothing, and was computed once.
 func newPool(t testing.TB, n int, change func(*weigh.Policy)) *pool {
-	p := &pool{t: t, policy: weigh.Default(), now: start}
+	p := &pool{t: t, policy: standard(), now: start}
 	if change != nil {
 		change(&p.policy)
 	}
@@ -693,7 +693,7 @@ func TestOverall(t *testing.T) {
 	}
 }
 
-func TestWorth(t *testing.T) {
+func TestDiffer(t *testing.T) {
 	r := func(key string, w uint32) weigh.Result {
 		status := weigh.Active
 		if w == 0 {
@@ -701,29 +701,52 @@ func TestWorth(t *testing.T) {
 		}
 		return weigh.Result{Key: key, Base: 1, Weight: w, Status: status}
 	}
+	// because has a weight of 700 for these reasons.
+	because := func(key string, rules ...string) weigh.Result {
+		out := r(key, 700)
+		for _, rule := range rules {
+			out.Reasons = append(out.Reasons, weigh.Reason{Rule: rule, Factor: 0.9})
+		}
+		return out
+	}
+	warming := because("a", weigh.RuleWarmUp)
+	warming.Status = weigh.WarmingUp
+	further := warming
+	further.Weight = 800
 	for _, tc := range []struct {
 		name    string
 		old, to []weigh.Result
 		percent int
-		want    bool
+		want    weigh.Change
 	}{
-		{"nothing", nil, nil, 5, false},
-		{"the first", nil, []weigh.Result{r("a", 1000)}, 5, true},
-		{"same", []weigh.Result{r("a", 1000), r("b", 500)}, []weigh.Result{r("a", 1000), r("b", 500)}, 0, false},
-		{"a little", []weigh.Result{r("a", 1000), r("b", 500)}, []weigh.Result{r("a", 951), r("b", 524)}, 5, false},
-		{"enough down", []weigh.Result{r("a", 1000)}, []weigh.Result{r("a", 950)}, 5, true},
-		{"enough up", []weigh.Result{r("a", 100)}, []weigh.Result{r("a", 105)}, 5, true},
-		{"anything", []weigh.Result{r("a", 1000)}, []weigh.Result{r("a", 999)}, 0, true},
-		{"isolated", []weigh.Result{r("a", 1)}, []weigh.Result{r("a", 0)}, 50, true},
-		{"back", []weigh.Result{r("a", 0)}, []weigh.Result{r("a", 50)}, 50, true},
-		{"another", []weigh.Result{r("a", 1000)}, []weigh.Result{r("b", 1000)}, 50, true},
-		{"gone", []weigh.Result{r("a", 1000), r("b", 1000)}, []weigh.Result{r("a", 1000)}, 50, true},
-		{"another order", []weigh.Result{r("a", 1000), r("b", 500)}, []weigh.Result{r("b", 500), r("a", 1000)}, 5, false},
-		{"another order and weight", []weigh.Result{r("a", 1000), r("b", 500)}, []weigh.Result{r("b", 500), r("a", 900)}, 5, true},
-		{"one twice", []weigh.Result{r("a", 1000), r("b", 500)}, []weigh.Result{r("b", 500), r("b", 500)}, 5, true},
+		{"nothing", nil, nil, 5, weigh.Same},
+		{"the first", nil, []weigh.Result{r("a", 1000)}, 5, weigh.Event},
+		{"same", []weigh.Result{r("a", 1000), r("b", 500)}, []weigh.Result{r("a", 1000), r("b", 500)}, 0, weigh.Same},
+		{"a little", []weigh.Result{r("a", 1000), r("b", 500)}, []weigh.Result{r("a", 951), r("b", 524)}, 5, weigh.Same},
+		{"enough down", []weigh.Result{r("a", 1000)}, []weigh.Result{r("a", 950)}, 5, weigh.Drift},
+		{"enough up", []weigh.Result{r("a", 100)}, []weigh.Result{r("a", 105)}, 5, weigh.Drift},
+		{"anything", []weigh.Result{r("a", 1000)}, []weigh.Result{r("a", 999)}, 0, weigh.Drift},
+		{"isolated", []weigh.Result{r("a", 1)}, []weigh.Result{r("a", 0)}, 50, weigh.Event},
+		{"back", []weigh.Result{r("a", 0)}, []weigh.Result{r("a", 50)}, 50, weigh.Event},
+		{"another", []weigh.Result{r("a", 1000)}, []weigh.Result{r("b", 1000)}, 50, weigh.Event},
+		{"gone", []weigh.Result{r("a", 1000), r("b", 1000)}, []weigh.Result{r("a", 1000)}, 50, weigh.Event},
+		{"another order", []weigh.Result{r("a", 1000), r("b", 500)}, []weigh.Result{r("b", 500), r("a", 1000)}, 5, weigh.Same},
+		{"another order and weight", []weigh.Result{r("a", 1000), r("b", 500)}, []weigh.Result{r("b", 500), r("a", 900)}, 5, weigh.Drift},
+		{"one twice", []weigh.Result{r("a", 1000), r("b", 500)}, []weigh.Result{r("b", 500), r("b", 500)}, 5, weigh.Event},
+		{"a rule begins", []weigh.Result{r("a", 1000)}, []weigh.Result{because("a", weigh.RuleQueue)}, 5, weigh.Event},
+		{"a rule begins that changes little", []weigh.Result{r("a", 710)}, []weigh.Result{because("a", weigh.RuleQueue)}, 5, weigh.Same},
+		{"a rule ends", []weigh.Result{because("a", weigh.RuleGPU)}, []weigh.Result{r("a", 1000)}, 5, weigh.Event},
+		{"another rule", []weigh.Result{because("a", weigh.RuleGPU)}, []weigh.Result{r("a", 500)}, 5, weigh.Event},
+		{"latency begins", []weigh.Result{r("a", 1000)}, []weigh.Result{because("a", weigh.RuleLatency)}, 5, weigh.Drift},
+		{"errors end", []weigh.Result{because("a", weigh.RuleErrors)}, []weigh.Result{r("a", 1000)}, 5, weigh.Drift},
+		{"others drift under a rule", []weigh.Result{because("a", weigh.RuleKV, weigh.RulePeers)}, []weigh.Result{because("a", weigh.RuleKV)}, 0, weigh.Same},
+		{"a step", []weigh.Result{because("a", weigh.RuleStep)}, []weigh.Result{r("a", 600)}, 5, weigh.Moving},
+		{"a warm-up", []weigh.Result{warming}, []weigh.Result{further}, 5, weigh.Moving},
+		{"a warm-up ends", []weigh.Result{warming}, []weigh.Result{r("a", 1000)}, 5, weigh.Event},
+		{"what matters most", []weigh.Result{r("a", 1000), r("b", 1000), r("c", 1000)}, []weigh.Result{r("a", 900), because("b", weigh.RuleHeadroom), r("c", 900)}, 5, weigh.Event},
 	} {
-		if got := weigh.Worth(tc.old, tc.to, tc.percent); got != tc.want {
-			t.Errorf("%s: %v", tc.name, got)
+		if got := weigh.Differ(tc.old, tc.to, tc.percent); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
 		}
 	}
 }
