@@ -16,7 +16,8 @@
 //
 // Speed is measured as (pending tokens at the pick) / (time to the first token), as a ratio of slow averages, so that long
 // waits count more than short ones. Relative to the base weight and the pool's median, it counts from 1/4 to 4, and not at all
-// within 15 %: noise must not make equal endpoints unequal.
+// within 15 %: noise must not make equal endpoints unequal. Old samples fade within half a minute beside new ones; and where a
+// dozen in a row were much quicker than the average, the endpoint has recovered, and only they count.
 //
 // Endpoint breakers are asked for the endpoint that is chosen, and for no other, so that the places of a half-open one
 // are used by requests that really go there. The further endpoints of a list have closed breakers.

@@ -257,3 +257,18 @@ func TestLongPrompt(t *testing.T) {
 		t.Errorf("%d blocks of one prompt count in the smallest index", n)
 	}
 }
+
+// TestSnapshotLeavesTheIndexAlone: it is taken for every reading of metrics, and the index is large.
+func TestSnapshotLeavesTheIndexAlone(t *testing.T) {
+	r := newRig(t, &Policy{Prefix: &Prefix{BlockTokens: 64, MaxBlocks: 1000}}, endpoints(2, nil))
+	x := r.pool(testPool).index.Load()
+	for i := range x.locks {
+		if !x.locks[i].TryLock() {
+			t.Fatal("nobody has asked for anything, and the index is in use")
+		}
+		defer x.locks[i].Unlock()
+	}
+	if s := r.state(); len(s.Endpoints) != 2 { // waits for ever if it looks at a block
+		t.Errorf("got %+v", s)
+	}
+}

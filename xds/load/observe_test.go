@@ -183,6 +183,11 @@ func TestAllWantToBeLeftAlone(t *testing.T) {
 		r.checked(r.check(p, 2, true))
 	}
 	want(2.0/3, 333, 0, map[string]uint32{a1: 1000, a2: 0, a3: 1000})
+	for text, times := range map[string]int{`msg="a Backend wants to be left alone`: 1, `msg="a Backend may be asked again`: 1} {
+		if n := strings.Count(r.logged.String(), text); n != times {
+			t.Errorf("%s is logged %d times, want %d:\n%s", text, n, times, r.logged.String())
+		}
+	}
 }
 
 // TestSeveralEnvoys: each reports what it has in flight itself.

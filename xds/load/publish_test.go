@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/xds/compile"
 )
 
@@ -138,5 +139,34 @@ func TestNobodyAnswers(t *testing.T) {
 	r.Steered(r.last().Serial, r.now(), "")
 	if len(r.published.sent) != 0 {
 		t.Errorf("%d are remembered", len(r.published.sent))
+	}
+}
+
+// TestSharesDriftOnceASecond: what the Backends of a rule get follows latency, and that is never still.
+func TestSharesDriftOnceASecond(t *testing.T) {
+	r := newRig(t)
+	p := with(named(poolOf("default/pool", "a.example")), func(p *compile.Pool) { p.Weigh.AcrossBackends, p.Tick = true, 50*ms })
+	other := with(named(poolOf("default/other", "b.example")), func(p *compile.Pool) { p.Weigh.AcrossBackends, p.Tick = true, 50*ms })
+	r.Use(steeringOf(map[string]compile.SteeredRoute{"r": routeOf(to(p.Backend, 1, 0), to(other.Backend, 1, 0))}, p, other))
+	r.tick(r.now())
+	before := r.sent()
+	const seconds = 10
+	for i := range seconds * 20 {
+		for range 5 {
+			r.Observe(&usage.Record{Backend: p.Backend, Status: 200, FirstToken: time.Duration(200+200*(i/20%2)) * ms})
+			r.Observe(&usage.Record{Backend: other.Backend, Status: 200, FirstToken: 300 * ms})
+		}
+		r.step(50 * ms)
+	}
+	if n := r.sent() - before; n < seconds/2 || n > seconds+1 {
+		t.Errorf("in %d s Envoy was told %d times", seconds, n)
+	}
+	// Who cannot take anything gets nothing at once.
+	r.step(100 * ms)
+	before = r.sent()
+	r.signals(p, "192.0.2.1:443", "429\nretry-after: 5")
+	r.step(ms)
+	if w := r.last().Weights["r"]; r.sent() != before+1 || w[0] != 0 {
+		t.Errorf("Envoy was told %d times, the route has %v", r.sent()-before, w)
 	}
 }

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -45,6 +46,7 @@ type rig struct {
 
 	mu       sync.Mutex
 	overlays []*serve.Overlay
+	logged   bytes.Buffer // not to be read while the Controller runs
 }
 
 func newRig(t testing.TB) *rig {
@@ -52,7 +54,7 @@ func newRig(t testing.TB) *rig {
 	r.breakers = breaker.New(breaker.Options{Now: r.now, OnChange: func(breaker.Change) { r.Wake() }})
 	r.picker = pick.NewSet(pick.Options{Breakers: r.breakers, Now: r.now})
 	r.Controller = New(Options{
-		Picker: r.picker, Breakers: r.breakers, Registry: r.registry, Log: slog.New(slog.DiscardHandler), Now: r.now,
+		Picker: r.picker, Breakers: r.breakers, Registry: r.registry, Log: slog.New(slog.NewTextHandler(&r.logged, nil)), Now: r.now,
 		Steer: func(o *serve.Overlay) {
 			r.mu.Lock()
 			defer r.mu.Unlock()

@@ -211,3 +211,27 @@ func TestSeriesGo(t *testing.T) {
 		}
 	}
 }
+
+// TestStoriesAreToldToWhoAsks: a state costs no more when there is much to say of every weight.
+func TestStoriesAreToldToWhoAsks(t *testing.T) {
+	r := newRig(t)
+	p := poolOf("default/pool", keysOf(50)...)
+	r.Use(steeringOf(nil, p))
+	read := func(queue time.Duration) float64 {
+		for i := range p.Endpoints {
+			for range 2 {
+				r.read(r.reading(p, i, 0, queueAt(queue)))
+			}
+		}
+		r.Wake()
+		r.tick(r.now())
+		return testing.AllocsPerRun(10, func() { r.State() })
+	}
+	quiet, busy := read(0), read(time.Second)
+	if e := r.endpoint(p.Backend, p.Endpoints[0].Key); !strings.HasPrefix(e.Why(), "queue 1 s") {
+		t.Fatalf("it says %q", e.Why())
+	}
+	if busy > quiet+5 { // fifty stories are hundreds
+		t.Errorf("a state takes %v allocations with nothing to say, and %v with a rule that applies to all", quiet, busy)
+	}
+}

@@ -14,7 +14,7 @@ import (
 	"github.com/weir-dev/weir/xds/load/scrape"
 )
 
-// What a Backend that does not say otherwise is asked, and how often: the defaults of its schema.
+// What a Backend that does not say otherwise is asked, and how often: what its reference says, of health checks the defaults of its schema.
 const (
 	readEvery    = 500 * time.Millisecond
 	readTimeout  = 2 * time.Second
