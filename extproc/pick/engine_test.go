@@ -12,11 +12,11 @@ import (
 
 // arrival is a request of a simulation.
 type arrival struct {
-	at          time.Duration
-	in, out     int
-	server      int
-	first, done time.Duration
-	pick        *Pick
+	at      time.Duration
+	in, out int
+	server  int
+	first   time.Duration
+	pick    *Pick
 }
 
 // simulate sends requests to eight engines, of which the first two work at a speed until they recover, and gives the 99th

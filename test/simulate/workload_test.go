@@ -152,7 +152,7 @@ func TestSeeds(t *testing.T) {
 		}
 		return b.String()
 	}
-	if text(1) != text(1) {
+	if first, again := text(1), text(1); first != again {
 		t.Error("the same seed gives other requests")
 	}
 	if text(1) == text(2) {
