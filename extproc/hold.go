@@ -3,6 +3,7 @@ package extproc
 import (
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
@@ -134,6 +135,7 @@ func (h *hold) Free() {
 
 // Ended implements usage.Hold.
 func (h *hold) Ended(e usage.Ending) {
+	h.tellFailed(&e)
 	switch {
 	case h.pick == nil:
 		h.tell(&e)
@@ -152,15 +154,31 @@ func (h *hold) Ended(e usage.Ending) {
 
 // tell tells of an endpoint that was not picked how the request ended there.
 func (h *hold) tell(e *usage.Ending) {
-	if !e.Good && !e.Bad {
-		return
+	if e.Good || e.Bad {
+		h.report(e.Backend, e.Endpoint, e.Good, e.At)
 	}
-	i := slices.IndexFunc(h.variant.Candidates, func(c *table.Candidate) bool { return c.Backend.ID == e.Backend })
+}
+
+// tellFailed tells of the endpoints that were not picked and answered 5xx, so that Envoy tried elsewhere. What was picked is judged by
+// its list.
+func (h *hold) tellFailed(e *usage.Ending) {
+	picked := h.pick != nil && len(h.pick.Endpoints) > 0
+	for k, text := range e.Answers {
+		l, ok := wire.ParseLoad(k, text)
+		if ok && l.Status[0] == '5' && (l.Backend != e.Backend || l.Endpoint != e.Endpoint) && !(picked && l.Backend == h.backend.ID) {
+			h.report(l.Backend, l.Endpoint, false, e.At)
+		}
+	}
+}
+
+// report tells the breaker of an endpoint of one of the variant's backends how it answered.
+func (h *hold) report(backend, endpoint string, ok bool, at time.Time) {
+	i := slices.IndexFunc(h.variant.Candidates, func(c *table.Candidate) bool { return c.Backend.ID == backend })
 	if i < 0 {
 		return
 	}
 	b := h.variant.Candidates[i].Backend
-	h.server.opts.Picker.Tell(b.ID, key(b, e.Endpoint), e.Good, e.At)
+	h.server.opts.Picker.Tell(b.ID, key(b, endpoint), ok, at)
 }
 
 // key is what the picker and the breakers know an endpoint by that Envoy has asked. What a name resolved to they know by the name.

@@ -198,6 +198,23 @@ func TestWeights(t *testing.T) {
 			})
 		}
 	}
+	t.Run("an attempt that failed", func(t *testing.T) {
+		for _, model := range []string{"one", "several"} {
+			s := setup(t)
+			d := s.open(chatHeaders(), numbered(model, ""))
+			list := s.rules.backends["gpu"].Endpoints
+			s.record(d.first, func(rec *usage.Record) {
+				rec.Backend, rec.Endpoint, rec.Attempts = "default/gpu", list[1], 3
+				rec.Signals = map[string]string{"default/gpu " + list[0]: "503", "default/gpu " + list[2]: "429", "default/gpu " + list[1]: "500"}
+			})
+			for i, want := range []string{"1/1", "1/0", "0/0"} {
+				requests, failures := s.results(list[i])
+				if got := fmt.Sprintf("%d/%d", requests, failures); got != want {
+					t.Errorf("%s: the breaker of endpoint %d was told %s, want %s", model, i, got, want)
+				}
+			}
+		}
+	})
 	t.Run("half open", func(t *testing.T) {
 		s := setup(t)
 		endpoint, rule := s.rules.backends["gpu"].Endpoints[1], s.rules.backends["gpu"].Pick.Breaker
