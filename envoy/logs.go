@@ -81,7 +81,8 @@ var quiet = map[string][]string{
 	},
 	"admin":  {"admin address"},
 	"config": {"loading ", "all dependencies initialized", "lds: ", "rds: "},
-	"lua":    {"envoy_on_response() function not found"}, // nor looked for: the peek filter reads requests only
+	// Nor looked for: a script reads requests, or answers, and seldom both.
+	"lua": {"envoy_on_response() function not found", "envoy_on_request() function not found"},
 	// The filter that counts tokens is marked so; that it does what is needed is tested.
 	"misc":     {"message 'envoy.extensions.filters.http.ai_protocol_manager."},
 	"runtime":  {"RTDS has finished initialization"},
