@@ -15,7 +15,7 @@ LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
 SDK_PACKAGES := ./adapters/anthropic/sdktest/... ./test/...
 RACE_PACKAGES = $$(go list ./... | grep -vE '/(test|sdktest)(/|$$)')
 
-.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench bench-micro bench-load fuzz soak clean need-go need-redis
+.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench bench-micro bench-load simulate steer fuzz soak clean need-go need-redis
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -74,12 +74,19 @@ check-gen: need-go
 bench: bench-micro bench-load ## every benchmark: docs/performance.md
 
 bench-micro: need-go ## micro-benchmarks with allocations
-	@go test -run '^$$' -bench . -benchmem ./adapters/... ./extproc/... ./usage/...
+	@go test -run '^$$' -bench . -benchmem ./adapters/... ./extproc/... ./usage/... ./xds/load/...
 
 BENCHFLAGS ?=
 bench-load: need-go need-redis ## what gateways add to requests, side by side; about four minutes
 	@mkdir -p bin
 	@go run ./test/bench -o bin/bench.json $(BENCHFLAGS)
+
+simulate: need-go ## play the scenarios of deploy/examples/simulate against their bars; two minutes
+	@go run ./cmd/weir simulate --check $(foreach f,$(wildcard deploy/examples/simulate/*.yaml),-f $(f))
+
+steer: need-go need-redis ## tables of a pool whose servers fail, beside plain Envoy, and the delay of 1,000 endpoints
+	@go run ./cmd/weir envoy fetch >/dev/null
+	@WEIR_E2E_CHATS=800 go test ./test/e2e -run 'TestSteeredPool$$|TestSteerScale$$|TestFailOpen$$' -count=1 -timeout 30m -v
 
 FUZZTIME ?= 30s
 fuzz: need-go ## run every fuzz target for FUZZTIME each
