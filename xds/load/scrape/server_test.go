@@ -219,7 +219,7 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	must(t, l.Set([]Target{{Pool: "p", Endpoint: "last", URL: s.URL, Engine: counting, Interval: ms, Timeout: waitAtMost}}))
+	must(t, l.Set([]Target{{Pool: "p", Endpoint: "last", URL: s.URL, Engine: counting, Interval: ms, Timeout: 50 * ms}}))
 	l.next(t, "the last target", func(r Reading) bool { return r.Target.Endpoint == "last" && r.Err == nil })
 }
 
