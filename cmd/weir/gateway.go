@@ -189,7 +189,7 @@ func (g *gateway) start(conf *config, l net.Listener, presence serve.Presence) e
 	})
 	g.authz = authz.NewManager(authz.ManagerOptions{Log: g.log, Server: g.authzServer()})
 	g.onClose(g.authz.Close)
-	g.publisher = serve.NewPublisher(serve.Options{NodeID: "weir", Activate: g.activate, Warming: g.warming, Presence: presence, Steered: g.steering.Steered, Log: g.log})
+	g.publisher = serve.NewPublisher(serve.Options{NodeID: "weir", Activate: g.activate, Warming: g.warming, Spread: workersTurn, Presence: presence, Steered: g.steering.Steered, Log: g.log})
 	registerState(g.registry, g.publisher, g.ext)
 
 	server := g.grpcServer(l, usage.NewReceiver(metrics.Count, g.acct.desk.Close, g.steering.Observe, func(r *usage.Record) { g.ext.Release(r.Exchange) }))
@@ -250,6 +250,9 @@ func (g *gateway) warming(ctx context.Context) (int, error) {
 	}
 	return admin.Warming(ctx)
 }
+
+// workersTurn is how long a busy worker of Envoy may take to see a new configuration.
+const workersTurn = 100 * time.Millisecond
 
 // lastRecords is how long records that an Envoy has sent before its death may take to be read.
 const lastRecords = 500 * time.Millisecond

@@ -132,7 +132,7 @@ func TestSteeredPool(t *testing.T) {
 	before := weir.received()
 	s.WaitFor("every server serves again", func() bool {
 		for i, n := range weir.received() {
-			if n < before[i]+10 {
+			if n < before[i]+2 {
 				return false
 			}
 		}

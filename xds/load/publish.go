@@ -47,6 +47,9 @@ func (c *Controller) publish(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := &c.published
+	if len(all) == 0 && s.serial == 0 {
+		return // nobody has ever been steered
+	}
 	changed := s.changed || !s.again.IsZero() && !now.Before(s.again)
 	s.changed = false
 	overlay := &serve.Overlay{

@@ -56,6 +56,9 @@ type Options struct {
 	Steered func(serial uint64, acked time.Time, nack string)
 	// Presence is told when Envoy comes and goes.
 	Presence Presence
+	// Spread is how long Envoy's workers may take to use what its main thread has acknowledged: a turn of their loops. A request that
+	// is decided by a route which its worker does not know yet gets 503. It is waited for after Warming.
+	Spread time.Duration
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	Log *slog.Logger
@@ -370,6 +373,10 @@ func (p *Publisher) awaitWarm(ctx context.Context, done chan struct{}) {
 	for {
 		n, err := p.opts.Warming(ctx)
 		if err == nil && n == 0 {
+			select {
+			case <-time.After(p.opts.Spread):
+			case <-ctx.Done():
+			}
 			return
 		}
 		select {
