@@ -109,12 +109,8 @@ func (h *hold) leave(e *usage.Ending) {
 	if e.Backend == h.backend.ID {
 		failed--
 	}
-	// The last attempt of a reservation is the one that answers: that is nobody's here.
-	h.pick.Done(pick.Ending{At: e.At, Attempts: max(1, failed) + 1, Endpoint: nobody, Refused: h.refused(e)})
+	h.pick.Done(pick.Ending{At: e.At, Attempts: max(1, failed), Elsewhere: true, Refused: h.refused(e)})
 }
-
-// nobody is no endpoint.
-const nobody = "-"
 
 // refused are the endpoints of the backend that answered 4xx where Envoy tried elsewhere: that says nothing about them.
 func (h *hold) refused(e *usage.Ending) (out []string) {

@@ -3,12 +3,10 @@
 package usage
 
 import (
-	"net"
 	"strconv"
 	"strings"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -87,7 +85,7 @@ func record(e *accesslogv3.HTTPAccessLogEntry) Record {
 		PeekID:  c.GetMetadata().GetFilterMetadata()[wire.PeekNamespace].GetFields()[wire.PeekID].GetStringValue(),
 		BytesIn: e.GetRequest().GetRequestBodyBytes(), BytesOut: e.GetResponse().GetResponseBodyBytes(),
 		Attempts: int(c.GetUpstreamRequestAttemptCount()),
-		Endpoint: endpoint(c.GetUpstreamRemoteAddress().GetSocketAddress()), FirstToken: firstToken,
+		Endpoint: wire.Address(c.GetUpstreamRemoteAddress().GetSocketAddress()), FirstToken: firstToken,
 		Signals:  texts(c.GetMetadata().GetFilterMetadata()[wire.LoadNamespace].GetFields()),
 		Reported: reported, ReportedComplete: complete,
 	}
@@ -101,14 +99,6 @@ func length(d, otherwise *durationpb.Duration) time.Duration {
 		return 0
 	}
 	return d.AsDuration()
-}
-
-// endpoint is an address as Envoy prints it.
-func endpoint(a *corev3.SocketAddress) string {
-	if a == nil {
-		return ""
-	}
-	return net.JoinHostPort(a.GetAddress(), strconv.FormatUint(uint64(a.GetPortValue()), 10))
 }
 
 // microseconds reads a number of them; 0 where there is none.

@@ -1,6 +1,10 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // ObjectName names another object in the same namespace.
 //
@@ -18,6 +22,14 @@ type ModelName string
 // Duration is a length of time as Go writes it: "250ms", "30s", "5m". controller-gen does not read markers
 // of an alias, so each field of this type carries the pattern itself.
 type Duration = metav1.Duration
+
+// DurationOr is an optional duration, or what stands for it where it is not given.
+func DurationOr(d *Duration, otherwise time.Duration) time.Duration {
+	if d == nil {
+		return otherwise
+	}
+	return d.Duration
+}
 
 // SecretRef says where a secret value is kept. Secrets are never written inline.
 //

@@ -1,12 +1,11 @@
 package main
 
 import (
-	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"strings"
 
+	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/source"
 )
@@ -21,8 +20,7 @@ func addresses(v *compile.Version) []string {
 }
 
 func address(v *compile.Version, listener string) string {
-	a := v.Listeners[listener].GetAddress().GetSocketAddress()
-	return net.JoinHostPort(a.GetAddress(), fmt.Sprint(a.GetPortValue()))
+	return wire.Address(v.Listeners[listener].GetAddress().GetSocketAddress())
 }
 
 // baseURL is where clients reach the first listener of the first gateway.

@@ -1,6 +1,7 @@
 package pick
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
@@ -91,19 +92,19 @@ next:
 // FromAPI gives the policy of a pool, whose key is its Backend's ID ("namespace/name"). What the spec leaves out has the
 // defaults that the schema gives it.
 func FromAPI(poolKey string, spec *v1alpha1.LoadPolicySpec) *Policy {
-	p := &Policy{Choices: int(spec.Picking.Choices), KVLimit: float64(or(spec.Picking.KVCacheLimitPercent, 98)) / 100}
+	p := &Policy{Choices: int(spec.Picking.Choices), KVLimit: float64(cmp.Or(spec.Picking.KVCacheLimitPercent, 98)) / 100}
 	if spec.Picking.Mode == v1alpha1.PickWeights {
 		p.Mode = Weights
 	}
 	if a := spec.Picking.PrefixAffinity; a != nil {
-		p.Prefix = &Prefix{BlockTokens: int(or(a.BlockTokens, 64)), MaxBlocks: int(or(a.MaxBlocks, 200_000)), MaxGapTokens: int64(a.MaxGapTokens)}
+		p.Prefix = &Prefix{BlockTokens: int(cmp.Or(a.BlockTokens, 64)), MaxBlocks: int(cmp.Or(a.MaxBlocks, 200_000)), MaxGapTokens: int64(a.MaxGapTokens)}
 	}
 	if a := spec.Picking.SessionAffinity; a != nil {
-		p.Session = &Session{Header: or(a.Header, "x-session-id"), IdleTimeout: span(a.IdleTimeout, 10*time.Minute), MaxGapTokens: int64(a.MaxGapTokens)}
+		p.Session = &Session{Header: cmp.Or(a.Header, "x-session-id"), IdleTimeout: v1alpha1.DurationOr(a.IdleTimeout, 10*time.Minute), MaxGapTokens: int64(a.MaxGapTokens)}
 	}
 	if a := spec.Admission; a != nil {
 		p.Admission = &Admission{MaxRequests: int(max(1, a.MaxRequestsPerEndpoint)), MaxTokens: a.MaxTokensPerEndpoint,
-			MaxWaiting: int(a.MaxWaiting), MaxWait: span(a.MaxWait, 10*time.Second)}
+			MaxWaiting: int(a.MaxWaiting), MaxWait: v1alpha1.DurationOr(a.MaxWait, 10*time.Second)}
 		for _, r := range a.Priorities {
 			p.Admission.Priorities = append(p.Admission.Priorities, Priority{Labels: r.ConsumerLabels, Priority: r.Priority})
 		}
@@ -123,22 +124,7 @@ func breakerRule(poolKey string, b *v1alpha1.EndpointBreaker) *breaker.Rule {
 	}
 	return &breaker.Rule{
 		ID: "Backend/" + poolKey, Name: poolKey,
-		ErrorPercent: int(percent), MinRequests: int(or(b.MinRequests, 10)), Window: span(b.Window, 10*time.Second),
-		OpenFor: span(b.OpenFor, 5*time.Second), HalfOpenRequests: int(or(b.HalfOpenRequests, 3)),
+		ErrorPercent: int(percent), MinRequests: int(cmp.Or(b.MinRequests, 10)), Window: v1alpha1.DurationOr(b.Window, 10*time.Second),
+		OpenFor: v1alpha1.DurationOr(b.OpenFor, 5*time.Second), HalfOpenRequests: int(cmp.Or(b.HalfOpenRequests, 3)),
 	}
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
-}
-
-func span(d *v1alpha1.Duration, otherwise time.Duration) time.Duration {
-	if d == nil {
-		return otherwise
-	}
-	return d.Duration
 }

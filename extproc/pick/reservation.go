@@ -147,7 +147,7 @@ func (k *Pick) finish(e *Ending, now time.Time) (id uint16) {
 	attempts := max(1, e.Attempts)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	answered := k.answered(e.Endpoint, attempts)
+	answered := k.answered(e, attempts)
 	if e.OK {
 		if answered != nil && answered == k.at {
 			if attempts == 1 || k.moved {
@@ -157,7 +157,11 @@ func (k *Pick) finish(e *Ending, now time.Time) (id uint16) {
 		}
 		p.took += 0.05 * (float64(at-k.begun)/1e9 - p.took)
 	}
-	k.attemptsFailed(max(attempts-1, len(k.tried)), e.Refused, now, at)
+	failed := attempts - 1
+	if e.Elsewhere {
+		failed = attempts
+	}
+	k.attemptsFailed(max(failed, len(k.tried)), e.Refused, now, at)
 	if answered != nil && (e.OK || e.Failed) {
 		p.judge(answered, k.passOf(answered), e.OK, now, at)
 	}
@@ -169,9 +173,12 @@ func (k *Pick) finish(e *Ending, now time.Time) (id uint16) {
 }
 
 // answered is the endpoint of the last attempt, or nil if it is not known.
-func (k *Pick) answered(key string, attempts int) *endpoint {
-	if key != "" {
-		return k.pool.byKey[key]
+func (k *Pick) answered(e *Ending, attempts int) *endpoint {
+	switch {
+	case e.Elsewhere:
+		return nil
+	case e.Endpoint != "":
+		return k.pool.byKey[e.Endpoint]
 	}
 	if k.moved {
 		return k.at

@@ -69,8 +69,10 @@ type Ending struct {
 	At       time.Time // zero: now
 	Attempts int       // that Envoy made; 0 is 1
 	Endpoint string    // that answered; "" is the last attempt's, by the list
-	OK       bool      // a complete answer, which the breaker counts as a success
-	Failed   bool      // 5xx, time-out, broken answer. Neither OK nor Failed: nothing is said about the endpoint
+	// Elsewhere says that none of the attempts was answered here: all failed, and another pool was asked.
+	Elsewhere bool
+	OK        bool // a complete answer, which the breaker counts as a success
+	Failed    bool // 5xx, time-out, broken answer. Neither OK nor Failed: nothing is said about the endpoint
 	// Refused are the endpoints whose failed attempts say nothing about them: they answered 4xx, and Envoy tried elsewhere.
 	Refused []string
 	// TTFT is the time from the beginning of the last attempt to the first token. 0: not known, as where an answer comes in one piece.

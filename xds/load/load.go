@@ -62,6 +62,7 @@ type Controller struct {
 	work    sync.Mutex
 	clients map[string]client  // by Backend ID, of pools behind TLS
 	ratios  map[string]float64 // of prices, by Backend ID
+	across  bool               // some policy compares Backends by peers
 	peers   map[string]float64 // of times to the first token, by Backend ID
 	priced  time.Time          // when ratios were worked out
 

@@ -1,13 +1,11 @@
 package load
 
 import (
-	"net"
-	"strconv"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/xds/load/weigh"
 )
 
@@ -63,6 +61,5 @@ func weightsOf(a *endpointv3.ClusterLoadAssignment) map[string]uint32 {
 
 // keyOf is the endpoint as records and pools name it.
 func keyOf(e *endpointv3.LbEndpoint) string {
-	a := e.GetEndpoint().GetAddress().GetSocketAddress()
-	return net.JoinHostPort(a.GetAddress(), strconv.FormatUint(uint64(a.GetPortValue()), 10))
+	return wire.Address(e.GetEndpoint().GetAddress().GetSocketAddress())
 }

@@ -1,41 +1,35 @@
 package load
 
 import (
-	"slices"
 	"time"
 
 	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/load/pools"
+	"github.com/weir-dev/weir/xds/load/weigh"
 )
 
-const (
-	// minTokens are the first tokens of an endpoint that its average needs to be compared.
-	minTokens = 3
-	// freshFor is how long an average counts while nothing new comes: a Backend that was slow gets little, and could not show otherwise
-	// that it is no more.
-	freshFor = 30 * time.Second
-)
+// freshFor is how long an average counts while nothing new comes: a Backend that was slow gets little, and could not show otherwise
+// that it is no more.
+const freshFor = 30 * time.Second
 
 // compare gives the ratios of a pool. The caller holds work.
 func (c *Controller) compare(id string) pools.Ratio {
 	return pools.Ratio{Price: c.ratios[id], Peers: c.peers[id]}
 }
 
-// meet compares how soon the Backends of a rule answer. The caller holds work.
+// meet compares how soon the Backends of a rule answer, where a policy wants to know. The caller holds work.
 func (c *Controller) meet(now time.Time) {
+	c.peers = nil
+	if !c.across {
+		return
+	}
 	own := map[string]time.Duration{}
-	wanted := false
 	for id, p := range *c.pools.Load() {
 		p.mu.Lock()
-		wanted = wanted || p.conf.Weigh.AcrossBackends
 		if d := p.firstToken(now); d > 0 {
 			own[id] = d
 		}
 		p.mu.Unlock()
-	}
-	c.peers = nil
-	if !wanted {
-		return
 	}
 	c.mu.Lock()
 	routes := c.routes
@@ -48,7 +42,7 @@ func (p *pool) firstToken(now time.Time) time.Duration {
 	var sum time.Duration
 	n := time.Duration(0)
 	for _, e := range p.endpoints {
-		if s := e.Feedback.State(now); s.TTFTCount >= minTokens && now.Sub(s.TTFTAt) < freshFor && !e.Isolated() {
+		if s := e.Feedback.State(now); s.TTFTCount >= weigh.MinRecords && now.Sub(s.TTFTAt) < freshFor && !e.Isolated() {
 			sum, n = sum+s.TTFT, n+1
 		}
 	}
@@ -61,26 +55,34 @@ func (p *pool) firstToken(now time.Time) time.Duration {
 // peerRatios are the median time to the first token of the Backends that serve a rule with this one, at the same priority, divided by its
 // own. Where it serves several rules, the least counts.
 func peerRatios(own map[string]time.Duration, routes map[string]compile.SteeredRoute) map[string]float64 {
-	out := map[string]float64{}
+	times := make(map[string]float64, len(own))
+	for id, d := range own {
+		times[id] = float64(d)
+	}
+	return ratios(times, routes, func(took float64, all []float64) (ratio float64, known bool) {
+		return weigh.Median(all) / took, len(all) > 1
+	})
+}
+
+// ratios compare each Backend with those that serve a rule with it, at the same priority: of gets its own value and all of theirs. Where
+// it serves several rules, the least counts. Backends whose own value is not known are left out.
+func ratios(own map[string]float64, routes map[string]compile.SteeredRoute, of func(own float64, all []float64) (ratio float64, known bool)) map[string]float64 {
+	out := make(map[string]float64, len(own))
 	for _, r := range routes {
-		times := map[int32][]time.Duration{} // by priority
+		all := map[int32][]float64{} // by priority
 		for _, m := range r.Members {
-			if d := own[m.Backend]; d > 0 && m.Weight > 0 {
-				times[m.Priority] = append(times[m.Priority], d)
+			if v, known := own[m.Backend]; known && m.Weight > 0 {
+				all[m.Priority] = append(all[m.Priority], v)
 			}
 		}
-		for _, list := range times {
-			slices.Sort(list)
-		}
 		for _, m := range r.Members {
-			list, d := times[m.Priority], own[m.Backend]
-			if len(list) < 2 || d <= 0 || m.Weight == 0 {
+			v, known := own[m.Backend]
+			if !known || m.Weight == 0 {
 				continue
 			}
-			median := (list[(len(list)-1)/2] + list[len(list)/2]) / 2
-			v := float64(median) / float64(d)
-			if before, known := out[m.Backend]; !known || v < before {
-				out[m.Backend] = v
+			ratio, known := of(v, all[m.Priority])
+			if before, some := out[m.Backend]; known && (!some || ratio < before) {
+				out[m.Backend] = ratio
 			}
 		}
 	}

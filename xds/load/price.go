@@ -1,6 +1,7 @@
 package load
 
 import (
+	"slices"
 	"time"
 
 	"github.com/weir-dev/weir/usage/money"
@@ -42,31 +43,12 @@ func priceRatios(pools map[string]*compile.Pool, routes map[string]compile.Steer
 			own[id] = v
 		}
 	}
-	out := make(map[string]float64, len(own))
-	for _, r := range routes {
-		cheapest := map[int32]float64{} // by priority
-		for _, m := range r.Members {
-			if v, known := own[m.Backend]; known && m.Weight > 0 {
-				if least, some := cheapest[m.Priority]; !some || v < least {
-					cheapest[m.Priority] = v
-				}
-			}
+	return ratios(own, routes, func(price float64, all []float64) (ratio float64, known bool) {
+		if price == 0 {
+			return 1, true
 		}
-		for _, m := range r.Members {
-			v, known := own[m.Backend]
-			if !known || m.Weight == 0 {
-				continue
-			}
-			ratio := 1.0
-			if v > 0 {
-				ratio = max(cheapest[m.Priority]/v, leastRatio)
-			}
-			if before, known := out[m.Backend]; !known || ratio < before {
-				out[m.Backend] = ratio
-			}
-		}
-	}
-	return out
+		return max(slices.Min(all)/price, leastRatio), true
+	})
 }
 
 // blended is what a token costs at a Backend, on average over its models; unknown where nobody has told.

@@ -34,7 +34,9 @@ func (c *Controller) Use(v *Steering) {
 	c.ratios, c.priced = priceRatios(v.Pools, v.Steered, now), now
 	old := *c.pools.Load()
 	pools, clusters := make(map[string]*pool, len(v.Pools)), make(map[string]*pool, len(v.Pools))
+	c.across = false
 	for id, conf := range v.Pools {
+		c.across = c.across || conf.Weigh.AcrossBackends
 		p := old[id]
 		if p == nil {
 			p = &pool{}

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -42,13 +43,13 @@ func (c *Controller) sources(pools map[string]*compile.Pool) (targets []scrape.T
 				}
 				targets = append(targets, scrape.Target{
 					Pool: id, Endpoint: e.Key, Source: i, Engine: kind, Host: p.Host, Client: own, URL: url,
-					Interval: span(m.Interval, readEvery), Timeout: span(m.Timeout, readTimeout),
+					Interval: v1alpha1.DurationOr(m.Interval, readEvery), Timeout: v1alpha1.DurationOr(m.Timeout, readTimeout),
 				})
 			}
 			if h := p.Health; h != nil {
 				checks = append(checks, probe.Check{
 					Pool: id, Endpoint: e.Key, Host: p.Host, Client: own, URL: question(p, &e),
-					Interval: span(h.Interval, checkEvery), Timeout: span(h.Timeout, checkTimeout),
+					Interval: v1alpha1.DurationOr(h.Interval, checkEvery), Timeout: v1alpha1.DurationOr(h.Timeout, checkTimeout),
 				})
 			}
 		}
@@ -62,7 +63,7 @@ func page(p *compile.Pool, e *compile.PoolEndpoint, m *v1alpha1.MetricsSource) (
 	if !ok {
 		return "", engine.Engine{}
 	}
-	return address(p, e, first(uint32(m.Port), uint32(kind.DefaultPort), e.Port), first(m.Path, kind.DefaultPath)), kind
+	return address(p, e, cmp.Or(uint32(m.Port), uint32(kind.DefaultPort), e.Port), cmp.Or(m.Path, kind.DefaultPath)), kind
 }
 
 // question is where an endpoint is asked whether it is well; "" where nobody asks.
@@ -70,7 +71,7 @@ func question(p *compile.Pool, e *compile.PoolEndpoint) string {
 	if p.Health == nil {
 		return ""
 	}
-	return address(p, e, first(uint32(p.Health.Port), e.Port), first(p.Health.Path, checkPath))
+	return address(p, e, cmp.Or(uint32(p.Health.Port), e.Port), cmp.Or(p.Health.Path, checkPath))
 }
 
 func address(p *compile.Pool, e *compile.PoolEndpoint, port uint32, path string) string {
@@ -94,21 +95,4 @@ func clientOf(before client, config *tls.Config) client {
 		return before
 	}
 	return client{config, scrape.NewClient(config)}
-}
-
-// first is the first that is given.
-func first[T comparable](list ...T) (out T) {
-	for _, v := range list {
-		if v != out {
-			return v
-		}
-	}
-	return out
-}
-
-func span(d *v1alpha1.Duration, otherwise time.Duration) time.Duration {
-	if d == nil {
-		return otherwise
-	}
-	return d.Duration
 }

@@ -6,7 +6,6 @@ import (
 	"math"
 	"net"
 	"slices"
-	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -17,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/xds/compile"
 )
 
@@ -286,7 +286,7 @@ func addressOf(e *endpointv3.LbEndpoint) string {
 		if name := s.GetNamedPort(); name != "" {
 			return net.JoinHostPort(s.GetAddress(), name)
 		}
-		return net.JoinHostPort(s.GetAddress(), strconv.FormatUint(uint64(s.GetPortValue()), 10))
+		return wire.Address(s)
 	}
 	if p := a.GetPipe(); p != nil {
 		return p.GetPath()

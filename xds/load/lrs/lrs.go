@@ -7,18 +7,17 @@ package lrs
 import (
 	"errors"
 	"io"
-	"net"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	loadstatsv3 "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/weir-dev/weir/extproc/wire"
 )
 
 const (
@@ -175,7 +174,7 @@ func (e *peer) take(clusters []*endpointv3.ClusterStats) {
 	for _, c := range clusters {
 		for _, locality := range c.GetUpstreamLocalityStats() {
 			for _, stats := range locality.GetUpstreamEndpointStats() {
-				p := place{c.GetClusterName(), address(stats.GetAddress())}
+				p := place{c.GetClusterName(), wire.Address(stats.GetAddress().GetSocketAddress())}
 				if p.endpoint == "" {
 					continue
 				}
@@ -211,13 +210,4 @@ func (e *peer) leave() {
 	for p := range e.busy {
 		e.sink(Report{Stream: e.stream, Node: e.node, Cluster: p.cluster, Endpoint: p.endpoint})
 	}
-}
-
-// address is an address as Envoy prints it, or "" if it is not one of IP.
-func address(a *corev3.Address) string {
-	socket := a.GetSocketAddress()
-	if socket == nil {
-		return ""
-	}
-	return net.JoinHostPort(socket.GetAddress(), strconv.FormatUint(uint64(socket.GetPortValue()), 10))
 }

@@ -2,8 +2,8 @@ package weigh
 
 import "math"
 
-// minRecords is how many requests must have told their time to the first token before it says something.
-const minRecords = 3
+// MinRecords is how many requests must have told their time to the first token before it says something.
+const MinRecords = 3
 
 // near is where a latency factor has arrived, as a logarithm.
 const near = 0.002
@@ -37,7 +37,7 @@ func (c *computation) feedBack(in *Input, e *entry) float64 {
 	} else {
 		// Nobody knows: towards 1, and never above it.
 		fading := 1.0
-		if in.TTFT > 0 && in.TTFTCount >= minRecords {
+		if in.TTFT > 0 && in.TTFTCount >= MinRecords {
 			fading = p.fading(int64(in.TTFTAt.Sub(c.next.epoch)), c.now)
 		}
 		f.value = math.Log(1 - (1-math.Exp(min(f.held, 0)))*(1-fading))

@@ -18,11 +18,11 @@ func FromAPI(spec *v1alpha1.LoadPolicySpec) Policy {
 		PreferCheap:    float64(w.PreferCheapPercent) / 100,
 		Floor:          percent(w.FloorPercent, 5),
 		MaxStep:        percent(w.MaxStepPercent, 50),
-		StaleAfter:     duration(w.StaleAfter, 5*time.Second),
-		Decay:          duration(w.Decay, 30*time.Second),
+		StaleAfter:     v1alpha1.DurationOr(w.StaleAfter, 5*time.Second),
+		Decay:          v1alpha1.DurationOr(w.Decay, 30*time.Second),
 		FailedChecks:   or(int(h.FailedChecks), 2),
 		PassedChecks:   or(int(h.PassedChecks), 2),
-		WarmUp:         duration(h.WarmUp, 20*time.Second),
+		WarmUp:         v1alpha1.DurationOr(h.WarmUp, 20*time.Second),
 		WarmUpFrom:     percent(h.WarmUpFromPercent, 10),
 		Panic:          float64(h.PanicPercent) / 100,
 		TryHalfOpen:    spec.Picking.Mode == v1alpha1.PickWeights,
@@ -55,11 +55,4 @@ func or(v, def int) int {
 		return def
 	}
 	return v
-}
-
-func duration(d *v1alpha1.Duration, def time.Duration) time.Duration {
-	if d == nil {
-		return def
-	}
-	return d.Duration
 }

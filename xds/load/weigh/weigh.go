@@ -189,7 +189,7 @@ func (c *computation) medians(in []Input, out []Result) {
 			values = append(values, in[i].TTFT.Seconds())
 		}
 	}
-	c.medianTTFT = median(values)
+	c.medianTTFT = Median(values)
 	if c.p.GPUUtilization.Off() {
 		return
 	}
@@ -205,7 +205,7 @@ func (c *computation) medians(in []Input, out []Result) {
 			over++
 		}
 	}
-	c.medianGPU = median(values)
+	c.medianGPU = Median(values)
 	busy := len(values) >= gpuPoolLeast && 2*over > len(values)
 	for i := range c.next.entries {
 		e := &c.next.entries[i]
@@ -221,8 +221,8 @@ func (c *computation) medians(in []Input, out []Result) {
 	}
 }
 
-// median of values, which it sorts; 0 if there are none.
-func median(values []float64) float64 {
+// Median of values, which it sorts; 0 if there are none.
+func Median(values []float64) float64 {
 	n := len(values)
 	if n == 0 {
 		return 0
@@ -233,7 +233,7 @@ func median(values []float64) float64 {
 
 // timely says whether the endpoint's time to the first token is known, and is of now.
 func (c *computation) timely(in *Input) bool {
-	return in.TTFT > 0 && in.TTFTCount >= minRecords && c.p.fading(int64(in.TTFTAt.Sub(c.next.epoch)), c.now) == 0
+	return in.TTFT > 0 && in.TTFTCount >= MinRecords && c.p.fading(int64(in.TTFTAt.Sub(c.next.epoch)), c.now) == 0
 }
 
 // weigh gives one endpoint its weight.
