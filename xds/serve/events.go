@@ -28,6 +28,7 @@ type (
 		initial        map[string]string // versions of what Envoy has already, by name
 		wanted         []string          // names that Envoy asks for from now on
 		forgotten      []string          // names that Envoy asks for no longer
+		served         *served           // what was served when it came; the server answers by this or by what came after it
 	}
 )
 
@@ -50,6 +51,7 @@ func (p *Publisher) callbacks() serverv3.Callbacks {
 			p.events <- requestEvent{ // with a copy of the versions: the server goes on writing into the map
 				stream: id, typeURL: r.GetTypeUrl(), nonce: r.GetResponseNonce(), refusal: refusal(r),
 				initial: maps.Clone(r.GetInitialResourceVersions()), wanted: r.GetResourceNamesSubscribe(), forgotten: r.GetResourceNamesUnsubscribe(),
+				served: p.given.Load(),
 			}
 			return nil
 		},

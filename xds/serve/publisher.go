@@ -98,6 +98,7 @@ type Publisher struct {
 	mail   mailbox
 	state  atomic.Pointer[State]
 	line   line
+	given  atomic.Pointer[served] // what is served, for the goroutines of streams
 
 	// What follows belongs to the goroutine of Run.
 	serial   uint64
@@ -261,6 +262,10 @@ func (p *Publisher) request(e requestEvent) {
 	if v == nil {
 		v = newView(e.initial, !slices.Contains(awaited, e.typeURL))
 		p.views[e.typeURL] = v
+		if e.served != p.served {
+			// The server may have sent by now what was served before: what Envoy has said that it has need not be what it has.
+			p.resend(e.typeURL, e.initial)
+		}
 	}
 	answered := v.answered(e.nonce, e.refusal)
 	v.ask(e.wanted)

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+
+	"github.com/weir-dev/weir/xds/compile"
 )
 
 func TestReconnectedEnvoyIsNotSentWhatItHas(t *testing.T) {
@@ -134,5 +136,59 @@ func TestVersionThatIsTakenBackWhileAwayIsNotSent(t *testing.T) {
 		r.envoy.connect()
 		r.expect("a")
 		r.expectNames(resourcev3.ClusterType, "cluster-a")
+	})
+}
+
+// TestEnvoyReturnsWhileItsOldConfigurationIsServedAgain: the server answers it by another one before the Publisher sees
+// that it has come. That it has said to have the old one must not do.
+func TestEnvoyReturnsWhileItsOldConfigurationIsServedAgain(t *testing.T) {
+	t.Run("overlay", func(t *testing.T) {
+		inIdleRig(t, Options{}, func(t *testing.T, r *rig) {
+			stop := r.run()
+			r.envoy.connect()
+			r.publish(pooled("v"))
+			r.steer(weigh(1, 40, 0))
+			r.envoy.disconnect()
+			r.steer(weigh(2, 41, 0))
+			r.expectSteered("1 taken")
+			stop()
+
+			r.envoy.connect()
+			r.has("a", withWeight(41))
+			r.envoy.judgeBy(holding())
+			r.Steer(weigh(3, 40, 0))
+			r.fetch() // before the events of the stream
+			defer r.run()()
+			settle()
+			r.expectSteered() // Envoy has the second overlay
+			r.envoy.judgeBy(nil)
+			r.envoy.release("", "")
+			r.expectSteered("3 taken")
+			r.has("a", withWeight(40))
+		})
+	})
+	t.Run("version", func(t *testing.T) {
+		inIdleRig(t, Options{}, func(t *testing.T, r *rig) {
+			with := func(id, secret string) *compile.Version {
+				return version(id, content{clusters: []string{"c"}, routes: []string{"r"}, door: "d", secrets: map[string]string{"certificate": secret}})
+			}
+			stop := r.run()
+			r.envoy.connect()
+			r.publish(with("a", "old"))
+			r.envoy.disconnect()
+			r.publish(with("b", "new"))
+			r.expect("a")
+			stop()
+
+			r.publish(with("c", "old")) // before the events of the stream
+			r.envoy.judgeBy(holding(resourcev3.SecretType))
+			r.envoy.connect()
+			defer r.run()()
+			settle()
+			r.expect() // the secret of "b" is on its way
+			r.envoy.judgeBy(nil)
+			r.envoy.release("", "")
+			r.expect("c")
+		})
 	})
 }

@@ -44,6 +44,29 @@ type rig struct {
 // inRig runs test with a Publisher that runs and an Envoy that has not connected.
 func inRig(t *testing.T, opts Options, test func(t *testing.T, r *rig)) {
 	t.Helper()
+	inIdleRig(t, opts, func(t *testing.T, r *rig) {
+		defer r.run()()
+		test(t, r)
+	})
+}
+
+// run has the Publisher run until stop is called.
+func (r *rig) run() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.Run(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+// inIdleRig is inRig with a Publisher that does not run: its events wait.
+func inIdleRig(t *testing.T, opts Options, test func(t *testing.T, r *rig)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, published: map[string]*compile.Version{}}
 		if opts.Warming == nil {
@@ -63,13 +86,10 @@ func inRig(t *testing.T, opts Options, test func(t *testing.T, r *rig)) {
 		}
 		r.envoy = &fakeEnvoy{t: t, conn: conn}
 		r.envoy.restart()
-		ctx, cancel := context.WithCancel(context.Background())
-		go r.Run(ctx)
 		defer func() {
 			r.envoy.disconnect()
 			conn.Close()
 			server.Stop()
-			cancel()
 			synctest.Wait()
 		}()
 		test(t, r)

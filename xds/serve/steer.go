@@ -147,6 +147,7 @@ func (p *Publisher) set(s *served) error {
 		return err
 	}
 	p.served = s
+	p.given.Store(s) // only now: who sees it knows that the server does
 	for key, reason := range s.bad {
 		if p.steering.bad[key] != reason {
 			p.opts.Log.Warn("weights of a route cannot be used; it keeps its own", "route", key, "reason", reason)
@@ -182,7 +183,8 @@ func (p *Publisher) follow(next *served) {
 			}
 			// Back to what Envoy has, while it is not known whether what it was meanwhile is on its way: then it is sent
 			// in any case, so that Envoy's answer tells.
-			if v := p.views[typeURL]; v != nil && v.has[name] == version && v.believed[name] != was {
+			// What is not known to be there at all may be that, too.
+			if v := p.views[typeURL]; v != nil && (v.has[name] == version || v.has[name] == "") && v.believed[name] != was {
 				p.steering.again.add(typeURL, name, version)
 				v.retract(name)
 			}
@@ -234,12 +236,12 @@ func (r resends) mark(hashes map[string]map[string]string) map[string]map[string
 	return out
 }
 
-// resend has what a refused response brought, and is wanted still, sent once more: it was not at fault, or need not
-// have been.
-func (p *Publisher) resend(typeURL string, c *change) {
+// resend has those of versions by name that are wanted still sent once more, where Envoy need not have them: what a refused
+// response brought, which was not at fault or need not have been, or what something else may be on its way after.
+func (p *Publisher) resend(typeURL string, versions map[string]string) {
 	v := p.views[typeURL]
 	again := false
-	for name, version := range c.versions {
+	for name, version := range versions {
 		if p.served.hashes[typeURL][name] != version {
 			continue // something else is on its way
 		}
@@ -273,7 +275,7 @@ func (p *Publisher) refusedSteered(typeURL, reason string, c *change) bool {
 	default:
 		return false
 	}
-	p.resend(typeURL, c)
+	p.resend(typeURL, c.versions)
 	return true
 }
 

@@ -573,3 +573,25 @@ func TestSteerNeverBlocks(t *testing.T) {
 		t.Error("it is fetched twice")
 	}
 }
+
+// TestSteerBackAndForth: an overlay says again and again what Envoy has had before, while Envoy answers for none of it.
+func TestSteerBackAndForth(t *testing.T) {
+	inRig(t, Options{}, func(t *testing.T, r *rig) {
+		r.envoy.connect()
+		r.publish(pooled("v"))
+		r.steer(weigh(1, 40, 0))
+		r.expectSteered("1 taken")
+		r.envoy.judgeBy(holding())
+		for i, weight := range []int{40, 41, 40, 42, 40} {
+			o := weigh(uint64(i+2), weight, 0)
+			o.Endpoints["b"] = says(said(one1, 8, healthy), said(two2, 9, healthy))
+			r.steer(o)
+		}
+		r.envoy.judgeBy(nil)
+		r.envoy.release("", "")
+		r.expectSteered("6 taken")
+		r.has("a", withWeight(40))
+		r.publish(pooledBy("w", one1))
+		r.expect("v", "w")
+	})
+}
