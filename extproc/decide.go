@@ -23,6 +23,7 @@ import (
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/internal/trace"
 	"github.com/weir-dev/weir/usage"
 )
 
@@ -233,7 +234,9 @@ func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, 
 		return refusal(d, e, r.requestID, known)
 	}
 	t := s.table.Load()
-	known = append(known, fact{wire.KeyVersion, t.Version})
+	place := trace.Begin(r.traceparent, s.opts.Sampled)
+	known = append(known, fact{wire.KeyVersion, t.Version},
+		fact{wire.KeyTrace, place.Header()}, fact{wire.KeyTraceFlags, place.Flags()}, fact{wire.KeyTraceParent, place.Parent})
 
 	id, cerr := t.Auth.Authenticate(ctx, r.credentials, r.source, now)
 	if cerr != nil {
@@ -291,7 +294,7 @@ func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, 
 	}
 	a := &asked{
 		table: t, gateway: t.GatewayOf(ctx), id: id, rule: rule, variant: variant, dialect: d, operation: op,
-		request: r, model: model, stream: streaming, now: now,
+		request: r, model: model, stream: streaming, now: now, trace: place,
 	}
 	limits, cerr := s.admit(ctx, a, of)
 	if cerr != nil {

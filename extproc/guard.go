@@ -15,6 +15,7 @@ import (
 	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/internal/trace"
 	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/usage/money"
 )
@@ -44,6 +45,7 @@ type asked struct {
 	model     string
 	stream    bool
 	now       time.Time
+	trace     trace.Place
 	input     int64 // estimated tokens, set by admit
 }
 
@@ -106,7 +108,7 @@ func (s *Server) admit(ctx context.Context, a *asked, d *decision) (facts, *cano
 		}
 	}
 	d.open = &usage.Open{
-		ID: s.exchanges.newID(), PeekID: a.request.peek.id, RequestID: a.request.requestID, Time: a.now,
+		ID: s.exchanges.newID(), PeekID: a.request.peek.id, RequestID: a.request.requestID, Trace: a.trace, Time: a.now,
 		Gateway: a.gateway, Tenant: a.id.Tenant, Namespace: a.id.Namespace, Consumer: a.id.Consumer, Credential: a.id.Credential,
 		Route: a.rule.Name, Model: a.model, Operation: string(a.operation), Dialect: a.dialect.Name, Stream: a.stream,
 		Currency: a.table.Currency, Candidates: make([]usage.Candidate, len(a.variant.Candidates)),

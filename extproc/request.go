@@ -17,6 +17,7 @@ type request struct {
 	path        string // without the query
 	query       string // raw, without "?"
 	requestID   string
+	traceparent string
 	encoding    string // content-encoding
 	contentType string
 	hosts       bool // more than one, which RFC 9112 section 3.2 forbids
@@ -54,6 +55,8 @@ func readRequest(m *extprocv3.ProcessingRequest) *request {
 			r.path, r.query, _ = strings.Cut(value(kv), "?")
 		case "x-request-id":
 			r.requestID = value(kv)
+		case wire.TraceHeader:
+			r.traceparent = value(kv)
 		case "content-encoding":
 			r.encoding = value(kv)
 		case "content-type":

@@ -34,6 +34,8 @@ type Options struct {
 	Now func() time.Time
 	// Metrics is told what was decided; nil counts nothing.
 	Metrics Metrics
+	// Sampled decides by its ID, in hex, whether a trace that begins here is to be exported; nil for none.
+	Sampled func(traceID string) bool
 
 	// Limits, Breakers, Desk and Estimator are the guard's; all are required.
 	Limits    *limit.Engine
@@ -80,6 +82,9 @@ func New(opts Options) *Server {
 	}
 	if opts.Metrics == nil {
 		opts.Metrics = noMetrics{}
+	}
+	if opts.Sampled == nil {
+		opts.Sampled = func(string) bool { return false }
 	}
 	if opts.Steering == nil {
 		opts.Steering = noSteering{}

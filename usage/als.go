@@ -8,25 +8,35 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/weir-dev/weir/extproc/wire"
 )
 
 // Sink takes records. It is called by several goroutines, and must not keep the pointer.
 type Sink func(*Record)
 
+// FailedSink takes failed attempts. It is called by several goroutines, and must not keep the pointer.
+type FailedSink func(*Failed)
+
 // Receiver is the access log service (ALS, gRPC) that Envoy reports to.
 type Receiver struct {
 	alsv3.UnimplementedAccessLogServiceServer
-	sinks []Sink
+	sinks  []Sink
+	failed []FailedSink
 }
 
 // NewReceiver makes a Receiver that hands every record to each sink, in this order.
 func NewReceiver(sinks ...Sink) *Receiver { return &Receiver{sinks: sinks} }
+
+// Failed has failed attempts handed to each sink, too. Call it before Register.
+func (r *Receiver) Failed(sinks ...FailedSink) { r.failed = append(r.failed, sinks...) }
 
 // Register adds the service to g.
 func (r *Receiver) Register(g *grpc.Server) { alsv3.RegisterAccessLogServiceServer(g, r) }
 
 // StreamAccessLogs receives one stream; Envoy keeps one open for each of its workers.
 func (r *Receiver) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
+	attempts := false
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -35,7 +45,18 @@ func (r *Receiver) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLo
 			}
 			return err
 		}
+		if id := m.GetIdentifier(); id != nil { // of the first message only
+			attempts = id.GetLogName() == wire.AttemptLog
+		}
 		for _, entry := range m.GetHttpLogs().GetLogEntry() {
+			if attempts {
+				if f, ok := failed(entry); ok {
+					for _, sink := range r.failed {
+						sink(&f)
+					}
+				}
+				continue
+			}
 			rec := record(entry)
 			for _, sink := range r.sinks {
 				sink(&rec)

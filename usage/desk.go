@@ -19,12 +19,14 @@ type Ledger interface {
 	Commit(ledger.Entry) bool
 }
 
-// DeskOptions are what a Desk needs. All fields are required.
+// DeskOptions are what a Desk needs. All fields but Finished are required.
 type DeskOptions struct {
 	Ledger    Ledger
 	Estimator *Estimator
 	Registry  prometheus.Registerer // takes the metrics
 	Now       func() time.Time
+	// Finished is told of every request that is over: those that were let in, once they are settled, and those that were not.
+	Finished FinishedSink
 }
 
 // Desk settles requests: it turns the end of each one into tokens, money and an entry, and gives back what was
@@ -35,6 +37,7 @@ type Desk struct {
 	metrics *deskMetrics
 	seed    maphash.Seed
 	shards  [deskShards]deskShard
+	failed  failures
 }
 
 const deskShards = 64 // a power of two; so that requests share no lock
@@ -117,10 +120,15 @@ func (d *Desk) late(peekID string) *Open {
 // Close settles the request that a record is of. It is a Sink. Records of requests that were never let in name no
 // exchange; those that come twice, or are of a process that died, change nothing.
 func (d *Desk) Close(r *Record) {
+	var failed []Failed
+	if r.Attempts > 0 {
+		failed = d.failed.take(r.Trace.Span)
+	}
 	id := r.Exchange
 	if id == "" {
 		o := d.late(r.PeekID)
 		if o == nil || o.Abandon() {
+			d.finished(Finished{Record: r, Failed: failed})
 			return
 		}
 		id = o.ID
@@ -128,6 +136,7 @@ func (d *Desk) Close(r *Record) {
 	o := d.take(id)
 	if o == nil || !o.end() {
 		d.metrics.unmatched.Inc()
+		d.finished(Finished{Record: r, Failed: failed})
 		return
 	}
 	v := o.judge(r, d.opts.Estimator)
@@ -140,6 +149,7 @@ func (d *Desk) Close(r *Record) {
 		})
 	}
 	d.settle(o, &v)
+	d.finished(Finished{Record: r, Open: o, Entry: &v.entry, Failed: failed})
 	if v.exemplary {
 		e := &v.entry
 		k := Kind{Backend: e.Backend, Model: e.UpstreamModel, Dialect: o.Dialect, Operation: o.Operation, Stream: o.Stream}
@@ -167,6 +177,7 @@ func (d *Desk) Lost(now time.Time) int {
 // without an entry those that Envoy never went on with. Call it every few seconds. It returns how many
 // requests it has entered as interrupted.
 func (d *Desk) Sweep(now time.Time) int {
+	d.failed.sweep(now)
 	return d.give(now, func(o *Open) bool { return now.After(o.Expires.Add(recordMargin)) })
 }
 
@@ -201,6 +212,7 @@ func (d *Desk) give(now time.Time, over func(*Open) bool) (interrupted int) {
 			}
 			v := o.interrupted()
 			d.settle(o, &v)
+			d.finished(Finished{Open: o, Entry: &v.entry, Failed: d.failed.take(o.Trace.Span)})
 		}
 		interrupted += len(ended)
 	}
@@ -232,6 +244,14 @@ func (d *Desk) settle(o *Open, v *verdict) {
 		}
 	}
 	d.metrics.settled(&v.entry)
+}
+
+// finished tells of a request that is over.
+func (d *Desk) finished(f Finished) {
+	if d.opts.Finished != nil {
+		f.At = d.opts.Now()
+		d.opts.Finished(&f)
+	}
 }
 
 // take removes a request.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/internal/trace"
 	"github.com/weir-dev/weir/usage/ledger"
 	"github.com/weir-dev/weir/usage/money"
 )
@@ -65,6 +66,7 @@ type Open struct {
 	ID         string // of the exchange; unique over all processes and times
 	PeekID     string // of the peek filter: finds it where Envoy's record has no ID, because the decision came too late; may be ""
 	RequestID  string
+	Trace      trace.Place
 	Time       time.Time // when the request began; its prices are those of this time
 	Gateway    string    // LLMGateway that it came in by, "namespace/name"
 	Tenant     string
@@ -97,6 +99,7 @@ type Open struct {
 	closed    bool
 	confirmed bool
 	attempts  int
+	prepared  []Attempt // the first of them
 	// asked holds, for each candidate, the number of the last attempt that asked it; 0 where none did.
 	asked     [maxCandidates]uint8
 	reported  bool // report holds something
@@ -148,6 +151,9 @@ func (o *Open) attempt(backend, upstreamModel string) (n int, ok bool) {
 		return 0, false
 	}
 	o.attempts++
+	if len(o.prepared) < maxFailedAttempts {
+		o.prepared = append(o.prepared, Attempt{At: o.desk.opts.Now(), Backend: backend, UpstreamModel: upstreamModel})
+	}
 	for i := range o.Candidates {
 		if c := &o.Candidates[i]; i < maxCandidates && c.Backend == backend && c.UpstreamModel == upstreamModel {
 			o.asked[i] = uint8(min(o.attempts, 255))

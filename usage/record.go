@@ -13,6 +13,7 @@ import (
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/internal/trace"
 )
 
 // Record is one finished request. It holds no credential and no text of a prompt or an answer.
@@ -44,6 +45,20 @@ type Record struct {
 	// FirstToken is the time of the last attempt until the first byte of its answer's body; 0 where it is not measured, and where the
 	// caller asked for no stream: such an answer begins when all of it is written.
 	FirstToken time.Duration
+	// Timing is when parts of it passed.
+	Timing Timing
+	// Trace is the request's place in a trace; the zero value where Envoy has no decision of Weir's, and the caller sent none.
+	Trace trace.Place
+	// Flags are Envoy's response flags, as it writes them: "UF,URX".
+	Flags string
+	// Caller is the address and port of the caller's connection.
+	Caller string
+	// Method and Path are those of the request, the path without its query.
+	Method, Path string
+	// Endpoints are those that Weir has named for attempts, in order: "ip:port,ip:port"; "" where Envoy picks.
+	Endpoints string
+	// Refusal is why Weir answered itself with an error, in words; "" where it did not. It holds nothing of a body.
+	Refusal string
 	// Signals are what the answer's headers say about load, by their names; nil where they are not read.
 	Signals map[string]string
 
@@ -55,6 +70,15 @@ type Record struct {
 	ReportedComplete bool
 }
 
+// Timing holds times since the start of the request; 0 for what did not come to pass. Those of the backend are of the last attempt.
+type Timing struct {
+	Received        time.Duration // the last byte of the request came
+	BackendSent     time.Duration // its first byte went to the backend
+	BackendSentLast time.Duration // its last byte went to the backend
+	BackendFirst    time.Duration // the first byte of the answer came
+	BackendLast     time.Duration // the last byte of the answer came
+}
+
 func record(e *accesslogv3.HTTPAccessLogEntry) Record {
 	c := e.GetCommonProperties()
 	facts := c.GetMetadata().GetFilterMetadata()[wire.DecisionNamespace].GetFields()
@@ -63,6 +87,14 @@ func record(e *accesslogv3.HTTPAccessLogEntry) Record {
 	var firstToken time.Duration
 	if fact(wire.KeyStream) == "true" {
 		firstToken = microseconds(c.GetCustomTags()[wire.FirstTokenTag])
+	}
+	place := trace.Parse(fact(wire.KeyTrace), fact(wire.KeyTraceFlags), fact(wire.KeyTraceParent))
+	if place == (trace.Place{}) {
+		place = trace.Of(e.GetRequest().GetRequestHeaders()[wire.TraceHeader])
+	}
+	path, _, _ := strings.Cut(e.GetRequest().GetPath(), "?")
+	if original := e.GetRequest().GetOriginalPath(); original != "" {
+		path, _, _ = strings.Cut(original, "?")
 	}
 	reported, complete := reported(c.GetMetadata().GetTypedFilterMetadata()[wire.TokenUsageNamespace])
 	return Record{
@@ -86,6 +118,13 @@ func record(e *accesslogv3.HTTPAccessLogEntry) Record {
 		BytesIn: e.GetRequest().GetRequestBodyBytes(), BytesOut: e.GetResponse().GetResponseBodyBytes(),
 		Attempts: int(c.GetUpstreamRequestAttemptCount()),
 		Endpoint: wire.Address(c.GetUpstreamRemoteAddress().GetSocketAddress()), FirstToken: firstToken,
+		Timing: Timing{
+			Received: length(c.GetTimeToLastRxByte(), nil), BackendSent: length(c.GetTimeToFirstUpstreamTxByte(), nil), BackendSentLast: length(c.GetTimeToLastUpstreamTxByte(), nil),
+			BackendFirst: length(c.GetTimeToFirstUpstreamRxByte(), nil), BackendLast: length(c.GetTimeToLastUpstreamRxByte(), nil),
+		},
+		Trace: place, Flags: flagNames(flags), Caller: wire.Address(c.GetDownstreamRemoteAddress().GetSocketAddress()),
+		Method: method(e.GetRequest().GetRequestMethod()), Path: path,
+		Endpoints: fact(wire.KeyEndpoints), Refusal: fact(wire.KeyRefusal),
 		Signals:  texts(c.GetMetadata().GetFilterMetadata()[wire.LoadNamespace].GetFields()),
 		Reported: reported, ReportedComplete: complete,
 	}
@@ -122,4 +161,29 @@ func texts(fields map[string]*structpb.Value) map[string]string {
 		}
 	}
 	return out
+}
+
+// Failed is an attempt that failed before another was made, or that was the last. It holds what Envoy knows of it by itself.
+type Failed struct {
+	Span      string // trace.Place.Span of its request
+	N         int    // 1 is the request's first attempt
+	RequestID string
+	Backend   string
+	Endpoint  string // "ip:port"; "" where no connection came about
+	Start     time.Time
+	Duration  time.Duration
+	Status    int    // 0 where there was no answer
+	Flags     string // Envoy's response flags, "UF"
+	Reason    string // why there was no connection; "" where there was one
+}
+
+// failed reads the record of an attempt. ok is false where it cannot be told whose it is.
+func failed(e *accesslogv3.HTTPAccessLogEntry) (f Failed, ok bool) {
+	c := e.GetCommonProperties()
+	span, n, ok := trace.AttemptOf(e.GetRequest().GetRequestHeaders()[wire.TraceHeader])
+	return Failed{
+		Span: span, N: n, RequestID: e.GetRequest().GetRequestId(), Backend: c.GetCustomTags()[wire.BackendTag],
+		Endpoint: wire.Address(c.GetUpstreamRemoteAddress().GetSocketAddress()), Start: c.GetStartTime().AsTime(), Duration: length(c.GetDuration(), nil),
+		Status: int(e.GetResponse().GetResponseCode().GetValue()), Flags: flagNames(c.GetResponseFlags()), Reason: c.GetUpstreamTransportFailureReason(),
+	}, ok
 }

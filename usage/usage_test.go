@@ -25,6 +25,7 @@ import (
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/internal/trace"
 )
 
 var t0 = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -55,10 +56,20 @@ func finished(t testing.TB) *accesslogv3.HTTPAccessLogEntry {
 			}}},
 			Metadata: decided(t, wire.KeyRoute, "default/all", wire.KeyDialect, "anthropic", wire.KeyModel, "gpt-4o", wire.KeyOperation, "chat",
 				wire.KeyConsumer, "demo", wire.KeyTenant, "acme", wire.KeyCredential, "key:demo", wire.KeyVersion, "v1",
-				wire.KeyExchange, "x-1", wire.KeyStream, "true"),
+				wire.KeyExchange, "x-1", wire.KeyStream, "true",
+				wire.KeyTrace, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333", wire.KeyTraceFlags, "-01", wire.KeyTraceParent, "00f067aa0ba902b7"),
+			TimeToLastRxByte: durationpb.New(time.Millisecond), TimeToFirstUpstreamTxByte: durationpb.New(2 * time.Millisecond),
+			TimeToLastUpstreamTxByte: durationpb.New(3 * time.Millisecond), TimeToFirstUpstreamRxByte: durationpb.New(4 * time.Millisecond),
+			TimeToLastUpstreamRxByte: durationpb.New(5 * time.Millisecond),
+			ResponseFlags:            &accesslogv3.ResponseFlags{UpstreamConnectionFailure: true, UpstreamRetryLimitExceeded: true},
+			DownstreamRemoteAddress: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+				Address: "192.0.2.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 4711},
+			}}},
 			UpstreamRequestAttemptCount: 2,
 		},
-		Request:  &accesslogv3.HTTPRequestProperties{RequestId: "req-1", RequestBodyBytes: 11},
+		Request: &accesslogv3.HTTPRequestProperties{
+			RequestId: "req-1", RequestBodyBytes: 11, RequestMethod: corev3.RequestMethod_POST, Path: "/api/generate", OriginalPath: "/v1/messages?beta=true",
+		},
 		Response: &accesslogv3.HTTPResponseProperties{ResponseCode: wrapperspb.UInt32(200), ResponseCodeDetails: "via_upstream", ResponseBodyBytes: 22},
 	}
 	m := e.CommonProperties.Metadata
@@ -85,6 +96,12 @@ func TestRecord(t *testing.T) {
 		Stream: true, Dialect: "anthropic", Operation: "chat", Model: "gpt-4o", Route: "default/all", Backend: "default/openai",
 		Consumer: "demo", Tenant: "acme", Credential: "key:demo", Version: "v1", Exchange: "x-1", BytesIn: 11, BytesOut: 22,
 		PeekID: "peek-1", Attempts: 2, Reported: &canon.Usage{Input: 7, Output: 5}, ReportedComplete: true,
+		Timing: Timing{
+			Received: time.Millisecond, BackendSent: 2 * time.Millisecond, BackendSentLast: 3 * time.Millisecond,
+			BackendFirst: 4 * time.Millisecond, BackendLast: 5 * time.Millisecond,
+		},
+		Trace: trace.Place{Trace: "0af7651916cd43dd8448eb211c80319c", Span: "b7ad6b716920333", Parent: "00f067aa0ba902b7", Sampled: true},
+		Flags: "UF,URX", Caller: "192.0.2.1:4711", Method: "POST", Path: "/v1/messages",
 		Endpoint: "[::1]:8000", FirstToken: 250 * time.Millisecond, Signals: map[string]string{"retry-after": "3"},
 	}
 	if got := record(finished(t)); !reflect.DeepEqual(got, want) {
@@ -136,6 +153,12 @@ func TestRecordsOfOtherEnds(t *testing.T) {
 		{"the caller was gone before the decision", func(e *accesslogv3.HTTPAccessLogEntry) {
 			delete(e.CommonProperties.Metadata.FilterMetadata, wire.DecisionNamespace)
 		}, func(r *Record) bool { return r.Exchange == "" && r.PeekID == "peek-1" }},
+		{"nobody decided", func(e *accesslogv3.HTTPAccessLogEntry) {
+			e.CommonProperties.Metadata = nil
+			e.Request.RequestHeaders = map[string]string{wire.TraceHeader: "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"}
+		}, func(r *Record) bool {
+			return r.Trace.Trace == "0af7651916cd43dd8448eb211c80319c" && r.Trace.Parent == "00f067aa0ba902b7" && r.Trace.Span != "" && r.Trace.Sampled
+		}},
 		{"other namespaces", func(e *accesslogv3.HTTPAccessLogEntry) {
 			e.CommonProperties.Metadata.FilterMetadata = map[string]*structpb.Struct{"other": e.CommonProperties.Metadata.FilterMetadata[wire.DecisionNamespace]}
 		}, func(r *Record) bool { return r.Route == "" && r.Exchange == "" }},

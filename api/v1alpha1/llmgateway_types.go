@@ -57,6 +57,11 @@ type LLMGatewaySpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Accounting Accounting `json:"accounting,omitempty"`
+	// Telemetry says what is shown of requests: which traces are exported, and whether with their text. Where they are sent is said by the
+	// standard OTEL_* variables of the process.
+	// +optional
+	// +kubebuilder:default={}
+	Telemetry Telemetry `json:"telemetry,omitempty"`
 	// SharedState lets replicas count together. Without it each counts for itself, in memory.
 	// +optional
 	SharedState *SharedState `json:"sharedState,omitempty"`

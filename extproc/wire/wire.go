@@ -64,20 +64,24 @@ const (
 
 // Keys in DecisionNamespace.
 const (
-	KeyRoute      = "route"      // name of the rule
-	KeyDialect    = "dialect"    // of the caller
-	KeyExchange   = "exchange"   // finds what the decision kept for attempts; "" where it kept nothing
-	KeyImmediate  = "immediate"  // "true" when ext_proc answered itself
-	KeyModel      = "model"      // the caller's
-	KeyOperation  = "operation"  // canon.Operation
-	KeyConsumer   = "consumer"   // who calls
-	KeyTenant     = "tenant"     // who pays
-	KeyCredential = "credential" // which of the caller's credentials; never secret
-	KeyVersion    = "version"    // of the table that decided
-	KeyStream     = "stream"     // "true" when the caller asked for a stream
-	KeyEndpoints  = "endpoints"  // "ip:port,ip:port": the endpoints that attempts go to, in this order
-	KeyNeeds      = "needs"      // whose answers Weir must see: IDs of backends with a space before and after each, or "*" for all
-	KeyOpen       = "open"       // "true" when nobody decided, and Envoy let the request through because Weir did not answer
+	KeyRoute       = "route"        // name of the rule
+	KeyDialect     = "dialect"      // of the caller
+	KeyExchange    = "exchange"     // finds what the decision kept for attempts; "" where it kept nothing
+	KeyImmediate   = "immediate"    // "true" when ext_proc answered itself
+	KeyModel       = "model"        // the caller's
+	KeyOperation   = "operation"    // canon.Operation
+	KeyConsumer    = "consumer"     // who calls
+	KeyTenant      = "tenant"       // who pays
+	KeyCredential  = "credential"   // which of the caller's credentials; never secret
+	KeyVersion     = "version"      // of the table that decided
+	KeyStream      = "stream"       // "true" when the caller asked for a stream
+	KeyEndpoints   = "endpoints"    // "ip:port,ip:port": the endpoints that attempts go to, in this order
+	KeyNeeds       = "needs"        // whose answers Weir must see: IDs of backends with a space before and after each, or "*" for all
+	KeyTrace       = "trace"        // trace.Place.Header: the traceparent of attempts, up to the digit that numbers them
+	KeyTraceFlags  = "trace_flags"  // trace.Place.Flags: what follows the digit
+	KeyTraceParent = "trace_parent" // the caller's span
+	KeyRefusal     = "refusal"      // why Weir refused, in words; nothing of what is wrong with a body but its place
+	KeyOpen        = "open"         // "true" when nobody decided, and Envoy let the request through because Weir did not answer
 )
 
 // Keys in DecisionNamespace that are headers of the answer by the same name.
@@ -117,8 +121,17 @@ const (
 	HostMetadataAttribute = "xds.upstream_host_metadata"
 )
 
+// The access logs that Envoy sends to Weir: one record for each request, and one for each attempt that failed.
+const (
+	RequestLog = "weir"
+	AttemptLog = "weir.attempt"
+)
+
 // BackendTag is the custom tag of the access log that holds the ID of the backend that gave the answer.
 const BackendTag = "backend"
+
+// TraceHeader carries the trace context (W3C): the caller's at the door, and the attempt's own on the way to a backend.
+const TraceHeader = "traceparent"
 
 // FirstTokenTag is the custom tag of the access log that holds the time, in microseconds, between the beginning of the last
 // attempt and the first byte of the body of its answer.

@@ -87,7 +87,7 @@ func directFilters(credentials []injected, versionHeader string, headers []strin
 	for _, h := range append([]string{"accept-encoding"}, wire.CallerHeaders...) {
 		mutations = append(mutations, remove(h))
 	}
-	mutations = append(mutations, removePrefixes()...)
+	mutations = append(append(mutations, removePrefixes()...), traceContext())
 	if slices.Contains(headers, wire.LoadReport) {
 		mutations = append(mutations, set(wire.LoadFormat, wire.LoadFormatText))
 	}
@@ -145,7 +145,7 @@ func (c *compiler) chainFilters(members []member) []*hcmv3.HttpFilter {
 		// A replaced body loses its content-length, and some servers want one.
 		filter("weir.length", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
 			RequestMutations: append([]*mutationv3.HeaderMutation{
-				set("content-length", "%DYNAMIC_METADATA("+wire.AttemptNamespace+":"+wire.KeyContentLength+")%"),
+				set("content-length", dynamicMetadata(wire.AttemptNamespace, wire.KeyContentLength)), traceContext(),
 			}, removePrefixes()...),
 			ResponseMutations: ownNames(),
 		}}))
@@ -200,6 +200,17 @@ func grpcService(cluster string) *corev3.GrpcService {
 	return &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
 		EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: cluster},
 	}}
+}
+
+// traceContext gives each attempt a span of its own in the request's trace: Envoy numbers it.
+func traceContext() *mutationv3.HeaderMutation {
+	return set(wire.TraceHeader, dynamicMetadata(wire.DecisionNamespace, wire.KeyTrace)+
+		"%UPSTREAM_REQUEST_ATTEMPT_COUNT%"+dynamicMetadata(wire.DecisionNamespace, wire.KeyTraceFlags))
+}
+
+// dynamicMetadata is what a text holds in the place of dynamic metadata.
+func dynamicMetadata(namespace, key string) string {
+	return "%DYNAMIC_METADATA(" + namespace + ":" + key + ")%"
 }
 
 func remove(header string) *mutationv3.HeaderMutation {

@@ -33,8 +33,6 @@ import (
 )
 
 const (
-	// AccessLogName is the log that usage receives.
-	AccessLogName = "weir"
 	// Records wait this long for company. What a request has reserved, and a place among the requests at once, comes free
 	// with its record: a caller that asks again at once must not be refused for that.
 	AccessLogFlush = 10 * time.Millisecond
@@ -172,7 +170,7 @@ func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hc
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: RouteConfigName, ConfigSource: ads(),
 		}},
-		HttpFilters: c.doorFilters(decide, asksForUsage(g), pack(&routerv3.Router{SuppressEnvoyHeaders: true})),
+		HttpFilters: c.doorFilters(decide, asksForUsage(g), pack(&routerv3.Router{SuppressEnvoyHeaders: true, UpstreamLog: c.attemptLog()})),
 
 		// What clients send under our own names is gone before anything reads it.
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{
@@ -205,25 +203,48 @@ func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hc
 		DrainTimeout:          durationpb.New(drainTimeout),
 		LocalReplyConfig:      localReplies(c.opts.Dialects, maxBody, headerKiB),
 
-		AccessLog: []*accesslogv3.AccessLog{{
-			Name: "weir.usage",
-			ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(&grpclogv3.HttpGrpcAccessLogConfig{
-				CommonConfig: &grpclogv3.CommonGrpcAccessLogConfig{
-					LogName:             AccessLogName,
-					GrpcService:         grpcService(c.opts.ExtProcCluster),
-					TransportApiVersion: corev3.ApiVersion_V3,
-					BufferFlushInterval: durationpb.New(AccessLogFlush),
-					BufferSizeBytes:     wrapperspb.UInt32(accessLogBatch),
-					CustomTags:          c.recordTags(),
-				},
-			})},
-		}},
+		AccessLog: []*accesslogv3.AccessLog{c.recordLog(wire.RequestLog, accessLogBatch, []*tracingv3.CustomTag{backendTag(), firstTokenTag()})},
 	}
 }
 
-// recordTags are what a record says beyond what every record of Envoy's does.
-func (c *compiler) recordTags() []*tracingv3.CustomTag {
-	tags := []*tracingv3.CustomTag{{
+// recordLog sends Weir a record of what has ended.
+func (c *compiler) recordLog(name string, batch uint32, tags []*tracingv3.CustomTag) *accesslogv3.AccessLog {
+	return &accesslogv3.AccessLog{
+		Name: name,
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(&grpclogv3.HttpGrpcAccessLogConfig{
+			CommonConfig: &grpclogv3.CommonGrpcAccessLogConfig{
+				LogName:             name,
+				GrpcService:         grpcService(c.opts.ExtProcCluster),
+				TransportApiVersion: corev3.ApiVersion_V3,
+				BufferFlushInterval: durationpb.New(AccessLogFlush),
+				BufferSizeBytes:     wrapperspb.UInt32(batch),
+				CustomTags:          tags,
+			},
+			AdditionalRequestHeadersToLog: []string{wire.TraceHeader},
+		})},
+	}
+}
+
+// attemptLog records the attempts that failed. A request's own record tells of the last attempt, so that those that went well cost
+// nothing here. They are sent at once, to be there before the record of their request.
+func (c *compiler) attemptLog() []*accesslogv3.AccessLog {
+	log := c.recordLog(wire.AttemptLog, 0, []*tracingv3.CustomTag{backendTag()})
+	log.Filter = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{OrFilter: &accesslogv3.OrFilter{
+		Filters: []*accesslogv3.AccessLogFilter{
+			{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{}}},
+			{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{StatusCodeFilter: &accesslogv3.StatusCodeFilter{
+				Comparison: &accesslogv3.ComparisonFilter{Op: accesslogv3.ComparisonFilter_GE, Value: &corev3.RuntimeUInt32{
+					DefaultValue: 400, RuntimeKey: "weir.failed_status",
+				}},
+			}}},
+		},
+	}}}
+	return []*accesslogv3.AccessLog{log}
+}
+
+// backendTag names the backend of the endpoint that a record is of.
+func backendTag() *tracingv3.CustomTag {
+	return &tracingv3.CustomTag{
 		Tag: wire.BackendTag,
 		Type: &tracingv3.CustomTag_Metadata_{Metadata: &tracingv3.CustomTag_Metadata{
 			Kind: &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}},
@@ -231,14 +252,15 @@ func (c *compiler) recordTags() []*tracingv3.CustomTag {
 				Segment: &metadatav3.MetadataKey_PathSegment_Key{Key: wire.KeyBackend},
 			}}},
 		}},
-	}}
-	if len(c.objs.LoadPolicies) > 0 {
-		// Inference servers send their headers when they take a request, not when they have something to say.
-		tags = append(tags, &tracingv3.CustomTag{
-			Tag: wire.FirstTokenTag, Type: &tracingv3.CustomTag_Value{Value: "%COMMON_DURATION(US_TX_BEG:US_RX_BODY_BEG:us)%"},
-		})
 	}
-	return tags
+}
+
+// firstTokenTag measures until the body of an answer begins: inference servers send their headers when they take a request, not when they
+// have something to say.
+func firstTokenTag() *tracingv3.CustomTag {
+	return &tracingv3.CustomTag{
+		Tag: wire.FirstTokenTag, Type: &tracingv3.CustomTag_Value{Value: "%COMMON_DURATION(US_TX_BEG:US_RX_BODY_BEG:us)%"},
+	}
 }
 
 // downstreamTLS terminates TLS with a certificate that travels as an SDS secret.

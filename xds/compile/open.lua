@@ -210,6 +210,20 @@ local function caller_of(handle, headers, model)
   return caller
 end
 
+-- notes the request's place in a trace: the caller's trace if it names one, with spans of this request's own
+local function note_place(note, header, id)
+  local hash = sha256(id)
+  local known, rest = sub(header or "", 1, 55), sub(header or "", 56)
+  local version, trace, parent, flags = match(known, "^(%x%x)%-(%x+)%-(%x+)%-(%x%x)$")
+  if not trace or #trace ~= 32 or lower(known) ~= known or match(trace, "^0+$") or match(parent, "^0+$") or version == "ff" or
+    (rest ~= "" and (version == "00" or byte(rest) ~= 45)) then
+    trace, parent, flags = sub(hash, 16, 47), "", "00"
+  end
+  note("trace", "00-" .. trace .. "-" .. sub(hash, 1, 15))
+  note("trace_flags", tonumber(flags, 16) % 2 == 1 and "-01" or "-00")
+  if parent ~= "" then note("trace_parent", parent) end
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
   if headers:get(RULE_HEADER) then return end -- it was decided, for a route that is no more
@@ -220,7 +234,8 @@ function envoy_on_request(handle)
   if #path > 1 and byte(path, -1) == 47 then path = sub(path, 1, -2) end
   local meant = classify(method, path)
   if not meant or headers:get("upgrade") or find(headers:get(":authority") or "", ",", 1, true) or not is_json(headers) then return end
-  local model, streaming = asked(handle:streamInfo():dynamicMetadata():get(PEEK_NAMESPACE))
+  local peeked = handle:streamInfo():dynamicMetadata():get(PEEK_NAMESPACE)
+  local model, streaming = asked(peeked)
   if not model then return end
   local caller = caller_of(handle, headers, model)
   if not caller then return end
@@ -241,6 +256,7 @@ function envoy_on_request(handle)
   note("tenant", caller.tenant)
   note("credential", caller.credential)
   if streaming then note("stream", "true") end
+  note_place(note, headers:get("traceparent"), peeked["id"] or "")
   headers:replace(PATH_HEADER, meant.path)
   headers:replace(RULE_HEADER, route)
 end

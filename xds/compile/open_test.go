@@ -20,6 +20,7 @@ import (
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/internal/trace"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -118,7 +119,10 @@ func openKeys() []string {
 }
 
 // opener runs the code of a version's undecided route.
-type opener struct{ state *lua.LState }
+type opener struct {
+	state  *lua.LState
+	serial int
+}
 
 // openHandle is the part of Envoy's stream handle that open.lua uses. Headers are names and values in turn.
 const openHandle = `
@@ -180,7 +184,7 @@ func newOpener(t testing.TB, v *Version) *opener {
 	if err := s.DoString(openCode(t, v.Routes[UndecidedKey]) + openHandle); err != nil {
 		t.Fatalf("load open.lua: %v", err)
 	}
-	return &opener{s}
+	return &opener{state: s}
 }
 
 // openRequest is a request that nobody has decided.
@@ -200,6 +204,8 @@ func (o *opener) ask(t testing.TB, r openRequest) map[string]string {
 		list.Append(lua.LString(h[1]))
 	}
 	peek.RawSetString(wire.PeekRead, lua.LTrue)
+	o.serial++
+	peek.RawSetString(wire.PeekID, lua.LString(fmt.Sprint("peek-", o.serial)))
 	if r.model != "" {
 		peek.RawSetString(wire.PeekModel, lua.LString(r.model))
 	}
@@ -284,6 +290,17 @@ func (o *opener) check(t testing.TB, dialects *adapters.Set, v *Version, r openR
 		if got[k] != w {
 			t.Errorf("%+v: %s is %q, want %q", r, k, got[k], w)
 		}
+	}
+	header := ""
+	for _, h := range slices.Backward(r.headers) { // the first counts
+		if h[0] == wire.TraceHeader {
+			header = h[1]
+		}
+	}
+	begun := trace.Begin(header, func(string) bool { return false })
+	place := trace.Parse(got[wire.KeyTrace], got[wire.KeyTraceFlags], got[wire.KeyTraceParent])
+	if place.Span == "" || place.Parent != begun.Parent || place.Sampled != begun.Sampled || begun.Parent != "" && place.Trace != begun.Trace {
+		t.Errorf("%+v: its place in the trace is %+v, want one as %+v", r, place, begun)
 	}
 	route := v.Routes[got[wire.RuleHeader]]
 	if route == nil || route.GetName() != want.rule.Name || route.GetStatPrefix() != openStat {
@@ -407,6 +424,10 @@ func TestOpenIsNoWider(t *testing.T) {
 		r.headers[0][1] = pick("POST", "POST", "POST", "GET")
 		if rng.IntN(4) == 0 {
 			r.headers = append(r.headers, [2]string{pick("x-beta", "anthropic-version", "x-api-key", "content-type"), pick("yes", "no", openKey, "application/json")})
+		}
+		if rng.IntN(2) == 0 {
+			r.headers = append(r.headers, [2]string{wire.TraceHeader, pick("00", "00", "00", "01", "ff", "0") + "-" + pick("0af7651916cd43dd8448eb211c80319c", "0af7651916cd43dd8448eb211c80319C", "00000000000000000000000000000000", "0af7") +
+				"-" + pick("b7ad6b7169203331", "0000000000000000") + "-" + pick("00", "01", "03", "0g", "1") + pick("", "", "-More", "x")})
 		}
 		r.now = noon.Add(time.Duration(rng.IntN(3)-1) * time.Hour)
 		if o.check(t, dialects, v, r) {

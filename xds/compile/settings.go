@@ -3,6 +3,7 @@ package compile
 import (
 	"fmt"
 	"reflect"
+	"strconv"
 	"time"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
@@ -26,8 +27,21 @@ type Settings struct {
 	StoredKeys bool
 	// MaxFailedLogins per minute from one address; 0 is no limit.
 	MaxFailedLogins int
+	// Telemetry says what is shown of requests.
+	Telemetry Telemetry
 	// Authz is where the external authorization protocol is served; nil where it is not.
 	Authz *authz.Config
+}
+
+// Telemetry says what is shown of requests. What it says of the text of requests is in the table.
+type Telemetry struct {
+	// Sampling is the share of traces begun here that are exported, 0 to 1; negative where the process decides.
+	Sampling float64
+	// KeepFailed and KeepSlower, where that is above zero, export traces that were not sampled.
+	KeepFailed bool
+	KeepSlower time.Duration
+	// AccessLog writes a line for each request.
+	AccessLog bool
 }
 
 // Shared is a Redis and what stands before every key there.
@@ -51,6 +65,9 @@ func (c *compiler) settings() {
 		}
 		a, f := &g.Spec.Accounting, &first.Spec.Accounting
 		auth := &g.Spec.Authentication
+		t := &g.Spec.Telemetry
+		same("spec.telemetry.tracing", t.Tracing, first.Spec.Telemetry.Tracing)
+		same("spec.telemetry.accessLog", t.AccessLog, first.Spec.Telemetry.AccessLog)
 		same("spec.accounting.currency", a.Currency, f.Currency)
 		same("spec.accounting.retentionDays", a.RetentionDays, f.RetentionDays)
 		same("spec.accounting.ledger", a.Ledger, f.Ledger)
@@ -71,6 +88,7 @@ func (c *compiler) settings() {
 		if i > 0 {
 			continue
 		}
+		out.Telemetry = telemetry(t)
 		out.Currency = a.Currency
 		out.Retention = time.Duration(a.RetentionDays) * 24 * time.Hour
 		out.ShipLedger = a.Ledger == v1alpha1.LedgerRedis
@@ -79,6 +97,17 @@ func (c *compiler) settings() {
 			out.MaxFailedLogins = int(*auth.MaxFailedLogins)
 		}
 	}
+}
+
+func telemetry(t *v1alpha1.Telemetry) Telemetry {
+	out := Telemetry{
+		Sampling: -1, KeepFailed: t.Tracing.KeepFailed == nil || *t.Tracing.KeepFailed, KeepSlower: duration(t.Tracing.KeepSlowerThan),
+		AccessLog: t.AccessLog != v1alpha1.AccessLogDisabled,
+	}
+	if percent, err := strconv.ParseFloat(t.Tracing.Sampling, 64); err == nil {
+		out.Sampling = percent / 100
+	}
+	return out
 }
 
 // shared resolves how Redis is reached. It returns nil, with problems, when something is missing.

@@ -1,0 +1,147 @@
+package usage
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weir-dev/weir/usage/ledger"
+)
+
+// Finished is one request that is over, for those who show what has happened: spans, logs, metrics, the console. Nobody may change what
+// it points to, nor keep Record or Entry after the call, except as copies.
+type Finished struct {
+	At time.Time
+	// Record is Envoy's; nil where Envoy died before it came.
+	Record *Record
+	// Open is nil where the request was refused before anything was reserved, or Envoy had no decision.
+	Open *Open
+	// Entry is what the ledger has; nil where nothing was entered, as Open is.
+	Entry *ledger.Entry
+	// Failed are the attempts before the last one, and the last if it failed, in order. Some may be missing: they are told of
+	// by Envoy's best effort.
+	Failed []Failed
+}
+
+// FinishedSink takes finished requests. It is called by several goroutines, while Envoy's records wait: it must return at once.
+type FinishedSink func(*Finished)
+
+// Attempt is an attempt that Weir has prepared.
+type Attempt struct {
+	At            time.Time
+	Backend       string
+	UpstreamModel string
+}
+
+// Attempts are those that Weir has prepared so far, in order: of requests that go through a chain only.
+func (o *Open) Attempts() []Attempt {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.prepared)
+}
+
+// Progress is how far a request has come.
+type Progress struct {
+	Attempts  int // that Weir has prepared
+	Confirmed bool
+	TextBytes int64 // of the answer, delivered so far; of translated streams only
+}
+
+// Progress of a request that may go on.
+func (o *Open) Progress() Progress {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return Progress{Attempts: o.attempts, Confirmed: o.confirmed, TextBytes: o.textBytes}
+}
+
+// Each calls f for every request that is not settled, until it returns false. Requests that begin or end meanwhile may be missing.
+func (d *Desk) Each(f func(*Open) bool) {
+	for i := range d.shards {
+		s := &d.shards[i]
+		s.mu.Lock()
+		open := make([]*Open, 0, len(s.m))
+		for _, o := range s.m {
+			open = append(open, o)
+		}
+		s.mu.Unlock()
+		for _, o := range open {
+			if !f(o) {
+				return
+			}
+		}
+	}
+}
+
+// Failed keeps a failed attempt until its request ends. It is a FailedSink.
+func (d *Desk) Failed(f *Failed) { d.failed.put(*f, d.opts.Now()) }
+
+// failures keeps failed attempts by the span of their request. Most requests have none.
+type failures struct {
+	n  atomic.Int64 // of m: while nothing fails, requests share no lock
+	mu sync.Mutex
+	m  map[string]*failing
+}
+
+type failing struct {
+	at   time.Time
+	list []Failed
+}
+
+const (
+	// maxFailing requests that failed attempts are kept of: more are failing only where everything is.
+	maxFailing = 4096
+	// maxFailedAttempts of a request: as many as it may make.
+	maxFailedAttempts = 16
+	// failingLife is how long a request may run on after an attempt failed.
+	failingLife = time.Hour
+)
+
+func (x *failures) put(f Failed, now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := x.m[f.Span]
+	if r == nil {
+		if len(x.m) >= maxFailing {
+			return
+		}
+		if x.m == nil {
+			x.m = map[string]*failing{}
+		}
+		r = &failing{at: now}
+		x.m[f.Span] = r
+		x.n.Store(int64(len(x.m)))
+	}
+	if len(r.list) < maxFailedAttempts {
+		r.list = append(r.list, f)
+	}
+}
+
+// take gives the failed attempts of a request, in order, and forgets them.
+func (x *failures) take(span string) []Failed {
+	if span == "" || x.n.Load() == 0 {
+		return nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r := x.m[span]
+	if r == nil {
+		return nil
+	}
+	delete(x.m, span)
+	x.n.Store(int64(len(x.m)))
+	slices.SortStableFunc(r.list, func(a, b Failed) int { return a.N - b.N })
+	return r.list
+}
+
+// sweep forgets those of requests whose end was missed.
+func (x *failures) sweep(now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for span, r := range x.m {
+		if now.Sub(r.at) > failingLife {
+			delete(x.m, span)
+		}
+	}
+	x.n.Store(int64(len(x.m)))
+}
