@@ -15,6 +15,10 @@ LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
 SDK_PACKAGES := ./adapters/anthropic/sdktest/... ./test/...
 RACE_PACKAGES = $$(go list ./... | grep -vE '/(test|sdktest)(/|$$)')
 
+# With RERUN set, as .ci/run does, up to three tests that failed run once more, alone, and the report names those that passed
+# then. A data race is never forgiven.
+RERUN_FLAGS := $(if $(RERUN),--rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race)
+
 .PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench bench-micro bench-load simulate steer fuzz soak clean need-go need-redis
 
 help: ## list the targets
@@ -46,12 +50,12 @@ test: test-unit test-e2e ## run every test
 
 test-unit: need-go need-redis
 	@echo "unit tests, with the race detector; the first build takes some minutes" >&2
-	@go run $(GOTESTSUM) --format pkgname -- -race -timeout 15m $(RACE_PACKAGES)
+	@go run $(GOTESTSUM) --format pkgname $(RERUN_FLAGS) --packages="$(RACE_PACKAGES)" -- -race -timeout 15m
 
 test-e2e: need-go need-redis
 	@echo "end-to-end tests on a real Envoy; the first build of the official SDKs takes some minutes" >&2
 	@go run ./cmd/weir envoy fetch >/dev/null
-	@WEIR_E2E_RACE=1 go run $(GOTESTSUM) --format pkgname -- -count=1 -timeout 25m $(SDK_PACKAGES)
+	@WEIR_E2E_RACE=1 go run $(GOTESTSUM) --format pkgname $(RERUN_FLAGS) --packages="$(SDK_PACKAGES)" -- -count=1 -timeout 25m
 
 lint: need-go check-gen ## vet, staticcheck, formatting, generated files
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; }
