@@ -34,10 +34,12 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/weir-dev/weir/test/freeport"
 )
 
 // patience bounds every wait of these tests. It is never the measure of anything.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // realEnvoy is the Envoy that the tests run: what Ensure finds, or downloads the first time.
 func realEnvoy(t *testing.T) Binary {
@@ -313,15 +315,10 @@ func staticBootstrap(t *testing.T, adminSocket, address string) []byte {
 	return out
 }
 
-// freeAddress returns an address on which nothing listens at this moment.
+// freeAddress returns an address on which nothing listens, and that no other test gets.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	return freeport.Addr(t)
 }
 
 // eventLog keeps events and lets a test wait for them.

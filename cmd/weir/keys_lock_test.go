@@ -46,13 +46,22 @@ func TestKeysInParallel(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := put(t, dir, "keys/all.yaml", doc.String())
+	late := time.Now().Add(2 * time.Minute)
 	var all sync.WaitGroup
 	weir := func(args ...string) {
 		all.Go(func() {
-			c := exec.Command(os.Args[0], append([]string{"-test.run=^TestKeysProcess$", "--", "keys"}, args...)...)
-			c.Env = append(os.Environ(), "WEIR_TEST_KEYS_PROCESS=1")
-			if out, err := c.CombinedOutput(); err != nil {
-				t.Errorf("%q: %v\n%s", args, err, out)
+			for {
+				c := exec.Command(os.Args[0], append([]string{"-test.run=^TestKeysProcess$", "--", "keys"}, args...)...)
+				c.Env = append(os.Environ(), "WEIR_TEST_KEYS_PROCESS=1")
+				out, err := c.CombinedOutput()
+				if err == nil {
+					return
+				}
+				// On a busy machine the turn of one may not come in time.
+				if !strings.Contains(string(out), "and nothing was changed") || time.Now().After(late) {
+					t.Errorf("%q: %v\n%s", args, err, out)
+					return
+				}
 			}
 		})
 	}

@@ -22,13 +22,14 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/weir-dev/weir/internal/redisconn"
+	"github.com/weir-dev/weir/test/freeport"
 	"github.com/weir-dev/weir/test/redistest"
 )
 
 func open(t *testing.T, cfg redisconn.Config) *redisconn.Conn {
 	t.Helper()
 	if cfg.Timeout == 0 {
-		cfg.Timeout = 5 * time.Second
+		cfg.Timeout = 30 * time.Second
 	}
 	c, err := redisconn.Open(cfg, redisconn.Options{})
 	if err != nil {
@@ -42,7 +43,7 @@ func TestHealthFollowsTheServer(t *testing.T) {
 	ctx := context.Background()
 	s := redistest.Start(t)
 	now := time.Unix(1000, 0)
-	c, err := redisconn.Open(redisconn.Config{Addresses: []string{s.Addr}, Timeout: 5 * time.Second},
+	c, err := redisconn.Open(redisconn.Config{Addresses: []string{s.Addr}, Timeout: 30 * time.Second},
 		redisconn.Options{Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +119,7 @@ func TestTimeoutBoundsASlowServer(t *testing.T) {
 	}
 	s.Resume()
 	// The deadline of the caller goes before Timeout.
-	long, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	long, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if v, err := c.BLPop(long, 200*time.Millisecond, "nothing").Result(); !errors.Is(err, redis.Nil) {
 		t.Errorf("a command that blocks for longer than Timeout ended with %v, %v", v, err)
@@ -166,13 +167,8 @@ func TestTLS(t *testing.T) {
 		}
 		return path
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
+	addr := freeport.Addr(t)
 	_, port, _ := net.SplitHostPort(addr)
-	_ = l.Close()
 	redistest.Start(t, "--tls-port", port, "--tls-cert-file", file("cert.pem", cert), "--tls-key-file", file("key.pem", key),
 		"--tls-ca-cert-file", file("ca.pem", ca))
 	good := func() redisconn.Config {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/test/freeport"
 	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/load/feedback"
@@ -303,7 +304,7 @@ func TestTickOfPools(t *testing.T) {
 
 // TestGone has a server vanish whose health is asked once an hour: its metrics, which cannot be read either, lead to the checks.
 func TestGone(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", freeport.Addr(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,17 +16,21 @@ import (
 // before.
 func TestLostBudgetsHeal(t *testing.T) {
 	for name, lose := range map[string]func(*redistest.Server, *redisconn.Conn){
-		"FLUSHALL": func(_ *redistest.Server, c *redisconn.Conn) { c.FlushAll(context.Background()) },
+		"FLUSHALL": func(_ *redistest.Server, c *redisconn.Conn) { flush(t, c) },
 		"kill -9":  func(s *redistest.Server, _ *redisconn.Conn) { s.Kill(); s.Restart() },
 		"restored older": func(_ *redistest.Server, c *redisconn.Conn) {
 			// What a failover does: the store is as it was some writes ago.
 			ctx := context.Background()
 			for _, key := range c.Keys(ctx, "test:limit:c*").Val() {
 				for field := range c.HGetAll(ctx, key).Val() {
-					c.HSet(ctx, key, field, "1:5:0:1")
+					if err := c.HSet(ctx, key, field, "1:5:0:1").Err(); err != nil {
+						t.Error(err)
+					}
 				}
 			}
-			c.Del(ctx, "test:limit:{replicas}:epoch")
+			if n, err := c.Del(ctx, "test:limit:{replicas}:epoch").Result(); n != 1 || err != nil {
+				t.Errorf("%d epochs were deleted: %v", n, err)
+			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -64,6 +68,24 @@ func TestLostBudgetsHeal(t *testing.T) {
 	}
 }
 
+// TestEveryLossIsSeen loses everything again and again, many times within one millisecond. The replica holds nothing, so
+// only the registry tells it.
+func TestEveryLossIsSeen(t *testing.T) {
+	s := redistest.Start(t)
+	conn := open(t, s.Addr)
+	k := newClock()
+	r := remote(t, conn, "idle", withClock(k))
+	beat(t, r)
+	for i := range 200 {
+		flush(t, conn)
+		beat(t, r)
+		if _, err := r.Acquire(context.Background(), budget(10), 1, 1); !errors.Is(err, shared.ErrRestoring) {
+			t.Fatalf("loss %d was not seen: %v", i+1, err)
+		}
+		k.add(time.Minute)
+	}
+}
+
 // TestLossIsSeenByTheNextRequest comes before any beat.
 func TestLossIsSeenByTheNextRequest(t *testing.T) {
 	s := redistest.Start(t)
@@ -75,7 +97,9 @@ func TestLossIsSeenByTheNextRequest(t *testing.T) {
 	grants(t, a, c, 300, 300)
 	grants(t, b, c, 700, 700)
 	// The registry stays: a shard of a cluster was lost, not the one of the registry.
-	conn.Del(context.Background(), conn.Keys(context.Background(), "test:limit:c*").Val()...)
+	if n, err := conn.Del(context.Background(), conn.Keys(context.Background(), "test:limit:c*").Val()...).Result(); n != 1 || err != nil {
+		t.Fatalf("%d counters were deleted: %v", n, err)
+	}
 	if _, err := a.Acquire(context.Background(), c, 1, 1); !errors.Is(err, shared.ErrRestoring) {
 		t.Fatalf("the loss was not seen: %v", err)
 	}
@@ -93,10 +117,12 @@ func TestLossIsSeenByTheNextRequest(t *testing.T) {
 }
 
 func TestFlushedWindowsGrantOneMoreLimit(t *testing.T) {
-	s, r := single(t)
+	s := redistest.Start(t)
+	conn := open(t, s.Addr)
+	r := remote(t, conn, "a")
 	for _, c := range []limit.Counter{window(50, time.Hour), bucket(1, 50, 24*time.Hour)} {
 		grants(t, r, c, 50, 50)
-		s.Client().FlushAll(context.Background())
+		flush(t, conn)
 		grants(t, r, c, 50, 50)
 		grants(t, r, c, 1, 0)
 	}

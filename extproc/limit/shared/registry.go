@@ -2,6 +2,7 @@ package shared
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"sync"
@@ -67,7 +68,7 @@ func (r *Remote) beatOnce(ctx context.Context) error {
 	at := r.place.Load()
 	values, err := r.run(ctx, &call{
 		script: r.scripts.registry, keys: []string{replicasKey, replicasKey + ":epoch"},
-		args: []any{r.id, r.stale.Milliseconds(), registryExpiry.Milliseconds(), broken},
+		args: []any{r.id, r.stale.Milliseconds(), registryExpiry.Milliseconds(), broken, rand.Text()},
 	})
 	if err != nil {
 		return err

@@ -124,6 +124,14 @@ func adjust(t testing.TB, r *shared.Remote, c limit.Counter, delta int64, at tim
 	}
 }
 
+// flush takes everything from Redis.
+func flush(t testing.TB, c *redisconn.Conn) {
+	t.Helper()
+	if err := c.FlushAll(context.Background()).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // until waits until f is true.
 func until(t testing.TB, what string, f func() bool) {
 	t.Helper()

@@ -196,6 +196,11 @@ func (r *Remote) end(s *share, w said, values []any, err error, delta int64) (sh
 		s.change(reply.granted)
 		s.change(delta)
 	}
+	if s.kind == kindConcurrent && reply.status == statusLost && (s.underway > 0 || reply.taken-reply.returned != s.used()) {
+		// The field goes when nothing is held, and a call that was overtaken by that puts back what it knew of. Others
+		// would count it for as long as a dead replica's.
+		s.unsure = true
+	}
 	if n[7] == 1 {
 		s.said = r.now() // a refusal writes nothing, and is no sign of life
 	}

@@ -17,18 +17,13 @@ import (
 	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/extproc/limit/shared"
 	"github.com/weir-dev/weir/internal/redisconn"
+	"github.com/weir-dev/weir/test/freeport"
 	"github.com/weir-dev/weir/test/redistest"
 )
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	return strconv.Itoa(freeport.Take(t))
 }
 
 // TestSentinelFailover counts through the death of a master.
@@ -57,6 +52,7 @@ func TestSentinelFailover(t *testing.T) {
 	grants(t, b, c, 400, 400)
 	master.Kill()
 	replica.Resume()
+	impatient(t, sentinel)
 	until(t, "the replica is the master", func() bool {
 		for _, r := range []*shared.Remote{a, b} {
 			if r.Ping(ctx) != nil {
@@ -82,6 +78,16 @@ func TestSentinelFailover(t *testing.T) {
 	grants(t, a, c, 300, 300)
 }
 
+// impatient lets a sentinel take the master for dead soon. Before, one on a busy machine would be as well.
+func impatient(t *testing.T, sentinel string) {
+	t.Helper()
+	c := redis.NewSentinelClient(&redis.Options{Addr: sentinel})
+	defer c.Close()
+	if err := c.Set(context.Background(), "weir", "down-after-milliseconds", "300").Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // startSentinel starts a sentinel that decides alone, and returns its address when it knows the replica.
 func startSentinel(t *testing.T, host, port string) string {
 	t.Helper()
@@ -89,7 +95,7 @@ func startSentinel(t *testing.T, host, port string) string {
 	dir := t.TempDir()
 	conf := filepath.Join(dir, "sentinel.conf")
 	text := fmt.Sprintf("bind 127.0.0.1\nport %s\ndir %s\nlogfile %s\nsentinel monitor weir %s %s 1\n"+
-		"sentinel down-after-milliseconds weir 300\nsentinel failover-timeout weir 3000\n",
+		"sentinel down-after-milliseconds weir 60000\nsentinel failover-timeout weir 3000\n",
 		own, dir, filepath.Join(dir, "log"), host, port)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -120,7 +126,7 @@ func TestCluster(t *testing.T) {
 	buses := make([]string, len(nodes))
 	for i := range nodes {
 		buses[i] = freePort(t)
-		nodes[i] = redistest.Start(t, "--cluster-enabled", "yes", "--cluster-port", buses[i], "--cluster-node-timeout", "2000")
+		nodes[i] = redistest.Start(t, "--cluster-enabled", "yes", "--cluster-port", buses[i], "--cluster-node-timeout", "30000")
 		addrs[i] = nodes[i].Addr
 	}
 	const all = 16384

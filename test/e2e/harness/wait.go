@@ -1,9 +1,10 @@
 package harness
 
 import (
-	"net"
 	"testing"
 	"time"
+
+	"github.com/weir-dev/weir/test/freeport"
 )
 
 // Patience is how long the harness waits for what must come. Only a failing test waits that long.
@@ -38,13 +39,8 @@ func WaitFor(t testing.TB, what string, cond func() bool) {
 	}
 }
 
-// FreePort is a TCP port of 127.0.0.1 that nobody listened on a moment ago.
+// FreePort is a TCP port of 127.0.0.1 that nobody listens on, and that no other test gets before t has ended.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return freeport.Take(t)
 }

@@ -284,7 +284,7 @@ func TestRedisDown(t *testing.T) {
 		t.Error("a server that hangs took entries")
 	}
 	s.Resume()
-	r.shipper.opts.Timeout = 5 * time.Second
+	r.shipper.opts.Timeout = time.Minute
 	r.ship()
 	r.want(names(0, 25)...)
 }

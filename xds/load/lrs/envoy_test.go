@@ -31,6 +31,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weir-dev/weir/envoy"
+	"github.com/weir-dev/weir/test/freeport"
 )
 
 // patience bounds every wait on Envoy. It is never the measure of anything.
@@ -95,10 +96,7 @@ func newGateway(t *testing.T, nodes ...*node) *gateway {
 	must(t, err)
 	admin, err := dir.Socket(envoy.AdminSocketName)
 	must(t, err)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	listen := free.Addr().String()
-	must(t, free.Close())
+	listen := freeport.Addr(t)
 
 	g := &gateway{t: t, url: "http://" + listen}
 	g.server = New(Options{Interval: 50 * time.Millisecond, Sink: func(r Report) {

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weir-dev/weir/test/freeport"
 	"github.com/weir-dev/weir/xds/load/internal/fetch"
 )
 
@@ -259,9 +260,9 @@ func TestSet(t *testing.T) {
 
 // TestServerDies checks a real server that dies and comes back.
 func TestServerDies(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address := freeport.Addr(t) // which nobody takes while the server is away
+	l, err := net.Listen("tcp", address)
 	must(t, err)
-	address := l.Addr().String()
 	serve := func(l net.Listener, status int) *httptest.Server {
 		s := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })}}
 		s.Start()

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-dev/weir/test/freeport"
 	"github.com/weir-dev/weir/xds/load/engine"
 	"github.com/weir-dev/weir/xds/load/internal/fetch"
 	"github.com/weir-dev/weir/xds/load/signal"
@@ -123,9 +124,9 @@ func TestVLLM(t *testing.T) {
 
 // TestServerDiesAndReturns shows what a target's readings are while its server dies, is gone, hangs and is back.
 func TestServerDiesAndReturns(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address := freeport.Addr(t) // which nobody takes while the server is away
+	listener, err := net.Listen("tcp", address)
 	must(t, err)
-	address := listener.Addr().String()
 	serve := func(l net.Listener, h http.HandlerFunc) *httptest.Server {
 		s := &httptest.Server{Listener: l, Config: &http.Server{Handler: h}}
 		s.Start()

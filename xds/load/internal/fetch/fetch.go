@@ -192,12 +192,15 @@ func describe(err error) *Error {
 		record   tls.RecordHeaderError
 		alert    tls.AlertError
 		deflate  flate.CorruptInputError
+		late     interface{ Timeout() bool }
 		text     = err.Error()
 		protocol = strings.Contains(text, "malformed") || strings.Contains(text, "invalid")
 	)
 	switch {
 	case errors.As(err, &network), errors.As(err, &names):
 		return &Error{Unreachable, text}
+	case errors.As(err, &late) && late.Timeout(): // of the TLS handshake: the others are known above
+		return &Error{Unreachable, "no TLS handshake in time"}
 	case errors.As(err, &verify):
 		return &Error{Unreachable, "its certificate is not accepted: " + verify.Err.Error()}
 	case errors.As(err, &record):
