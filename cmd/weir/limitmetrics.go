@@ -85,6 +85,9 @@ var (
 	leasedDesc   = prometheus.NewDesc("weir_limit_leased_units", "Units that this replica has taken from the shared state and not used.", []string{"limit"}, nil)
 	waitingDesc  = prometheus.NewDesc("weir_limit_waiting_requests", "Requests that wait for room under a limit.", []string{"limit"}, nil)
 	boundDesc    = prometheus.NewDesc("weir_limit_overspend_bound_units", "Most units that a window may hold beyond its limit because replicas take leases.", []string{"limit"}, nil)
+	usedDesc     = prometheus.NewDesc("weir_limit_used_ratio", "What the counter of a limit that has used most has used of it.", []string{"limit"}, nil)
+	spentDesc    = prometheus.NewDesc("weir_budget_used_ratio", "What the counter of a budget that has spent most has spent of it, reservations of running requests included.", []string{"budget"}, nil)
+	countersDesc = prometheus.NewDesc("weir_limit_counters", "Counters of a limit or a budget in this process: one for each tenant, consumer or key, or one in all.", []string{"limit"}, nil)
 	storeDesc    = prometheus.NewDesc("weir_shared_state_up", "1 while the shared state answers; absent without one.", nil, nil)
 	replicasDesc = prometheus.NewDesc("weir_shared_state_replicas", "Replicas that count together, as this one has seen last.", nil, nil)
 	asksDesc     = prometheus.NewDesc("weir_shared_state_calls_total", "Calls to the shared state for limits.", []string{"call"}, nil)
@@ -93,7 +96,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leasedDesc, waitingDesc, boundDesc, storeDesc, replicasDesc, asksDesc, breakerDesc} {
+	for _, d := range []*prometheus.Desc{leasedDesc, waitingDesc, boundDesc, usedDesc, spentDesc, countersDesc, storeDesc, replicasDesc, asksDesc, breakerDesc} {
 		ch <- d
 	}
 }
@@ -105,15 +108,33 @@ func (c stateCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	// A policy with a counter for each of several targets has a rule for each of them, under one name.
 	leased, waiting, bound := map[string]float64{}, map[string]float64{}, map[string]float64{}
-	for _, r := range c.a.limits.States(0) {
+	used, spent, counters := map[string]float64{}, map[string]float64{}, map[string]float64{}
+	for _, r := range c.a.limits.States(1) {
 		leased[r.Rule.Name] += float64(r.Leased)
 		waiting[r.Rule.Name] += float64(r.Waiting)
 		bound[r.Rule.Name] = max(bound[r.Rule.Name], float64(r.Bound))
+		counters[r.Rule.Name] += float64(r.Counters)
+		if len(r.Subjects) == 0 || r.Subjects[0].Limit <= 0 {
+			continue
+		}
+		by := used
+		if r.Rule.Unit == limit.Cost && r.Rule.Algorithm == limit.Calendar {
+			by = spent
+		}
+		s := &r.Subjects[0] // the one that has least left
+		by[r.Rule.Name] = max(by[r.Rule.Name], 1-float64(s.Remaining)/float64(s.Limit))
+	}
+	for name, v := range used {
+		gauge(usedDesc, v, name)
+	}
+	for name, v := range spent {
+		gauge(spentDesc, v, name)
 	}
 	for name := range leased {
 		gauge(leasedDesc, leased[name], name)
 		gauge(waitingDesc, waiting[name], name)
 		gauge(boundDesc, bound[name], name)
+		gauge(countersDesc, counters[name], name)
 	}
 	type state struct{ policy, state string }
 	breakers := map[state]float64{}

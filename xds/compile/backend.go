@@ -141,7 +141,8 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 	}
 	b.cluster = fmt.Sprintf("backend/%s/%s", b.ID, short(content...))
 	cl.Name = b.cluster
-	cl.AltStatName = "backend." + strings.ReplaceAll(b.ID, "/", ".")
+	// Without dots: Envoy takes what stands before the first one for the cluster's name, and the rest for that of a metric.
+	cl.AltStatName = "backend/" + strings.ReplaceAll(b.ID, ".", "_")
 	if byIP {
 		cl.EdsClusterConfig.ServiceName = b.cluster
 		c.out.Endpoints[b.cluster] = assignment(b.cluster, b.ID, addresses)
