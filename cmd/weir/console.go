@@ -1,0 +1,40 @@
+package main
+
+import (
+	"time"
+
+	"github.com/weir-dev/weir/console/api"
+	"github.com/weir-dev/weir/extproc/breaker"
+	"github.com/weir-dev/weir/xds/source"
+)
+
+// show makes what answers under /api, once everything is there that it asks.
+func (g *gateway) show(conf *config) {
+	g.console = api.New(api.Sources{
+		Now: time.Now, Build: buildVersion(), State: g.seen,
+		Publisher: g.publisher.State, Problems: g.written, Objects: g.objects.Load,
+		KeySets: g.jwks.States, SharedState: g.acct.shared.status, Shares: func() bool { return g.acct.shared.remote.Load() != nil },
+		Authz: g.authz.State, Ledger: g.acct.ledger, Desk: g.acct.desk, Limits: g.acct.limits, Breakers: g.acct.breakers,
+		Steering: g.steering.State,
+	})
+	g.acct.breakerChanged = func(c breaker.Change) { g.console.BreakerChanged(c, false) }
+	g.console.Compiled(conf.first, conf.objs, g.written())
+}
+
+// written are the problems of what is written now.
+func (g *gateway) written() []source.Problem {
+	if p := g.problems.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// envoyCame tells the console of an Envoy that has connected, before whoever else is told.
+func (g *gateway) envoyCame(then func(fresh bool)) func(fresh bool) {
+	return func(fresh bool) {
+		g.console.EnvoyUp("Envoy has connected.")
+		if then != nil {
+			then(fresh)
+		}
+	}
+}

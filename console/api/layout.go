@@ -1,0 +1,282 @@
+package api
+
+import (
+	"maps"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/extproc/pick"
+	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/xds/compile"
+	"github.com/weir-dev/weir/xds/source"
+)
+
+// layout is what a version of the configuration says about who may go where. It does not change.
+type layout struct {
+	version  string
+	currency string
+	gateways []Gateway
+	routes   []Route
+	backends []Backend // with their endpoints, and without state
+
+	route     map[string]*Route
+	addresses map[string]addresses // by backend
+}
+
+// addresses are those of the endpoints of a backend.
+type addresses struct {
+	known map[string]bool
+	only  string // the one that there is; "" for several
+}
+
+// layoutOf reads a version and the objects that it was made of.
+func layoutOf(v *compile.Version, objs *source.Objects) *layout {
+	out := &layout{
+		version: v.ID, currency: v.Currency, gateways: []Gateway{}, routes: []Route{}, backends: []Backend{},
+		route: map[string]*Route{}, addresses: map[string]addresses{},
+	}
+	for _, g := range objs.Gateways {
+		out.gateways = append(out.gateways, gatewayOf(v, g))
+	}
+	for _, b := range objs.Backends {
+		made := backendOf(v, b)
+		known := addresses{known: map[string]bool{}}
+		for _, e := range made.Endpoints {
+			known.known[e.Address] = true
+		}
+		if len(made.Endpoints) == 1 {
+			known.only = made.Endpoints[0].Address
+		}
+		out.backends = append(out.backends, made)
+		out.addresses[made.ID] = known
+	}
+	matches := map[string][]string{}
+	for _, r := range objs.Routes {
+		for i := range r.Spec.Rules {
+			matches[compile.RuleName(r, i)] = matchTexts(r.Spec.Rules[i].Matches)
+		}
+	}
+	seen := map[string]bool{}
+	for r := range v.Table.EachRule {
+		if !seen[r.Name] {
+			seen[r.Name] = true
+			out.routes = append(out.routes, routeOf(r, matches[r.Name]))
+		}
+	}
+	slices.SortFunc(out.routes, func(a, b Route) int { return strings.Compare(a.ID, b.ID) })
+	for i := range out.routes {
+		out.route[out.routes[i].ID] = &out.routes[i]
+	}
+	return out
+}
+
+func gatewayOf(v *compile.Version, g *v1alpha1.LLMGateway) Gateway {
+	out := Gateway{ID: g.Namespace + "/" + g.Name, Listeners: []Listener{}}
+	for i := range g.Spec.Listeners {
+		l := &g.Spec.Listeners[i]
+		address := wire.Address(v.Listeners[compile.ListenerName(g, l)].GetAddress().GetSocketAddress())
+		scheme := "http"
+		if l.TLS != nil {
+			scheme = "https"
+		}
+		out.Listeners = append(out.Listeners, Listener{Name: string(l.Name), Address: address, URL: scheme + "://" + reachable(address)})
+	}
+	return out
+}
+
+// reachable is where an address is reached from this machine.
+func reachable(address string) string {
+	at, err := netip.ParseAddrPort(address)
+	switch {
+	case err != nil || !at.Addr().IsUnspecified():
+		return address
+	case at.Addr().Is4():
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port()).String()
+	}
+	return netip.AddrPortFrom(netip.IPv6Loopback(), at.Port()).String()
+}
+
+func backendOf(v *compile.Version, b *v1alpha1.Backend) Backend {
+	out := Backend{ID: b.Namespace + "/" + b.Name, Dialect: b.Spec.Dialect, Models: []string{}, Endpoints: []Endpoint{}}
+	for _, m := range b.Spec.Models {
+		out.Models = append(out.Models, string(m.Name))
+	}
+	add := func(address string, weight uint32) {
+		out.Endpoints = append(out.Endpoints, Endpoint{ID: endpointID(out.ID, address), Address: address, EndpointState: EndpointState{BaseWeight: weight, Weight: weight}})
+	}
+	if p := v.Pools[out.ID]; p != nil {
+		out.Steered, out.Policy, out.Host, out.Picking = true, p.Policy, p.Host, "Envoy"
+		if p.Pick != nil && p.Pick.Mode == pick.LeastLoad {
+			out.Picking = "Weir"
+		}
+		for _, e := range p.Endpoints {
+			add(e.Key, e.Weight)
+		}
+		return out
+	}
+	for _, e := range b.Spec.Endpoints {
+		host := e.Address
+		if ip, err := netip.ParseAddr(host); err == nil {
+			host = ip.String()
+		}
+		add(net.JoinHostPort(host, strconv.Itoa(int(e.Port))), uint32(max(1, e.Weight)))
+	}
+	if u, err := url.Parse(b.Spec.URL); err == nil && u.Host != "" {
+		out.Host = u.Host
+		port := u.Port()
+		if port == "" {
+			port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+		}
+		add(net.JoinHostPort(u.Hostname(), port), 1)
+	} else if len(out.Endpoints) > 0 {
+		out.Host = out.Endpoints[0].Address
+	}
+	return out
+}
+
+// endpointID names an endpoint among those of all backends.
+func endpointID(backend, address string) string { return backend + "|" + address }
+
+func routeOf(r *table.Rule, matches []string) Route {
+	out := Route{ID: r.Name, Matches: matches, Targets: []RouteBackend{}, RequiredScopes: r.RequiredScopes}
+	parts := strings.SplitN(r.Name, "/", 3)
+	out.Route = strings.Join(parts[:min(2, len(parts))], "/")
+	for _, c := range r.Candidates {
+		out.Targets = append(out.Targets, RouteBackend{Backend: c.Backend.ID, Model: c.Model, Weight: c.Weight, Priority: c.Priority})
+	}
+	return out
+}
+
+// matchTexts writes what a rule matches, a line for each of which one is enough.
+func matchTexts(list []v1alpha1.RouteMatch) []string {
+	if len(list) == 0 {
+		return []string{"every request"}
+	}
+	out := make([]string, len(list))
+	for i := range list {
+		out[i] = matchText(&list[i])
+	}
+	return out
+}
+
+// shownModels of a match are written out.
+const shownModels = 8
+
+func matchText(m *v1alpha1.RouteMatch) string {
+	var parts []string
+	if n := len(m.Models); n > 0 {
+		var names []string
+		for _, name := range m.Models[:min(n, shownModels)] {
+			names = append(names, string(name))
+		}
+		text := "model " + strings.Join(names, " or ")
+		if n > shownModels {
+			text += " or one of " + strconv.Itoa(n-shownModels) + " more"
+		}
+		parts = append(parts, text)
+	}
+	if p := m.Path; p != nil {
+		if p.Type == v1alpha1.PathExact {
+			parts = append(parts, "path "+p.Value)
+		} else {
+			parts = append(parts, "path under "+p.Value)
+		}
+	}
+	if m.Method != "" {
+		parts = append(parts, "method "+m.Method)
+	}
+	value := func(what string, v v1alpha1.ValueMatch) {
+		is := " is "
+		if v.Type == v1alpha1.MatchRegularExpression {
+			is = " matches "
+		}
+		parts = append(parts, what+" "+v.Name+is+strconv.Quote(v.Value))
+	}
+	for _, v := range m.Headers {
+		value("header", v)
+	}
+	for _, v := range m.QueryParams {
+		value("query parameter", v)
+	}
+	for _, k := range slices.Sorted(maps.Keys(m.ConsumerLabels)) {
+		parts = append(parts, "consumer label "+k+"="+m.ConsumerLabels[k])
+	}
+	if len(parts) == 0 {
+		return "every request"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// maxLayouts are kept: the one that is served, those before it that requests were decided by, and those that may be next.
+const maxLayouts = 8
+
+// layouts are those of the last versions. The zero value is ready.
+type layouts struct {
+	mu   sync.RWMutex
+	list []*layout // the oldest first
+	live string
+	// current is the layout of the version that is served; before there is one it is the newest.
+	current atomic.Pointer[layout]
+}
+
+func (x *layouts) put(l *layout) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.list = slices.DeleteFunc(x.list, func(o *layout) bool { return o.version == l.version })
+	if len(x.list) >= maxLayouts { // what is served stays, however many have come after it
+		i := slices.IndexFunc(x.list, func(o *layout) bool { return o.version != x.live })
+		x.list = slices.Delete(x.list, i, i+1)
+	}
+	x.list = append(x.list, l)
+	if x.live == "" || x.live == l.version {
+		x.current.Store(l)
+	}
+}
+
+func (x *layouts) use(version string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.live = version
+	for _, l := range x.list {
+		if l.version == version {
+			x.current.Store(l)
+		}
+	}
+}
+
+// of finds the layout of a version; nil where it is not known any more.
+func (x *layouts) of(version string) *layout {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, l := range x.list {
+		if l.version == version {
+			return l
+		}
+	}
+	return nil
+}
+
+// now is the layout in use; an empty one before there is any.
+func (x *layouts) now() *layout {
+	if l := x.current.Load(); l != nil {
+		return l
+	}
+	return &layout{}
+}
+
+// place is a state.Places.
+func (a *API) place(backend, address string) string {
+	known, ok := a.layouts.now().addresses[backend]
+	if !ok || known.known[address] {
+		return address
+	}
+	return known.only
+}

@@ -1,0 +1,393 @@
+package state
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weir-dev/weir/extproc/breaker"
+)
+
+const (
+	// Minutes that failures are counted back.
+	Minutes = 240
+	// maxDependencies that are told apart: the endpoints of the largest pools, and some more.
+	maxDependencies = 8192
+	// maxEvents are kept of all, and maxOwn of one dependency.
+	maxEvents = 500
+	maxOwn    = 20
+	// sameWithin joins events that repeat.
+	sameWithin = time.Minute
+	// judged is how many minutes the health of what is not steered is judged by, the present one included.
+	judged = 2
+	// idleAfter is how many minutes without a request say nothing of it any more.
+	idleAfter = 5
+)
+
+// How dependencies are.
+const (
+	StateOK       = "ok"
+	StateDegraded = "degraded"
+	StateDown     = "down"
+	StateIdle     = "idle"
+)
+
+// Severities of events.
+const (
+	Info    = "info"
+	Warning = "warning"
+	Error   = "error"
+)
+
+// The kinds of dependencies.
+const (
+	KindBackend       = "backend"
+	KindEndpoint      = "endpoint"
+	KindBreaker       = "breaker"
+	KindRedis         = "redis"
+	KindEnvoy         = "envoy"
+	KindIssuer        = "issuer"
+	KindConfiguration = "configuration"
+	KindLedger        = "ledger"
+)
+
+// Subject names a dependency. The name of an endpoint is its backend, "|" and its address.
+type Subject struct{ Kind, Name string }
+
+// Event is something that happened to a dependency.
+type Event struct {
+	// Seq rises with each event, and when one repeats.
+	Seq      uint64
+	At       time.Time // the last time
+	Subject  Subject
+	Severity string
+	Type     string
+	Text     string
+	Count    int // how often in a row
+}
+
+// Dependency is how something is and was.
+type Dependency struct {
+	Subject    Subject
+	State, Why string
+	Since      time.Time
+	// FirstMinute is that of the first of Failures and Requests, which are Minutes long, or nil for none.
+	FirstMinute        time.Time
+	Failures, Requests []uint32
+	Events             []Event // the newest first
+}
+
+// History remembers how what Weir depends on has failed.
+type History struct {
+	mu     sync.Mutex
+	now    time.Time // of the beginning
+	seq    uint64
+	deps   map[Subject]*dependency
+	events []*Event // the oldest first
+}
+
+type dependency struct {
+	state, why string
+	since      time.Time
+	set        bool
+	counts     *minutes // nil: nothing was counted
+	failure    string   // the last
+	events     []*Event // the oldest first
+}
+
+// minutes are counters for the last Minutes.
+type minutes struct {
+	last               int64 // minute of the newest
+	failures, requests [Minutes]uint32
+}
+
+// at gives the place of a minute, and clears those that time has passed.
+func (m *minutes) at(minute int64) int {
+	if minute > m.last {
+		for k := max(m.last+1, minute-Minutes+1); k <= minute; k++ {
+			m.failures[k%Minutes], m.requests[k%Minutes] = 0, 0
+		}
+		m.last = minute
+	}
+	return int(minute % Minutes)
+}
+
+// sum adds up the last n minutes before and with the one given.
+func (m *minutes) sum(minute int64, n int64) (failures, requests uint32) {
+	for k := max(minute-n+1, m.last-Minutes+1); k <= min(minute, m.last); k++ {
+		failures += m.failures[k%Minutes]
+		requests += m.requests[k%Minutes]
+	}
+	return failures, requests
+}
+
+func newHistory(now time.Time) *History {
+	return &History{now: now, deps: map[Subject]*dependency{}}
+}
+
+func minuteOf(t time.Time) int64 { return t.Unix() / 60 }
+
+// get finds a dependency, or makes one. It is nil where there are too many. The lock is held.
+func (h *History) get(s Subject, now time.Time) *dependency {
+	d := h.deps[s]
+	if d == nil && len(h.deps) < maxDependencies {
+		d = &dependency{state: StateIdle, since: now}
+		h.deps[s] = d
+	}
+	return d
+}
+
+// ended counts how the attempts of a request have ended.
+func (h *History) ended(now time.Time, ends []end) {
+	if len(ends) == 0 {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range ends {
+		e := &ends[i]
+		h.counted(Subject{KindBackend, e.backend}, e.kind, now)
+		if e.endpoint != "" {
+			h.counted(Subject{KindEndpoint, EndpointName(e.backend, e.endpoint)}, e.kind, now)
+		}
+	}
+}
+
+// EndpointName is the name of an endpoint as a Subject.
+func EndpointName(backend, address string) string { return backend + "|" + address }
+
+func (h *History) counted(s Subject, failure string, now time.Time) {
+	d := h.get(s, now)
+	if d == nil {
+		return
+	}
+	if d.counts == nil {
+		d.counts = &minutes{last: minuteOf(now)}
+	}
+	minute := minuteOf(now)
+	if minute <= d.counts.last-Minutes {
+		return // the clock has gone back by hours
+	}
+	at := d.counts.at(minute)
+	d.counts.requests[at]++
+	if failure == "" {
+		return
+	}
+	d.counts.failures[at]++
+	d.failure = failure
+	if s.Kind == KindBackend {
+		h.note(d, Event{At: now, Subject: s, Severity: Warning, Type: "failure", Text: "Requests fail: " + failure + "."})
+	}
+}
+
+// note adds an event, or counts it if the dependency has had the same just before. The lock is held.
+func (h *History) note(d *dependency, e Event) {
+	h.seq++
+	e.Seq, e.Count = h.seq, 1
+	for _, o := range slices.Backward(d.events) {
+		if o.Type == e.Type && o.Text == e.Text && o.Severity == e.Severity {
+			if e.At.Sub(o.At) > sameWithin {
+				break
+			}
+			o.Seq, o.At = e.Seq, e.At
+			o.Count++
+			return
+		}
+	}
+	d.events = keep(d.events, &e, maxOwn)
+	h.events = keep(h.events, &e, maxEvents)
+}
+
+// keep appends, and forgets the first of too many.
+func keep(list []*Event, e *Event, most int) []*Event {
+	if len(list) >= most {
+		copy(list, list[1:])
+		list = list[:len(list)-1]
+	}
+	return append(list, e)
+}
+
+// Note adds an event that changes nothing about how its subject is.
+func (h *History) Note(now time.Time, s Subject, severity, kind, text string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if d := h.get(s, now); d != nil {
+		h.note(d, Event{At: now, Subject: s, Severity: severity, Type: kind, Text: text})
+	}
+}
+
+// Fail says that a dependency is down from now on, and adds an event in any case: what was down may fail again.
+func (h *History) Fail(now time.Time, s Subject, why, kind string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := h.get(s, now)
+	if d == nil {
+		return
+	}
+	if d.state != StateDown {
+		d.since = now
+	}
+	d.set, d.state, d.why = true, StateDown, why
+	h.note(d, Event{At: now, Subject: s, Severity: Error, Type: kind, Text: sentence("Down", why)})
+}
+
+// Set says how a dependency is, and why. A change is an event of this kind, but for the first that is told of it, unless it is down.
+func (h *History) Set(now time.Time, s Subject, state, why, kind string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := h.get(s, now)
+	if d == nil {
+		return
+	}
+	before := d.state
+	changed, first := before != state, !d.set
+	d.set, d.why = true, why
+	if changed {
+		d.state, d.since = state, now
+	}
+	well := func(s string) bool { return s == StateOK || s == StateIdle }
+	if !changed || well(before) && well(state) || first && state != StateDown {
+		return
+	}
+	e := Event{At: now, Subject: s, Severity: Info, Type: kind, Text: "Well again."}
+	switch state {
+	case StateDegraded:
+		e.Severity, e.Text = Warning, sentence("Not fully well", why)
+	case StateDown:
+		e.Severity, e.Text = Error, sentence("Down", why)
+	case StateIdle:
+		e.Text = "Nothing is known any more: nobody has asked it lately."
+	}
+	h.note(d, e)
+}
+
+func sentence(what, why string) string {
+	if why == "" {
+		return what + "."
+	}
+	return what + ": " + why
+}
+
+// Judge says how something is by the requests of the last minutes: "idle" where there were none.
+func (h *History) Judge(now time.Time, s Subject) (state, why string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := h.deps[s]
+	if d == nil || d.counts == nil {
+		return StateIdle, ""
+	}
+	minute := minuteOf(now)
+	failures, requests := d.counts.sum(minute, judged)
+	if requests == 0 {
+		if _, lately := d.counts.sum(minute, idleAfter); lately == 0 {
+			return StateIdle, ""
+		}
+		return d.state, d.why
+	}
+	switch {
+	case failures == requests && failures >= 3:
+		return StateDown, "every request of the last two minutes has failed: " + d.failure
+	case failures > 0 && failures*10 >= requests:
+		return StateDegraded, "requests of the last two minutes have failed: " + d.failure
+	}
+	return StateOK, ""
+}
+
+// Breaker adds an event of a circuit breaker's change. One of a LimitPolicy is a dependency of its own, which is as the breaker is.
+func (h *History) Breaker(s Subject, c breaker.Change) {
+	if c.Forgotten {
+		h.mu.Lock()
+		if s.Kind == KindBreaker {
+			delete(h.deps, s)
+		}
+		h.mu.Unlock()
+		return
+	}
+	severity, text := Info, "The circuit breaker is "+breakerWords[c.To]+"."
+	if c.To == breaker.Open {
+		severity = Error
+		if c.Requests > 0 {
+			text = fmt.Sprintf("The circuit breaker has opened: %d of %d requests failed.", c.Failures, c.Requests)
+		} else {
+			text = "The circuit breaker has opened again: a trying request failed."
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := h.get(s, c.At)
+	if d == nil {
+		return
+	}
+	if s.Kind == KindBreaker {
+		d.set, d.since = true, c.At
+		d.state, d.why = map[breaker.State]string{breaker.Open: StateDown, breaker.HalfOpen: StateDegraded, breaker.WarmingUp: StateDegraded}[c.To], ""
+		if d.state == "" {
+			d.state = StateOK
+		} else {
+			d.why = text
+		}
+	}
+	h.note(d, Event{At: c.At, Subject: s, Severity: severity, Type: "breaker", Text: text})
+}
+
+// breakerWords say what a breaker has become.
+var breakerWords = [...]string{
+	breaker.Closed: "closed again", breaker.WarmingUp: "letting requests come back", breaker.HalfOpen: "trying a few requests", breaker.Open: "open",
+}
+
+// Drop forgets how dependencies of a kind are that keep does not know any more. Their events stay.
+func (h *History) Drop(kind string, keep func(name string) bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s := range h.deps {
+		if s.Kind == kind && !keep(s.Name) {
+			delete(h.deps, s)
+		}
+	}
+}
+
+// All is everything, sorted by kind and name.
+func (h *History) All(now time.Time) []Dependency {
+	minute := minuteOf(now)
+	h.mu.Lock()
+	out := make([]Dependency, 0, len(h.deps))
+	for s, d := range h.deps {
+		o := Dependency{Subject: s, State: d.state, Why: d.why, Since: d.since, FirstMinute: time.Unix((minute-Minutes+1)*60, 0).UTC()}
+		for _, e := range slices.Backward(d.events) {
+			o.Events = append(o.Events, *e)
+		}
+		if d.counts != nil {
+			o.Failures, o.Requests = make([]uint32, Minutes), make([]uint32, Minutes)
+			for i := range int64(Minutes) {
+				k := minute - Minutes + 1 + i
+				if k > d.counts.last-Minutes && k <= d.counts.last {
+					o.Failures[i], o.Requests[i] = d.counts.failures[k%Minutes], d.counts.requests[k%Minutes]
+				}
+			}
+		}
+		out = append(out, o)
+	}
+	h.mu.Unlock()
+	slices.SortFunc(out, func(a, b Dependency) int {
+		return cmp.Or(cmp.Compare(a.Subject.Kind, b.Subject.Kind), cmp.Compare(a.Subject.Name, b.Subject.Name))
+	})
+	return out
+}
+
+// Events are those of all after the one that seq is of, the newest first, and the Seq of the newest.
+func (h *History) Events(seq uint64) ([]Event, uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []Event
+	if seq < h.seq {
+		for _, e := range h.events {
+			if e.Seq > seq {
+				out = append(out, *e)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Event) int { return cmp.Compare(b.Seq, a.Seq) })
+	return out, h.seq
+}

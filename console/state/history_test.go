@@ -1,0 +1,201 @@
+package state
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weir-dev/weir/extproc/breaker"
+	"github.com/weir-dev/weir/usage"
+)
+
+var backendA = Subject{KindBackend, "default/a"}
+
+func (h *History) of(t *testing.T, s Subject, now time.Time) Dependency {
+	t.Helper()
+	for _, d := range h.All(now) {
+		if d.Subject == s {
+			return d
+		}
+	}
+	t.Fatalf("%v is not known", s)
+	return Dependency{}
+}
+
+func TestHistoryCountsByMinute(t *testing.T) {
+	c := clock{t0}
+	s := c.state()
+	at := func(d time.Duration, edits ...func(*usage.Finished)) { s.Finished(done(t0.Add(d), edits...)) }
+	at(0)
+	at(59*time.Second, status(503))
+	at(time.Minute, fellBack)
+	at(90*time.Second, status(404)) // the caller's mistake
+	at(time.Hour, status(429))
+
+	d := s.History.of(t, backendA, t0.Add(time.Hour))
+	last := Minutes - 1
+	for i, want := range map[int][2]uint32{last - 60: {1, 2}, last - 59: {0, 2}, last: {1, 1}, last - 1: {0, 0}} {
+		if got := [2]uint32{d.Failures[i], d.Requests[i]}; got != want {
+			t.Errorf("minute %d: %v, want %v", i-last, got, want)
+		}
+	}
+	if !d.FirstMinute.Equal(t0.Add(time.Hour - (Minutes-1)*time.Minute)) {
+		t.Errorf("the first minute is %v", d.FirstMinute)
+	}
+	if e := s.History.of(t, Subject{KindEndpoint, "default/b|10.0.0.2:80"}, t0.Add(time.Hour)); e.Failures[last-59] != 1 || len(e.Events) != 0 {
+		t.Errorf("the endpoint of the failed attempt: %v", e.Failures[last-60:])
+	}
+	// Hours later nothing of it is left, also where the counters' places have come round.
+	at(time.Hour + Minutes*time.Minute)
+	d = s.History.of(t, backendA, t0.Add(time.Hour+Minutes*time.Minute))
+	for i := range d.Failures {
+		if d.Failures[i] != 0 || (d.Requests[i] != 0) != (i == last) {
+			t.Errorf("minute %d: %d of %d", i-last, d.Failures[i], d.Requests[i])
+		}
+	}
+}
+
+func TestEventsRepeat(t *testing.T) {
+	c := clock{t0}
+	s := c.state()
+	for i := range 5 {
+		s.Finished(done(t0.Add(time.Duration(i)*time.Second), status(503)))
+		s.Finished(done(t0.Add(time.Duration(i)*time.Second), status(429)))
+	}
+	events, last := s.History.Events(0)
+	if len(events) != 2 || events[0].Count != 5 || events[1].Count != 5 || last != 10 || events[0].Seq != 10 || events[0].Text != "Requests fail: rate limit (429)." {
+		t.Errorf("%+v, %d", events, last)
+	}
+	if events, _ := s.History.Events(9); len(events) != 1 {
+		t.Errorf("after 9: %+v", events)
+	}
+	s.Finished(done(t0.Add(5*time.Minute), status(503)))
+	if events, _ := s.History.Events(last); len(events) != 1 || events[0].Count != 1 {
+		t.Errorf("much later it is another event: %+v", events)
+	}
+}
+
+func TestEventsAreBounded(t *testing.T) {
+	h := newHistory(t0)
+	for i := range 2 * maxEvents {
+		h.Note(t0, Subject{KindBackend, fmt.Sprint("b", i%3)}, Info, "test", fmt.Sprint(i))
+	}
+	events, _ := h.Events(0)
+	if len(events) != maxEvents || events[0].Text != fmt.Sprint(2*maxEvents-1) {
+		t.Errorf("%d events, the newest %+v", len(events), events[0])
+	}
+	if d := h.of(t, Subject{KindBackend, "b0"}, t0); len(d.Events) != maxOwn {
+		t.Errorf("a dependency keeps %d", len(d.Events))
+	}
+	for i := range 2 * maxDependencies {
+		h.Set(t0, Subject{KindEndpoint, fmt.Sprint(i)}, StateOK, "", "test")
+	}
+	if n := len(h.All(t0)); n != maxDependencies {
+		t.Errorf("%d dependencies", n)
+	}
+}
+
+func TestSet(t *testing.T) {
+	h := newHistory(t0)
+	var got []string
+	set := func(after time.Duration, state, why string) {
+		_, last := h.Events(^uint64(0))
+		h.Set(t0.Add(after), backendA, state, why, "steering")
+		events, _ := h.Events(last)
+		for _, e := range events {
+			got = append(got, e.Severity+" "+e.Text)
+		}
+	}
+	set(0, StateOK, "")
+	set(1, StateIdle, "")
+	set(2, StateOK, "")
+	set(time.Second, StateDegraded, "1 of 2 is isolated")
+	set(2*time.Second, StateDegraded, "1 of 3 is isolated")
+	set(3*time.Second, StateDown, "none is left")
+	if d := h.of(t, backendA, t0); d.State != StateDown || d.Why != "none is left" || !d.Since.Equal(t0.Add(3*time.Second)) {
+		t.Errorf("%+v", d)
+	}
+	set(4*time.Second, StateOK, "")
+	set(5*time.Second, StateDown, "")
+	set(6*time.Second, StateIdle, "")
+	want := "warning Not fully well: 1 of 2 is isolated\nerror Down: none is left\ninfo Well again.\nerror Down.\ninfo Nothing is known any more: nobody has asked it lately."
+	if s := strings.Join(got, "\n"); s != want {
+		t.Errorf("got\n%s\nwant\n%s", s, want)
+	}
+	h3 := newHistory(t0)
+	h3.Set(t0, backendA, StateDegraded, "it warms up", "x")
+	if events, _ := h3.Events(0); len(events) != 0 {
+		t.Error("what is new and not ready is an event")
+	}
+	h2 := newHistory(t0)
+	h2.Set(t0, backendA, StateDown, "from the first", "x")
+	if events, _ := h2.Events(0); len(events) != 1 {
+		t.Error("what is down from the first is no event")
+	}
+	h2.Drop(KindBackend, func(string) bool { return false })
+	if events, _ := h2.Events(0); len(events) != 1 || len(h2.All(t0)) != 0 {
+		t.Error("Drop forgets too much or too little")
+	}
+}
+
+func TestJudge(t *testing.T) {
+	for name, c := range map[string]struct {
+		ok, bad int
+		after   time.Duration
+		want    string
+	}{
+		"nothing": {0, 0, 0, StateIdle}, "well": {5, 0, 0, StateOK}, "one in twenty": {19, 1, 0, StateOK}, "one in ten": {9, 1, 0, StateDegraded},
+		"one alone": {0, 1, 0, StateDegraded}, "all": {0, 3, 0, StateDown}, "long ago": {0, 3, idleAfter * time.Minute, StateIdle},
+	} {
+		k := clock{t0}
+		s := k.state()
+		for range c.ok {
+			s.Finished(done(t0))
+		}
+		for range c.bad {
+			s.Finished(done(t0, status(503)))
+		}
+		if got, why := s.History.Judge(t0.Add(c.after), backendA); got != c.want || (got == StateDown) != strings.Contains(why, "every request") {
+			t.Errorf("%s: %s, %q, want %s", name, got, why, c.want)
+		}
+	}
+	// While nobody asks, the last judgement stays for some minutes.
+	k := clock{t0}
+	s := k.state()
+	for range 3 {
+		s.Finished(done(t0, status(503)))
+	}
+	state, why := s.History.Judge(t0, backendA)
+	s.History.Set(t0, backendA, state, why, "failure")
+	if state, _ := s.History.Judge(t0.Add(3*time.Minute), backendA); state != StateDown {
+		t.Errorf("three minutes later it is %s", state)
+	}
+}
+
+func TestBreaker(t *testing.T) {
+	h := newHistory(t0)
+	policy, endpoint := Subject{KindBreaker, "default/p|acme"}, Subject{KindEndpoint, "default/a|10.0.0.1:80"}
+	change := breaker.Change{Rule: &breaker.Rule{Name: "default/p"}, Key: "acme", To: breaker.Open, At: t0, Requests: 4, Failures: 3}
+	h.Breaker(policy, change)
+	h.Breaker(endpoint, change)
+	if d := h.of(t, policy, t0); d.State != StateDown || d.Events[0].Text != "The circuit breaker has opened: 3 of 4 requests failed." {
+		t.Errorf("%+v", d)
+	}
+	if d := h.of(t, endpoint, t0); d.State != StateIdle || len(d.Events) != 1 {
+		t.Errorf("the breaker of an endpoint says what steering is to say: %+v", d)
+	}
+	for _, x := range []struct {
+		to   breaker.State
+		want string
+	}{{breaker.HalfOpen, StateDegraded}, {breaker.Open, StateDown}, {breaker.WarmingUp, StateDegraded}, {breaker.Closed, StateOK}} {
+		h.Breaker(policy, breaker.Change{To: x.to, At: t0})
+		if d := h.of(t, policy, t0); d.State != x.want {
+			t.Errorf("%s: %s", x.to, d.State)
+		}
+	}
+	h.Breaker(policy, breaker.Change{Forgotten: true})
+	if n := len(h.All(t0)); n != 1 {
+		t.Errorf("%d dependencies are left", n)
+	}
+}
