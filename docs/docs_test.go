@@ -184,8 +184,9 @@ func TestFlags(t *testing.T) {
 	}
 	for _, c := range []struct{ command, page string }{
 		{"run", "configuration.md"}, {"serve", "operations.md"}, {"bootstrap", "operations.md"},
+		{"explain request", "explain.md"}, {"status", "explain.md"}, {"top", "explain.md"},
 	} {
-		out, err := exec.Command(binary, c.command, "--help").Output()
+		out, err := exec.Command(binary, append(strings.Fields(c.command), "--help")...).Output()
 		if err != nil {
 			t.Fatalf("weir %s --help: %v", c.command, err)
 		}

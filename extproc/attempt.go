@@ -60,29 +60,15 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRe
 	resp := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestHeaders{
 		RequestHeaders: &extprocv3.HeadersResponse{Response: common},
 	}}
-	path, body := e.path, e.body
-	var extra [][2]string
-	var dropped []string
 	model := c.UpstreamModel(e.model)
-	switch {
-	case translated && e.unsaid != nil:
-		return refusal(e.dialect, e.unsaid, requestID, nil)
-	case translated:
-		call, err := b.Dialect.Out.BuildCall(e.request, canon.CallOptions{Model: model, DefaultMaxTokens: b.DefaultMaxTokens})
-		if err != nil {
-			return refusal(e.dialect, err, requestID, nil)
-		}
-		path, body, extra, dropped = call.Path, call.Body, call.Headers, call.Dropped
-	case model != e.model:
-		renamed, err := b.Dialect.Out.SetModel(e.body, model)
-		if err != nil {
-			return refusal(e.dialect, err, requestID, nil)
-		}
-		body = renamed
+	call, err := e.call(c)
+	if err != nil {
+		return refusal(e.dialect, err, requestID, nil)
 	}
+	body := call.Body
 	set := append([]*corev3.HeaderValueOption{
-		header(":path", b.BasePath+path), header(":authority", b.Host), header("content-type", contentJSON), header(wire.PreparedHeader, "1"),
-	}, pairs(extra)...)
+		header(":path", b.BasePath+call.Path), header(":authority", b.Host), header("content-type", contentJSON), header(wire.PreparedHeader, "1"),
+	}, pairs(call.Headers)...)
 	if !translated {
 		set = append(set, pairs(e.headers)...)
 	}
@@ -108,9 +94,29 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRe
 	}
 	s.opts.Metrics.Attempted(b.ID, translated)
 	if translated {
-		e.setAnswer(b.ID, newAnswer(e, b, dropped, requestID))
+		e.setAnswer(b.ID, newAnswer(e, b, call.Dropped, requestID))
 	}
 	return resp
+}
+
+// call is what a candidate is asked: the request in its dialect, or the caller's with the backend's name for the model.
+func (e *exchange) call(c *table.Candidate) (canon.Call, *canon.Error) {
+	b, model := c.Backend, c.UpstreamModel(e.model)
+	switch {
+	case b.Dialect.Name != e.dialect.Name:
+		if e.unsaid != nil {
+			return canon.Call{}, e.unsaid
+		}
+		call, err := b.Dialect.Out.BuildCall(e.request, canon.CallOptions{Model: model, DefaultMaxTokens: b.DefaultMaxTokens})
+		if err != nil {
+			return canon.Call{}, err
+		}
+		return *call, nil
+	case model != e.model:
+		body, err := b.Dialect.Out.SetModel(e.body, model)
+		return canon.Call{Path: e.path, Body: body}, err
+	}
+	return canon.Call{Path: e.path, Body: e.body}, nil
 }
 
 func (s *Server) callerDialect(name string) *canon.Dialect {

@@ -20,9 +20,11 @@ import (
 
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/content"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/internal/redact"
 	"github.com/weir-dev/weir/internal/trace"
 	"github.com/weir-dev/weir/usage"
 )
@@ -48,7 +50,7 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 		return errStarting
 	}
 	d := &decision{server: s}
-	defer d.over() // however the stream ends, a panic included
+	defer d.leave() // however the stream ends, a panic included
 	resp := s.onHeaders(stream.Context(), first, start, d)
 	d.count(resp, s.opts.Now().Sub(start))
 	if err := stream.Send(resp); err != nil {
@@ -56,6 +58,7 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 	}
 	d.sent()
 	for {
+		d.content.Work() // what nobody waits for
 		m, err := stream.Recv()
 		if err != nil {
 			return nil // Envoy closes or resets a stream that it needs no more
@@ -98,12 +101,18 @@ func (d *decision) sent() {
 	}
 }
 
+// leave ends the stream of a request.
+func (d *decision) leave() {
+	d.over()
+	d.content.Settle()
+}
+
 // over ends a request that Envoy has not gone on with; all others are ended by their record. A second call finds nothing.
 func (d *decision) over() {
 	switch {
 	case d.going:
 	case d.begun:
-		if d.open.Abandon() {
+		if d.dry == nil && d.open.Abandon() {
 			d.server.exchanges.drop(d.open.ID)
 		}
 	default:
@@ -139,6 +148,7 @@ func (d *decision) next(ctx context.Context, m *extprocv3.ProcessingRequest) (*e
 			d.exchange = nil
 		}
 		t := tally{account: d.open, input: d.open.EstimatedInput}
+		t.content = d.content
 		if d.cut != nil {
 			t.stop = func(used canon.Usage) bool { return d.cut(backend, used) }
 		}
@@ -147,8 +157,10 @@ func (d *decision) next(ctx context.Context, m *extprocv3.ProcessingRequest) (*e
 		case translated != nil:
 			translated.tally = t
 			d.answer = translated
-		case d.cut != nil:
+		case d.cut != nil && isStream(r.ResponseHeaders):
 			d.answer = newMeter(d.dialect, canon.Reply{Model: d.open.Model, ID: d.open.ID, Created: d.open.Time.Unix()}, t)
+		case d.content.WantsOutput():
+			d.answer = &tap{content: d.content}
 		}
 		if d.answer == nil {
 			return untouched(), nil
@@ -166,6 +178,16 @@ func (d *decision) next(ctx context.Context, m *extprocv3.ProcessingRequest) (*e
 		return d.answer.onTrailers(), nil
 	}
 	return nil, fmt.Errorf("unexpected %T", m.GetRequest())
+}
+
+// isStream says whether an answer is a stream of events.
+func isStream(h *extprocv3.HttpHeaders) bool {
+	for _, kv := range h.GetHeaders().GetHeaders() {
+		if kv.GetKey() == "content-type" {
+			return strings.HasPrefix(value(kv), "text/event-stream")
+		}
+	}
+	return false
 }
 
 // viaUpstream says whether a backend made the answer, and not Envoy itself.
@@ -209,11 +231,15 @@ type decision struct {
 	// cut ends a running stream, when a backend's answer has used so much that a budget is spent; nil where none could be overrun.
 	cut    func(backend string, used canon.Usage) bool
 	answer reader // reads the answer; nil until it has come, and where nobody needs to
+	// content collects the text of the request for its spans; nil where nobody wants it.
+	content *content.Capture
 	// untranslated says that some candidate speaks the caller's dialect, and rename that one of these calls the model otherwise.
 	untranslated, rename bool
 	endpoint             *canon.Endpoint
 	// unplaced is a request that was let in and waits for its body to be placed; nil once it has been.
 	unplaced *asked
+	// dry makes it a decision that is only explained; nil for every request that somebody has sent.
+	dry *dry
 }
 
 // reader reads an answer that passes through Weir: an answer or a meter. onBody and onTrailers return nil when there is
@@ -231,14 +257,14 @@ func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, 
 	d := match.Dialect
 	known := facts{}
 	refuse := func(e *canon.Error) *extprocv3.ProcessingResponse {
-		return refusal(d, e, r.requestID, known)
+		return refusal(d, of.dry.refused(e), r.requestID, known)
 	}
 	t := s.table.Load()
 	place := trace.Begin(r.traceparent, s.opts.Sampled)
 	known = append(known, fact{wire.KeyVersion, t.Version},
 		fact{wire.KeyTrace, place.Header()}, fact{wire.KeyTraceFlags, place.Flags()}, fact{wire.KeyTraceParent, place.Parent})
 
-	id, cerr := t.Auth.Authenticate(ctx, r.credentials, r.source, now)
+	id, cerr := of.identify(ctx, t, r, now)
 	if cerr != nil {
 		return refuse(cerr)
 	}
@@ -255,7 +281,7 @@ func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, 
 	op := match.Endpoint.Op
 	known = append(known, fact{wire.KeyOperation, string(op)})
 	if op == canon.OpModels || op == canon.OpModel {
-		return s.models(t, id, &match, r, known)
+		return s.models(of, t, id, &match, r, known)
 	}
 
 	model, streaming, cerr := checkBody(r)
@@ -267,25 +293,16 @@ func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, 
 		return refuse(&canon.Error{Kind: canon.ErrPermission, Param: "model",
 			Message: fmt.Sprintf("This credential may not use the model %q.", model)})
 	}
-	// The path as Classify has judged it: a trailing slash must not lead past a rule.
-	path := r.path
-	if len(path) > 1 {
-		path = strings.TrimSuffix(path, "/")
-	}
-	rule := t.Find(&table.Request{Method: r.method, Path: path, Query: r.query, Model: model, Labels: id.Labels, Header: r.header})
+	rule := t.Find(&table.Request{Method: r.method, Path: r.matched(), Query: r.query, Model: model, Labels: id.Labels, Header: r.header})
 	if rule == nil {
 		return refuse(&canon.Error{Kind: canon.ErrModelNotFound, Param: "model",
-			Message: fmt.Sprintf("No route serves the model %q on %s.", model, r.path)})
+			Message: fmt.Sprintf("No route serves the model %q on %s.", model, redact.Path(r.path))})
 	}
 	known = append(known, fact{wire.KeyRoute, rule.Name}, fact{wire.KeyDialect, d.Name})
 	if missing, ok := id.HasScopes(rule.RequiredScopes); !ok {
 		return refuse(identity.InsufficientScope(missing, rule.RequiredScopes))
 	}
-	same := "" // only chat can be translated
-	if op != canon.OpChat {
-		same = d.Name
-	}
-	variant := rule.Variant(rule.Capable(model, same))
+	variant := rule.Variant(rule.Capable(model, onlyOf(op, d)))
 	if variant == nil {
 		return refuse(noCandidate(rule, model, op, d))
 	}
@@ -304,7 +321,24 @@ func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, 
 		return resp
 	}
 	of.request, of.dialect, of.endpoint = r, d, match.Endpoint
+	s.capture(a, of)
 	return s.proceed(ctx, of, a, append(known, limits...))
+}
+
+// matched is the path that rules are matched against, as Classify has judged it: a trailing slash must not lead past a rule.
+func (r *request) matched() string {
+	if len(r.path) > 1 {
+		return strings.TrimSuffix(r.path, "/")
+	}
+	return r.path
+}
+
+// onlyOf is the dialect that a backend must speak to serve an operation, "" for any: only chat can be translated.
+func onlyOf(op canon.Operation, d *canon.Dialect) string {
+	if op == canon.OpChat {
+		return ""
+	}
+	return d.Name
 }
 
 // checkPath tells paths and methods that are not served.
@@ -317,9 +351,9 @@ func checkPath(match *adapters.Match, r *request) *canon.Error {
 	}
 	switch match.Outcome {
 	case adapters.Unknown:
-		return &canon.Error{Kind: canon.ErrNotFound, Message: fmt.Sprintf("Nothing is served at %s %s.", r.method, r.path)}
+		return &canon.Error{Kind: canon.ErrNotFound, Message: fmt.Sprintf("Nothing is served at %s %s.", r.method, redact.Path(r.path))}
 	case adapters.WrongMethod:
-		return &canon.Error{Kind: canon.ErrMethod, Message: fmt.Sprintf("%s is not allowed at %s; use %s.", r.method, r.path, strings.Join(match.Allow, " or "))}
+		return &canon.Error{Kind: canon.ErrMethod, Message: fmt.Sprintf("%s is not allowed at %s; use %s.", r.method, redact.Path(r.path), strings.Join(match.Allow, " or "))}
 	}
 	return nil
 }
@@ -445,11 +479,11 @@ func (s *Server) proceed(ctx context.Context, d *decision, a *asked, known facts
 	keys, endpoints, cerr := s.place(ctx, d, a, nil)
 	if cerr != nil {
 		d.over()
-		return refusal(d.dialect, cerr, a.request.requestID, known)
+		return refusal(d.dialect, d.dry.refused(cerr), a.request.requestID, known)
 	}
 	common.ClearRouteCache, common.HeaderMutation = true, s.send(d, a, keys)
 	resp.DynamicMetadata = append(known, fact{wire.KeyExchange, d.open.ID}, fact{wire.KeyEndpoints, endpoints}).metadata(wire.DecisionNamespace)
-	if d.exchange == nil || !d.readsBody() {
+	if !d.content.WantsInput() && (d.exchange == nil || !d.readsBody()) {
 		d.askForStream(resp)
 		return resp
 	}
@@ -464,10 +498,19 @@ func (d *decision) readsBody() bool { return d.parse || d.rename }
 // withBody asks for the body, and for the answer where that may be needed.
 func (d *decision) withBody() *filterv3.ProcessingMode {
 	mode := &filterv3.ProcessingMode{RequestBodyMode: filterv3.ProcessingMode_BUFFERED, ResponseHeaderMode: filterv3.ProcessingMode_SKIP}
-	if d.parse || d.cut != nil {
-		mode.ResponseHeaderMode, mode.ResponseBodyMode = filterv3.ProcessingMode_SEND, filterv3.ProcessingMode_STREAMED
-	}
+	d.withAnswer(mode)
 	return mode
+}
+
+// withAnswer asks for the answer where that may be needed. Where its text is only captured, what is asked for of its body is said when
+// its headers have come: Envoy takes content-length from an answer whose body it is to send here in pieces.
+func (d *decision) withAnswer(mode *filterv3.ProcessingMode) {
+	switch {
+	case d.parse || d.cut != nil:
+		mode.ResponseHeaderMode, mode.ResponseBodyMode = filterv3.ProcessingMode_SEND, filterv3.ProcessingMode_STREAMED
+	case d.content.WantsOutput():
+		mode.ResponseHeaderMode = filterv3.ProcessingMode_SEND
+	}
 }
 
 // send puts a request that has its place on the desk, and says what tells Envoy the way. An exchange that waits for the body is kept
@@ -476,10 +519,14 @@ func (s *Server) send(d *decision, a *asked, keys table.Keys) *extprocv3.HeaderM
 	now := s.opts.Now() // Envoy's time for it begins when it is on its way, after all that it has waited for
 	d.open.Expires = now.Add(a.rule.Timeout + expiryMargin)
 	d.open.Grant, d.open.Outcomes, d.open.Hold = d.grant, d.outcomes, d.hold
-	s.opts.Desk.Begin(d.open)
+	if d.dry == nil {
+		s.opts.Desk.Begin(d.open)
+	} else {
+		d.dry.order = keys.Order
+	}
 	d.claims, d.begun = claims{}, true
 	if keys.Direct != "" && !d.readsBody() {
-		return &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{
+		return &extprocv3.HeaderMutation{RemoveHeaders: a.unwanted(), SetHeaders: []*corev3.HeaderValueOption{
 			header(wire.RuleHeader, keys.Direct), header(wire.PathHeader, d.endpoint.Path),
 		}}
 	}
@@ -492,13 +539,21 @@ func (s *Server) send(d *decision, a *asked, keys table.Keys) *extprocv3.HeaderM
 		headers: dialectHeaders(a.request), stream: a.stream, created: now, expires: d.open.Expires,
 	}
 	if !d.readsBody() {
-		s.exchanges.put(d.exchange)
+		d.keep()
 	}
 	set := []*corev3.HeaderValueOption{header(wire.RuleHeader, keys.Chain)}
 	if n, fewer := s.retries(keys.Order); fewer {
 		set = append(set, header(wire.RetriesHeader, strconv.Itoa(n)))
 	}
-	return &extprocv3.HeaderMutation{SetHeaders: set}
+	return &extprocv3.HeaderMutation{RemoveHeaders: a.unwanted(), SetHeaders: set}
+}
+
+// unwanted are the headers that no backend gets: those of a trace that the request does not continue, as the specification of W3C has it.
+func (a *asked) unwanted() []string {
+	if _, ok := a.request.header(wire.TraceStateHeader); ok && a.trace.Parent == "" {
+		return []string{wire.TraceStateHeader}
+	}
+	return nil
 }
 
 // retries is how many retries can reach somebody, where that is fewer than there are. Envoy passes over a cluster whose endpoints are all
@@ -512,15 +567,14 @@ func (s *Server) retries(order []*table.Candidate) (n int, fewer bool) {
 	return n - 1, n > 0 && n < len(order)
 }
 
-// askForStream asks for the answer of a request whose stream may be cut, where nothing else is asked for.
+// askForStream asks for the answer of a request whose stream may be cut or whose text is captured, where nothing else is asked for.
 func (d *decision) askForStream(resp *extprocv3.ProcessingResponse) {
-	if d.cut == nil {
+	if d.cut == nil && !d.content.WantsOutput() {
 		return
 	}
 	d.more = true
-	resp.ModeOverride = &filterv3.ProcessingMode{
-		ResponseHeaderMode: filterv3.ProcessingMode_SEND, ResponseBodyMode: filterv3.ProcessingMode_STREAMED,
-	}
+	resp.ModeOverride = &filterv3.ProcessingMode{}
+	d.withAnswer(resp.ModeOverride)
 }
 
 // needsWeir says whose answers must not reach the caller but through Weir, for an Envoy that goes on without it.
@@ -565,7 +619,7 @@ func (d *decision) onBody(ctx context.Context, body []byte) *extprocv3.Processin
 	}
 	refuse := func(e *canon.Error) *extprocv3.ProcessingResponse {
 		d.over()
-		return refusal(d.dialect, e, d.request.requestID, facts{{wire.KeyModel, d.open.Model}})
+		return refusal(d.dialect, d.dry.refused(e), d.request.requestID, facts{{wire.KeyModel, d.open.Model}})
 	}
 	// A sound request that only backends of its own dialect can serve: refused only if another is asked.
 	if d.parse && err != nil && (err.Code != canon.CodeNotTranslatable || !d.untranslated) {
@@ -586,13 +640,21 @@ func (d *decision) onBody(ctx context.Context, body []byte) *extprocv3.Processin
 		if d.parse {
 			d.exchange.request, d.exchange.unsaid = req, err
 		}
-		d.server.exchanges.put(d.exchange)
+		d.keep()
 	}
+	d.content.Request(body, req)
 	return resp
 }
 
+// keep keeps the exchange for the attempts.
+func (d *decision) keep() {
+	if d.dry == nil {
+		d.server.exchanges.put(d.exchange)
+	}
+}
+
 // models answers a list of models, or one of them.
-func (s *Server) models(t *table.Table, id *identity.Identity, match *adapters.Match, r *request, known facts) *extprocv3.ProcessingResponse {
+func (s *Server) models(of *decision, t *table.Table, id *identity.Identity, match *adapters.Match, r *request, known facts) *extprocv3.ProcessingResponse {
 	list := t.ModelsFor(id)
 	in := match.Dialect.In
 	headers := []*corev3.HeaderValueOption{header("content-type", contentJSON)}
@@ -604,6 +666,6 @@ func (s *Server) models(t *table.Table, id *identity.Identity, match *adapters.M
 			return immediate(200, headers, in.AppendModel(nil, m), "weir_models", match.Dialect, known)
 		}
 	}
-	return refusal(match.Dialect, &canon.Error{Kind: canon.ErrModelNotFound, Param: "model",
-		Message: fmt.Sprintf("The model %q does not exist, or this credential may not use it.", match.Model)}, r.requestID, known)
+	return refusal(match.Dialect, of.dry.refused(&canon.Error{Kind: canon.ErrModelNotFound, Param: "model",
+		Message: fmt.Sprintf("The model %q does not exist, or this credential may not use it.", match.Model)}), r.requestID, known)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/internal/redact"
 	"github.com/weir-dev/weir/internal/trace"
 	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/usage/money"
@@ -52,48 +53,41 @@ type asked struct {
 // admit asks everything that may refuse a request that has a rule, and takes what it reserves, which is d's from then on. It opens
 // the request, and gives what its answer says of limits. A request that is refused holds nothing.
 func (s *Server) admit(ctx context.Context, a *asked, d *decision) (facts, *canon.Error) {
+	if d.dry != nil {
+		d.dry.asked = a
+	}
 	var policiesBuf [8]*table.Policy
 	policies := a.table.Applying(policiesBuf[:0], a.gateway, a.rule, a.id, a.model)
-	subject := limit.Subject{Tenant: a.id.Tenant, Consumer: a.id.ConsumerID, Credential: a.id.CredentialID}
+	subject := a.subject()
 
-	var rulesBuf [16]*limit.Rule
-	rules := rulesBuf[:0]
-	if a.id.RequestsPerMinute > 0 {
-		rules = append(rules, s.keyRule(a.table, a.id))
-	}
 	for _, p := range policies {
-		rules = append(rules, p.Limits...)
 		if p.Breaker == nil {
 			continue
 		}
-		pass, refused := s.opts.Breakers.Allow(p.Breaker, subjectOf(p.BreakerPer, &subject), a.now)
+		pass, refused := d.tryBreaker(s, p.Breaker, subjectOf(p.BreakerPer, &subject), a.now)
 		if refused != nil {
 			d.giveBack()
-			return nil, &canon.Error{Kind: canon.ErrOverloaded, Code: codeBreakerOpen, RetryAfter: refused.RetryAfter,
+			return nil, &canon.Error{Kind: canon.ErrOverloaded, Code: codeBreakerOpen, RetryAfter: refused.RetryAfter, Policy: refused.Rule.Name,
 				Message: fmt.Sprintf("Too many requests have failed lately, so the circuit breaker %q refuses more for now; try again in %s s.",
 					refused.Rule.Name, seconds(refused.RetryAfter))}
 		}
 		d.outcomes = append(d.outcomes, pass)
-		if pass.Shadowed() {
-			s.opts.Metrics.BreakerShadowed(p.Breaker.Name)
-		}
 	}
 
-	if a.operation == canon.OpCountTokens { // providers count for nothing
-		rules = slices.DeleteFunc(rules, func(r *limit.Rule) bool { return r.Unit == limit.Cost })
-	}
+	var rulesBuf [16]*limit.Rule
+	rules := s.limitRules(rulesBuf[:0], a, policies)
 	est := s.estimate(a, rules)
 	var asking time.Time
 	if a.table.Waits {
 		asking = s.opts.Now()
 	}
-	grant, refused := s.opts.Limits.Admit(ctx, rules, subject, est)
+	grant, refused := d.reserve(ctx, s, rules, subject, est)
 	if a.table.Waits {
 		d.waited += s.opts.Now().Sub(asking)
 	}
 	if refused != nil {
 		d.giveBack()
-		if refused.Kind == limit.BudgetSpent {
+		if refused.Kind == limit.BudgetSpent && d.dry == nil {
 			s.budgetEvent(refused.Rule, &subject, "a budget is spent", a.now)
 		}
 		return limitFacts(refused.Headers), refusedBy(refused, a.now)
@@ -102,29 +96,51 @@ func (s *Server) admit(ctx context.Context, a *asked, d *decision) (facts, *cano
 	out := limitFacts(grant.Headers())
 	if warnings := grant.Warnings(); len(warnings) > 0 {
 		out = append(out, fact{wire.KeyBudgetWarning, budgetWarning(tightest(warnings))})
-		for i := range warnings {
-			w := &warnings[i]
-			s.budgetEvent(w.Rule, &subject, "a budget is nearly spent", a.now, "spent_percent", percent(w))
+		if d.dry == nil {
+			for i := range warnings {
+				w := &warnings[i]
+				s.budgetEvent(w.Rule, &subject, "a budget is nearly spent", a.now, "spent_percent", percent(w))
+			}
 		}
 	}
 	d.open = &usage.Open{
 		ID: s.exchanges.newID(), PeekID: a.request.peek.id, RequestID: a.request.requestID, Trace: a.trace, Time: a.now,
 		Gateway: a.gateway, Tenant: a.id.Tenant, Namespace: a.id.Namespace, Consumer: a.id.Consumer, Credential: a.id.Credential,
-		Route: a.rule.Name, Model: a.model, Operation: string(a.operation), Dialect: a.dialect.Name, Stream: a.stream,
+		Route: a.rule.Name, Model: a.model, Operation: string(a.operation), Path: redact.Path(a.request.path), Dialect: a.dialect.Name, Stream: a.stream,
 		Currency: a.table.Currency, Candidates: make([]usage.Candidate, len(a.variant.Candidates)),
 		EstimatedInput: est.Input, TextBytes: a.request.peek.textBytes(), MediaTokens: a.request.peek.mediaTokens(),
+		Waited: d.waited,
 	}
 	a.input = est.Input
 	for i, c := range a.variant.Candidates {
 		d.open.Candidates[i] = usage.Candidate{
 			Backend: c.Backend.ID, UpstreamModel: c.UpstreamModel(a.model), Prices: c.Price(a.model),
-			Translated: c.Backend.Dialect.Name != a.dialect.Name,
+			Dialect: c.Backend.Dialect.Name, Translated: c.Backend.Dialect.Name != a.dialect.Name,
 		}
 	}
 	if est.Cuttable {
 		d.cut = cutter(grant, &est, d.open, a.now)
 	}
 	return out, nil
+}
+
+// subject is who asks, for limits.
+func (a *asked) subject() limit.Subject {
+	return limit.Subject{Tenant: a.id.Tenant, Consumer: a.id.ConsumerID, Credential: a.id.CredentialID}
+}
+
+// limitRules appends to dst the limits and budgets that the request must pass: that of its key, and those of policies.
+func (s *Server) limitRules(dst []*limit.Rule, a *asked, policies []*table.Policy) []*limit.Rule {
+	if a.id.RequestsPerMinute > 0 {
+		dst = append(dst, s.keyRule(a.table, a.id))
+	}
+	for _, p := range policies {
+		dst = append(dst, p.Limits...)
+	}
+	if a.operation == canon.OpCountTokens { // providers count for nothing
+		dst = slices.DeleteFunc(dst, func(r *limit.Rule) bool { return r.Unit == limit.Cost })
+	}
+	return dst
 }
 
 // cuttable says whether a running answer can be ended: of streams of chat Weir can tell what they have cost so far, as
@@ -312,7 +328,7 @@ func count(raw string) (int64, bool) {
 
 // refusedBy is a refusal as an error for the caller.
 func refusedBy(r *limit.Refusal, now time.Time) *canon.Error {
-	e := &canon.Error{Kind: canon.ErrRateLimit, Code: codeLimited, RetryAfter: r.RetryAfter}
+	e := &canon.Error{Kind: canon.ErrRateLimit, Code: codeLimited, RetryAfter: r.RetryAfter, Policy: r.Rule.Name}
 	switch r.Kind {
 	case limit.BudgetSpent:
 		e.Kind, e.Status, e.Code = canon.ErrBilling, 429, codeBudget // what OpenAI answers when an account has no credit

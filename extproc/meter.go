@@ -69,6 +69,7 @@ func (m *meter) onHeaders(h *extprocv3.HttpHeaders) *extprocv3.ProcessingRespons
 			stream = strings.HasPrefix(v, "text/event-stream")
 		case "content-encoding": // cannot be read
 			m.over = true
+			m.content.Unreadable()
 		}
 	}
 	if m.over = m.over || !stream || h.GetEndOfStream(); m.over {

@@ -55,16 +55,16 @@ func (s *Server) place(ctx context.Context, d *decision, a *asked, prompt *canon
 	var out, full table.Mask // candidates that cannot take it, and those of them that have no room
 	var retry time.Duration  // the least that was asked for
 	for {
-		c, others := s.choose(v, out, false)
+		c, others := s.choose(d, v, out, false)
 		wait := c == nil && full != 0
 		switch {
 		case wait:
-			if c, _ = s.choose(v, ^full, true); c == nil {
+			if c, _ = s.choose(d, v, ^full, true); c == nil {
 				full = 0
 				continue
 			}
 		case c == nil:
-			if c, others = s.choose(v, out, true); c == nil {
+			if c, others = s.choose(d, v, out, true); c == nil {
 				return keys, "", unavailable(v, retry)
 			}
 		}
@@ -76,16 +76,10 @@ func (s *Server) place(ctx context.Context, d *decision, a *asked, prompt *canon
 			d.hold = s.watch(v)
 			return keys, "", nil
 		}
-		r := a.pickRequest(b, prompt)
-		var p *pick.Pick
-		var refused *pick.Refusal
-		if others && !wait {
-			p, refused = s.opts.Picker.TryPick(r, s.opts.Now())
-		} else {
-			p, refused = s.opts.Picker.Pick(ctx, r, s.opts.Now())
-		}
+		p, refused := d.pickAt(ctx, s, a.pickRequest(b, prompt), !others || wait)
 		if refused == nil {
 			d.waited += p.Waited
+			d.open.Waited += p.Waited
 			h := &hold{server: s, variant: v, backend: b, order: keys.Order, pick: p}
 			d.hold = h
 			if b.Named {
@@ -120,9 +114,28 @@ func (s *Server) place(ctx context.Context, d *decision, a *asked, prompt *canon
 
 // choose draws one of the candidates that are not out, by weight, among those of the lowest priority number of which some can take
 // requests. Those that ask to be left alone count where reluctant says so. others says that there is a choice, now or further down.
-func (s *Server) choose(v *table.Variant, out table.Mask, reluctant bool) (chosen *table.Candidate, others bool) {
+func (s *Server) choose(d *decision, v *table.Variant, out table.Mask, reluctant bool) (chosen *table.Candidate, others bool) {
 	var weights [table.MaxCandidates]float64
-	sum, usable := 0.0, 0
+	sum, usable := s.weigh(v, out, reluctant, &weights)
+	if d.dry != nil {
+		return heaviest(v, &weights), usable > 1
+	}
+	at := rand.Float64() * sum
+	for i, c := range v.Candidates {
+		if weights[i] == 0 {
+			continue
+		}
+		chosen = c
+		if at -= weights[i]; at < 0 {
+			break
+		}
+	}
+	return chosen, usable > 1
+}
+
+// weigh fills in the weight with which choose draws each candidate, and gives their sum, and how many can take requests, whatever their
+// priority.
+func (s *Server) weigh(v *table.Variant, out table.Mask, reluctant bool, weights *[table.MaxCandidates]float64) (sum float64, usable int) {
 	var lowest int32
 	for i, c := range v.Candidates {
 		if out&c.Bit != 0 {
@@ -144,17 +157,7 @@ func (s *Server) choose(v *table.Variant, out table.Mask, reluctant bool) (chose
 			sum += weights[i]
 		}
 	}
-	at := rand.Float64() * sum
-	for i, c := range v.Candidates {
-		if weights[i] == 0 {
-			continue
-		}
-		chosen = c
-		if at -= weights[i]; at < 0 {
-			break
-		}
-	}
-	return chosen, usable > 1
+	return sum, usable
 }
 
 // pickRequest is the request as the picker sees it.

@@ -29,7 +29,20 @@ func refusal(d *canon.Dialect, e *canon.Error, requestID string, facts facts) *e
 	if e.Code == codeTooLarge || e.Code == codeBudget {
 		headers = append(headers, header("x-should-retry", "false")) // which both SDKs heed: the same answer would follow
 	}
+	facts = append(facts, fact{wire.KeyRefusal, recorded(e)}, fact{wire.KeyPolicy, e.Policy})
 	return immediate(e.HTTPStatus(), headers, d.In.AppendError(nil, e, requestID), "weir_"+string(e.Kind), d, facts)
+}
+
+// recorded is why a request is refused, for its record. What is wrong with a body may quote the body, which records must not hold: of
+// that they say the place.
+func recorded(e *canon.Error) string {
+	switch {
+	case e.Kind != canon.ErrInvalidRequest:
+		return e.Message
+	case e.Param != "":
+		return "The request is not valid: " + e.Param + "."
+	}
+	return "The request is not valid."
 }
 
 // immediate is an answer that Weir gives itself.

@@ -56,7 +56,10 @@ func readRequest(m *extprocv3.ProcessingRequest) *request {
 		case "x-request-id":
 			r.requestID = value(kv)
 		case wire.TraceHeader:
-			r.traceparent = value(kv)
+			if r.traceparent != "" { // several lines are none
+				r.traceparent += ","
+			}
+			r.traceparent += value(kv)
 		case "content-encoding":
 			r.encoding = value(kv)
 		case "content-type":

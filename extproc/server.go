@@ -20,6 +20,7 @@ import (
 
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/extproc/breaker"
+	"github.com/weir-dev/weir/extproc/content"
 	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
@@ -46,6 +47,9 @@ type Options struct {
 	// Picker picks endpoints, and Steering says what backends can take. Without them Envoy chooses.
 	Picker   *pick.Set
 	Steering Steering
+
+	// Capturing says whether traces are exported at all, so that no text is captured for nobody; nil for never.
+	Capturing func() bool
 }
 
 // Metrics is told what the server does. Its methods are called on requests' paths.
@@ -71,6 +75,7 @@ type Server struct {
 	table     atomic.Pointer[table.Table]
 	exchanges *exchanges
 	keyRules  sync.Map // of *limit.Rule, by Identity.KeyID
+	captured  *content.Memory
 	// budgetEvents holds the starts of the periods that events were logged in, by budgetEventKey.
 	budgetEvents sync.Map
 }
@@ -86,13 +91,16 @@ func New(opts Options) *Server {
 	if opts.Sampled == nil {
 		opts.Sampled = func(string) bool { return false }
 	}
+	if opts.Capturing == nil {
+		opts.Capturing = func() bool { return false }
+	}
 	if opts.Steering == nil {
 		opts.Steering = noSteering{}
 	}
 	if opts.Picker == nil {
 		opts.Picker = pick.NewSet(pick.Options{Now: opts.Now})
 	}
-	return &Server{opts: opts, exchanges: newExchanges(fmt.Sprintf("%016x", rand.Uint64()))}
+	return &Server{opts: opts, exchanges: newExchanges(fmt.Sprintf("%016x", rand.Uint64())), captured: content.NewMemory(captureMemory)}
 }
 
 // Use makes new requests be decided from t; requests under way keep the table they began with.

@@ -2,6 +2,7 @@ package extproc
 
 import (
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/content"
 )
 
 // account is told what an answer used; *usage.Open is one. Its methods are called on the request's path.
@@ -24,6 +25,7 @@ type tally struct {
 	account account                // nil: nobody is told
 	stop    func(canon.Usage) bool // says whether a stream is to end, by what it has used; nil: never
 	input   int64                  // estimated tokens of the request, until the provider tells
+	content *content.Capture       // takes the text; nil: nobody does
 
 	reported canon.Usage
 	complete bool // reported is the final count
@@ -50,6 +52,7 @@ func (l *length) tokens() int64 {
 
 // see counts one event.
 func (t *tally) see(ev *canon.Event) {
+	t.content.See(ev)
 	switch ev.Kind {
 	case canon.EventStart:
 		if ev.Usage != nil {
@@ -89,6 +92,9 @@ func (t *tally) report(u canon.Usage, complete bool) {
 func (t *tally) seeWhole(r *canon.Response) {
 	if r.Usage != nil {
 		t.report(*r.Usage, true)
+		if t.content.WantsOutput() {
+			r.Events(t.content.See)
+		}
 		return
 	}
 	r.Events(t.see)
@@ -138,7 +144,9 @@ func (t *tally) due() bool {
 func (t *tally) cut(dst []byte, enc canon.StreamEncoder, withUsage bool) []byte {
 	t.finished = true
 	u := t.soFar()
-	dst = enc.Append(dst, &canon.Event{Kind: canon.EventFinish, Finish: canon.FinishLength})
+	end := &canon.Event{Kind: canon.EventFinish, Finish: canon.FinishLength}
+	t.content.See(end)
+	dst = enc.Append(dst, end)
 	if withUsage {
 		dst = enc.Append(dst, &canon.Event{Kind: canon.EventUsage, Usage: &u})
 	}

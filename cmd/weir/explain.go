@@ -1,43 +1,39 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 )
 
-// explainTimeout is how long a running gateway may take to answer.
-const explainTimeout = 5 * time.Second
-
 func explainCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain",
-		Short: "Explain what a running gateway does",
+		Short: "Explain what a gateway does, and why",
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(explainBackendsCommand())
+	c.AddCommand(explainBackendsCommand(), explainRequestCommand())
 	return c
 }
 
 func explainBackendsCommand() *cobra.Command {
-	var admin string
+	var admin adminClient
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "backends [NAMESPACE/NAME...]",
 		Short: "Explain the weight of every endpoint of the Backends that a LoadPolicy steers",
 		RunE: func(c *cobra.Command, args []string) error {
-			body, err := fetchBackends(c.Context(), admin)
-			if err != nil {
+			if err := admin.open(); err != nil {
+				return err
+			}
+			var body steeringBody
+			if err := admin.get(c.Context(), "/api/backends", &body); err != nil {
 				return err
 			}
 			if err := body.only(args); err != nil {
@@ -46,37 +42,14 @@ func explainBackendsCommand() *cobra.Command {
 			if asJSON {
 				enc := json.NewEncoder(c.OutOrStdout())
 				enc.SetIndent("", "  ")
-				return enc.Encode(body)
+				return enc.Encode(&body)
 			}
 			return body.print(c.OutOrStdout())
 		},
 	}
-	c.Flags().StringVar(&admin, "admin", "127.0.0.1:8081", "admin address of the gateway")
+	admin.bind(c.Flags())
 	c.Flags().BoolVar(&asJSON, "json", false, "print everything that is known, as JSON")
 	return c
-}
-
-// fetchBackends asks a running gateway.
-func fetchBackends(ctx context.Context, admin string) (*steeringBody, error) {
-	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/api/backends", nil)
-	if err != nil {
-		return nil, fmt.Errorf("--admin %q is not an address: %w", admin, err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("no gateway answers at %s; is it running, with this --admin? (%w)", admin, errors.Unwrap(err))
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("what answers at %s is no weir that knows /api/backends: %s", admin, resp.Status)
-	}
-	var body steeringBody
-	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
-		return nil, fmt.Errorf("the answer of %s cannot be read: %w", admin, err)
-	}
-	return &body, nil
 }
 
 // only keeps the Backends that are named; all where none is.

@@ -24,15 +24,15 @@ func main() {
 	switch {
 	case err == nil:
 	case errors.As(err, &quiet):
-		os.Exit(1)
+		os.Exit(max(1, quiet.code))
 	default:
 		fmt.Fprintf(os.Stderr, "weir: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-// quietError ends the program with exit code 1 after everything has been said.
-type quietError struct{}
+// quietError ends the program with an exit code, 1 where it has none, after everything has been said.
+type quietError struct{ code int }
 
 func (quietError) Error() string { return "failed" }
 
@@ -43,7 +43,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(runCommand(), serveCommand(), bootstrapCommand(), validateCommand(), simCommand(), simulateCommand(), keysCommand(), usageCommand(), explainCommand(), envoyCommand(), versionCommand())
+	c.AddCommand(runCommand(), serveCommand(), bootstrapCommand(), validateCommand(), simCommand(), simulateCommand(), keysCommand(), usageCommand(), explainCommand(), statusCommand(), topCommand(), envoyCommand(), versionCommand())
 	for _, sub := range c.Commands() {
 		bindEnv(sub)
 	}

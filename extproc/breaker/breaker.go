@@ -173,10 +173,14 @@ const (
 
 // admit counts a request into the warm-up, and reports whether it passes.
 func (p *phase) admit(now time.Time, warmUp time.Duration) bool {
-	elapsed := max(0, now.Sub(p.since))
-	share := uint64(shareFirst + int64(float64(shareWhole-shareFirst)*(float64(elapsed)/float64(warmUp))))
+	share := shareOf(now.Sub(p.since), warmUp)
 	sum := p.share.Add(share)
 	return sum/shareWhole != (sum-share)/shareWhole
+}
+
+// shareOf is the share of requests that pass when the warm-up has lasted for so long.
+func shareOf(elapsed, warmUp time.Duration) uint64 {
+	return uint64(shareFirst + int64(float64(shareWhole-shareFirst)*(float64(max(0, elapsed))/float64(warmUp))))
 }
 
 // try takes a place, or says when the next comes free.

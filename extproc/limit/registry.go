@@ -69,11 +69,15 @@ func (g *registry) addKind(r *Rule) *kind {
 	if v, ok := g.kinds.Load(id); ok {
 		return v.(*kind)
 	}
+	v, _ := g.kinds.LoadOrStore(id, g.newKind(id, r))
+	return v.(*kind)
+}
+
+func (g *registry) newKind(id kindKey, r *Rule) *kind {
 	k := &kind{id: id, hash: maphash.String(g.seed, r.ID)}
 	k.key = fmt.Sprintf("%s\x00%d.%d.%d.%d.%s\x00", id.id, id.unit, id.algorithm, id.window, id.period, id.location)
 	k.rule.Store(r)
-	v, _ := g.kinds.LoadOrStore(id, k)
-	return v.(*kind)
+	return k
 }
 
 func (g *registry) shard(k *kind, subject string) *shard {

@@ -295,41 +295,38 @@ func (p *pool) retry() time.Duration {
 // pass counts a request whose endpoint Envoy chooses. It is refused only where no endpoint can take it: how many are in flight at
 // each is not known here, so there is no admission.
 func (p *pool) pass(r *Request, at int64) (*Pick, *Refusal) {
-	can, retry := false, int64(0)
-	for _, e := range p.usable {
-		if e.blocked <= at || e.Panic {
-			can = true
-		} else if retry == 0 || e.blocked < retry {
-			retry = e.blocked
-		}
-	}
-	if !can {
+	if refusal := p.anyUsable(at); refusal != nil {
 		p.refused++
-		r := &Refusal{Reason: Unavailable}
-		if retry > 0 {
-			r.RetryAfter = time.Duration(retry - at)
-		}
-		return nil, r
+		return nil, refusal
 	}
 	k := &Pick{Reason: ByEnvoy, pool: p, prompt: r.Tokens, tokens: r.Tokens, begun: at, attempt: at}
 	p.count(k)
 	return k, nil
 }
 
-// reserve takes the place at the endpoint that was chosen, and lists the others that a retry may go to.
-func (p *pool) reserve(f *field, c candidate, reason string, pass breaker.Pass, now time.Time) *Pick {
-	k := &Pick{Cached: c.cached, Reason: reason, id: c.id, pool: p, pass: pass, prompt: f.r.Tokens, tokens: f.r.Tokens - c.cached, begun: f.at}
-	k.list[0], k.keys[0] = c.endpoint, c.Key
-	n := 1
-	for i := 0; i < f.n && n < MaxEndpoints; i++ {
-		e := f.best[i].endpoint
-		if e != c.endpoint && p.set.breakerState(p.policy.Breaker, e.Key, now) == breaker.Closed {
-			k.list[n], k.keys[n] = e, e.Key
-			n++
+// anyUsable is nil where some endpoint can take requests.
+func (p *pool) anyUsable(at int64) *Refusal {
+	retry := int64(0)
+	for _, e := range p.usable {
+		if e.blocked <= at || e.Panic {
+			return nil
+		}
+		if retry == 0 || e.blocked < retry {
+			retry = e.blocked
 		}
 	}
-	k.Endpoints = k.keys[:n:n]
-	if len(f.r.Blocks) > 0 && n > 1 {
+	r := &Refusal{Reason: Unavailable}
+	if retry > 0 {
+		r.RetryAfter = time.Duration(retry - at)
+	}
+	return r
+}
+
+// reserve takes the place at the endpoint that was chosen.
+func (p *pool) reserve(f *field, c candidate, reason string, pass breaker.Pass, now time.Time) *Pick {
+	k := &Pick{Cached: c.cached, Reason: reason, id: c.id, pool: p, pass: pass, prompt: f.r.Tokens, tokens: f.r.Tokens - c.cached, begun: f.at}
+	p.line(k, f, c.endpoint, now)
+	if len(f.r.Blocks) > 0 && len(k.Endpoints) > 1 {
 		k.blocks = f.r.Blocks
 	}
 	k.settle(c.endpoint, k.tokens, f.at)
@@ -340,6 +337,20 @@ func (p *pool) reserve(f *field, c candidate, reason string, pass breaker.Pass, 
 	p.cachedTokens += uint64(c.cached)
 	p.count(k)
 	return k
+}
+
+// line makes the list: the endpoint that was chosen, and the others that a retry may go to.
+func (p *pool) line(k *Pick, f *field, chosen *endpoint, now time.Time) {
+	k.list[0], k.keys[0] = chosen, chosen.Key
+	n := 1
+	for i := 0; i < f.n && n < MaxEndpoints; i++ {
+		e := f.best[i].endpoint
+		if e != chosen && p.set.breakerState(p.policy.Breaker, e.Key, now) == breaker.Closed {
+			k.list[n], k.keys[n] = e, e.Key
+			n++
+		}
+	}
+	k.Endpoints = k.keys[:n:n]
 }
 
 func (p *pool) count(k *Pick) {

@@ -172,39 +172,46 @@ func (t *Table) Find(r *Request) *Rule {
 
 // matches checks everything but exact models, which the index has checked.
 func (e *entry) matches(r *Request) bool {
+	part, _ := e.mismatch(r)
+	return part == ""
+}
+
+// mismatch is the first part of the match that the request does not fit, and its name where there are several of the kind: exact models
+// apart. "" where it fits.
+func (e *entry) mismatch(r *Request) (part Part, name string) {
 	if e.Method != "" && e.Method != r.Method {
-		return false
+		return PartMethod, ""
 	}
 	if !pathMatches(e.Path, e.PathExact, r.Path) {
-		return false
+		return PartPath, ""
 	}
 	if e.patterns != nil && (r.Model == "" || !e.patterns.Match(r.Model)) {
-		return false
+		return PartModel, ""
 	}
 	for k, v := range e.Labels {
 		if got, ok := r.Labels[k]; !ok || got != v {
-			return false
+			return PartLabel, k
 		}
 	}
 	for i := range e.Headers {
 		got, ok := r.Header(e.Headers[i].Name)
 		if !ok || !e.Headers[i].matches(got) {
-			return false
+			return PartHeader, e.Headers[i].Name
 		}
 	}
 	if len(e.Query) > 0 {
 		q, err := url.ParseQuery(r.Query)
 		if err != nil {
-			return false
+			return PartQuery, e.Query[0].Name
 		}
 		for i := range e.Query {
 			got, ok := q[e.Query[i].Name]
 			if !ok || !e.Query[i].matches(got[0]) {
-				return false
+				return PartQuery, e.Query[i].Name
 			}
 		}
 	}
-	return true
+	return "", ""
 }
 
 // pathMatches compares whole segments: "/a" and "/a/" both match "/a" and "/a/b", not "/ab".

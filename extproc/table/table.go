@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/content"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/extproc/pick"
@@ -37,6 +38,8 @@ type Table struct {
 	Prompts bool
 	// Policies are the limits, budgets and breakers that requests must pass.
 	Policies Policies
+	// Captures say what text of requests goes into spans, by the LLMGateway that they came in by; none where that is off.
+	Captures map[string]*content.Rule
 
 	// Chains are the orders of candidates, by the name of the composite cluster that walks them.
 	Chains map[string]*Chain

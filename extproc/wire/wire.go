@@ -80,6 +80,7 @@ const (
 	KeyTrace       = "trace"        // trace.Place.Header: the traceparent of attempts, up to the digit that numbers them
 	KeyTraceFlags  = "trace_flags"  // trace.Place.Flags: what follows the digit
 	KeyTraceParent = "trace_parent" // the caller's span
+	KeyPolicy      = "policy"       // name of the limit, budget or circuit breaker that refused
 	KeyRefusal     = "refusal"      // why Weir refused, in words; nothing of what is wrong with a body but its place
 	KeyOpen        = "open"         // "true" when nobody decided, and Envoy let the request through because Weir did not answer
 )
@@ -132,6 +133,9 @@ const BackendTag = "backend"
 
 // TraceHeader carries the trace context (W3C): the caller's at the door, and the attempt's own on the way to a backend.
 const TraceHeader = "traceparent"
+
+// TraceStateHeader carries what others have to say of the caller's trace. It means nothing in another one.
+const TraceStateHeader = "tracestate"
 
 // FirstTokenTag is the custom tag of the access log that holds the time, in microseconds, between the beginning of the last
 // attempt and the first byte of the body of its answer.

@@ -138,7 +138,9 @@ func (p *peeker) peek(t testing.TB, body lua.LValue, method, credential string, 
 
 func (p *peeker) body(t testing.TB, body string) peeked {
 	t.Helper()
-	return p.peek(t, lua.LString(body), "POST", "authorization", false)
+	got := p.peek(t, lua.LString(body), "POST", "authorization", false)
+	asReader(t, body, got)
+	return got
 }
 
 func TestPeek(t *testing.T) {

@@ -1,0 +1,308 @@
+package extproc
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/weir-dev/weir/adapters"
+	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/breaker"
+	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/limit"
+	"github.com/weir-dev/weir/extproc/peekjson"
+	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/usage"
+)
+
+// Explain says what would become of a request now, and why. It runs the decision itself, and takes, counts, leases and tells nothing.
+// What Envoy refuses before it asks Weir (malformed HTTP, headers or bodies that are too large) is not known here.
+func (s *Server) Explain(ctx context.Context, req ExplainRequest) *Explanation {
+	return s.explain(ctx, &req, true)
+}
+
+// ExplainTable explains by a compiled table without a server that runs: as if nothing had been used, and all backends were well.
+func ExplainTable(ctx context.Context, t *table.Table, dialects *adapters.Set, now func() time.Time, req ExplainRequest) *Explanation {
+	limits := limit.New(limit.Options{Now: now})
+	defer limits.Close(ctx)
+	s := New(Options{
+		Dialects: dialects, Log: slog.New(slog.DiscardHandler), Now: now,
+		Limits: limits, Breakers: breaker.New(breaker.Options{Now: now}), Estimator: usage.NewEstimator(),
+	})
+	s.Use(t)
+	return s.explain(ctx, &req, false)
+}
+
+// explaining is one explanation that is being made.
+type explaining struct {
+	s       *Server
+	t       *table.Table
+	req     *ExplainRequest
+	request *request
+	d       *decision
+	out     *Explanation
+}
+
+func (s *Server) explain(ctx context.Context, req *ExplainRequest, live bool) *Explanation {
+	now := s.opts.Now()
+	out := &Explanation{
+		At: now, Live: live, Rules: []ExplainedRule{}, Limits: []ExplainedLimit{}, Breakers: []ExplainedBreaker{}, Candidates: []ExplainedCandidate{},
+	}
+	t := s.table.Load()
+	if t == nil {
+		out.refuse(&canon.Error{Kind: canon.ErrOverloaded, Message: "The gateway is starting: no configuration is live yet."})
+		return out
+	}
+	out.Version = t.Version
+	if !live {
+		out.Notes = append(out.Notes, "This is read from files. What has been used of limits and budgets, whether backends are well, keys that "+
+			"are stored in Redis and keys that token issuers publish are not known here.")
+	}
+	if req.Method == "" {
+		req.Method = "GET"
+		if len(req.Body) > 0 {
+			req.Method = "POST"
+		}
+	}
+	e := &explaining{s: s, t: t, req: req, out: out, d: &decision{server: s, dry: &dry{}}}
+	if err := e.name(); err != nil {
+		out.refuse(err)
+		return out
+	}
+	if req.Gateway != "" {
+		ctx = metadata.NewIncomingContext(ctx, metadata.Pairs(wire.GatewayMetadata, req.Gateway))
+	} else if t.Gateway == "" {
+		out.Notes = append(out.Notes, "There are several LLMGateways and the request does not say which: limits of none of them are counted in.")
+	}
+	message := e.message()
+	e.request = readRequest(message)
+	e.describe()
+	resp := s.onHeaders(ctx, message, now, e.d)
+	if e.d.awaiting && resp.GetImmediateResponse() == nil {
+		e.d.awaiting = false
+		if r := e.d.onBody(ctx, req.Body); r != nil {
+			resp = r
+		}
+	}
+	e.caller()
+	e.rules()
+	e.guards(ctx, now)
+	e.candidates(now)
+	e.outcome(resp)
+	return out
+}
+
+// name takes the caller that is named instead of a credential.
+func (e *explaining) name() *canon.Error {
+	req := e.req
+	switch {
+	case req.Consumer != "":
+		namespace, name, ok := strings.Cut(req.Consumer, "/")
+		if !ok || namespace == "" || name == "" {
+			return &canon.Error{Kind: canon.ErrInvalidRequest, Message: fmt.Sprintf("The consumer %q is not of the form namespace/name.", req.Consumer)}
+		}
+		id, ok := e.t.Auth.Named(namespace, name)
+		if !ok && req.Tenant == "" {
+			return &canon.Error{Kind: canon.ErrInvalidRequest,
+				Message: fmt.Sprintf("There is no Consumer %s; for one that only tokens name, say its tenant as well.", req.Consumer)}
+		}
+		if !ok {
+			id = &identity.Identity{Consumer: name, Namespace: namespace, ConsumerID: req.Consumer}
+		}
+		id.Tenant = cmp.Or(req.Tenant, id.Tenant)
+		e.d.dry.id = id
+	case req.Tenant != "":
+		e.d.dry.id = &identity.Identity{Tenant: req.Tenant}
+	default:
+		return nil
+	}
+	e.out.Notes = append(e.out.Notes, "The caller is named, so what a key or a token adds of its own (models, scopes, networks, a limit) is left out.")
+	return nil
+}
+
+// bodiless are the methods whose bodies the peek filter does not wait for.
+var bodiless = map[string]bool{"CONNECT": true, "GET": true, "HEAD": true, "DELETE": true, "OPTIONS": true}
+
+// message is the request as Envoy would tell of it, the findings of its peek filter included.
+func (e *explaining) message() *extprocv3.ProcessingRequest {
+	req := e.req
+	headers := []*corev3.HeaderValue{{Key: ":method", RawValue: []byte(req.Method)}, {Key: ":path", RawValue: []byte(req.Path)}}
+	if !slices.ContainsFunc(req.Headers, func(h [2]string) bool { return strings.EqualFold(h[0], "host") || h[0] == ":authority" }) {
+		headers = append(headers, &corev3.HeaderValue{Key: ":authority", RawValue: []byte("gateway")})
+	}
+	credential := e.d.dry.id != nil
+	for _, h := range req.Headers {
+		name := strings.ToLower(h[0])
+		if name == "host" {
+			name = ":authority"
+		}
+		switch name {
+		case "authorization", "x-api-key", "api-key", "x-goog-api-key":
+			credential = true
+		}
+		headers = append(headers, &corev3.HeaderValue{Key: name, RawValue: []byte(h[1])})
+	}
+	found := map[string]*structpb.Value{}
+	if credential && req.Source.IsValid() {
+		found[wire.PeekSource] = structpb.NewStringValue(netip.AddrPortFrom(req.Source, 1).String())
+	}
+	if credential && len(req.Body) > 0 && !bodiless[req.Method] {
+		f := peekjson.Read(req.Body)
+		for key, v := range map[string]string{
+			wire.PeekError: f.Err, wire.PeekModel: f.Model, wire.PeekStream: f.Stream, wire.PeekN: f.N, wire.PeekMaxTokens: f.MaxTokens,
+			wire.PeekMaxCompletionTokens: f.MaxCompletionTokens, wire.PeekMaxOutputTokens: f.MaxOutputTokens,
+		} {
+			if v != "" {
+				found[key] = structpb.NewStringValue(v)
+			}
+		}
+		for key, v := range map[string]int64{wire.PeekSize: int64(len(req.Body)), wire.PeekMedia: f.Media, wire.PeekMediaCount: f.MediaCount} {
+			found[key] = structpb.NewNumberValue(float64(v))
+		}
+		found[wire.PeekRead] = structpb.NewBoolValue(true)
+	}
+	return &extprocv3.ProcessingRequest{
+		MetadataContext: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{wire.PeekNamespace: {Fields: found}}},
+		Request: &extprocv3.ProcessingRequest_RequestHeaders{RequestHeaders: &extprocv3.HttpHeaders{
+			Headers: &corev3.HeaderMap{Headers: headers}, EndOfStream: len(req.Body) == 0,
+		}},
+	}
+}
+
+// describe says what was read of the request.
+func (e *explaining) describe() {
+	r := e.request
+	out := &e.out.Request
+	out.Method, out.Path, out.BodyBytes = r.method, r.path, int64(len(e.req.Body))
+	out.MediaBytes, out.MediaParts = r.peek.media, r.peek.mediaCount
+	match := e.s.opts.Dialects.Classify(r.method, r.path, r.headerValue)
+	if match.Endpoint == nil {
+		return
+	}
+	out.Dialect, out.Operation = match.Dialect.Name, string(match.Endpoint.Op)
+	if model, stream, err := checkBody(r); err == nil {
+		out.Model, out.Stream = model, stream
+	}
+}
+
+func (e *explaining) caller() {
+	id := e.d.dry.caller
+	if id == nil {
+		return
+	}
+	c := &ExplainedCaller{
+		Consumer: id.Consumer, Namespace: id.Namespace, Tenant: id.Tenant, Credential: id.Credential, KeyPrefix: id.KeyPrefix,
+		Labels: id.Labels, Scopes: id.Scopes,
+	}
+	for _, p := range id.Models {
+		c.AllowedModels = append(c.AllowedModels, p.List())
+	}
+	e.out.Caller = c
+}
+
+// outcome reads what the decision has answered.
+func (e *explaining) outcome(resp *extprocv3.ProcessingResponse) {
+	d, out := e.d, &e.out.Outcome
+	if now := resp.GetImmediateResponse(); now != nil {
+		out.immediate(resp, d.dry.err)
+		if l := d.dry.limits; l != nil && l.Refusal != nil && l.MaxWait > 0 {
+			out.WaitsSeconds = l.MaxWait.Seconds()
+		}
+		if out.WaitsSeconds == 0 && d.dry.err != nil && d.dry.err.Code == codeOverloaded {
+			for i := range e.out.Candidates {
+				if p := e.out.Candidates[i].Pool; p != nil {
+					out.WaitsSeconds = max(out.WaitsSeconds, p.MaxWait)
+				}
+			}
+		}
+		return
+	}
+	first, then := e.asks()
+	if err := e.cannot(first); err != nil { // the first attempt is answered so
+		out.immediate(refusal(d.dialect, err, e.request.requestID, nil), err)
+		return
+	}
+	out.Served, out.By = true, first.Backend.ID
+	for _, c := range then {
+		out.Then = append(out.Then, c.Backend.ID)
+	}
+	fields := resp.GetDynamicMetadata().GetFields()[wire.DecisionNamespace].GetStructValue().GetFields()
+	if named := fields[wire.KeyEndpoints].GetStringValue(); named != "" {
+		out.Endpoints = strings.Split(named, ",")
+	}
+}
+
+// asks says whom the first attempt most likely asks, and whom the others when it fails.
+func (e *explaining) asks() (first *table.Candidate, then []*table.Candidate) {
+	if order := e.d.dry.order; len(order) > 0 {
+		return order[0], order[1:]
+	}
+	v := e.d.dry.asked.variant
+	var weights [table.MaxCandidates]float64
+	e.s.weighAny(v, &weights)
+	first = heaviest(v, &weights)
+	if first == nil {
+		first = v.Candidates[0]
+	}
+	for _, c := range v.Candidates {
+		if c != first {
+			then = append(then, c)
+		}
+	}
+	slices.SortStableFunc(then, func(a, b *table.Candidate) int {
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(b.Weight, a.Weight))
+	})
+	return first, then
+}
+
+// weighAny is weigh; where all ask to be left alone, as if none did.
+func (s *Server) weighAny(v *table.Variant, weights *[table.MaxCandidates]float64) (sum float64) {
+	if sum, _ = s.weigh(v, 0, false, weights); sum == 0 {
+		sum, _ = s.weigh(v, 0, true, weights)
+	}
+	return sum
+}
+
+// cannot says why an attempt at a candidate would be answered by Weir; nil where it goes on.
+func (e *explaining) cannot(c *table.Candidate) *canon.Error {
+	if e.d.exchange == nil {
+		return nil
+	}
+	_, err := e.d.exchange.call(c)
+	return err
+}
+
+// immediate is an answer of Weir's own.
+func (o *ExplainedOutcome) immediate(resp *extprocv3.ProcessingResponse, err *canon.Error) {
+	r := resp.GetImmediateResponse()
+	o.Status, o.Body = int(r.GetStatus().GetCode()), string(r.GetBody())
+	for _, h := range r.GetHeaders().GetSetHeaders() {
+		if name := h.GetHeader().GetKey(); name != "content-type" {
+			if o.Headers == nil {
+				o.Headers = map[string]string{}
+			}
+			o.Headers[name] = value(h.GetHeader())
+		}
+	}
+	if err == nil {
+		o.Served, o.By = o.Status < 300, "weir"
+		return
+	}
+	o.Kind, o.Code, o.Message = string(err.Kind), err.Code, err.Message
+}
+
+// refuse is an outcome that came before any decision.
+func (x *Explanation) refuse(err *canon.Error) {
+	x.Outcome = ExplainedOutcome{Status: err.HTTPStatus(), Kind: string(err.Kind), Code: err.Code, Message: err.Message}
+}
