@@ -139,6 +139,9 @@ func (d *Desk) Close(r *Record) {
 		d.finished(Finished{Record: r, Failed: failed})
 		return
 	}
+	if o.Path != "" {
+		r.Path = o.Path
+	}
 	v := o.judge(r, d.opts.Estimator)
 	if o.Hold != nil {
 		// Before the entry and whatever else takes time: others may be waiting for the place.
@@ -246,11 +249,14 @@ func (d *Desk) settle(o *Open, v *verdict) {
 	d.metrics.settled(&v.entry)
 }
 
-// finished tells of a request that is over.
+// finished tells of a request that is over, and forgets its text.
 func (d *Desk) finished(f Finished) {
 	if d.opts.Finished != nil {
 		f.At = d.opts.Now()
 		d.opts.Finished(&f)
+	}
+	if f.Open != nil {
+		f.Open.forget()
 	}
 }
 

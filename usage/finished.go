@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"container/list"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,9 @@ type Finished struct {
 
 // FinishedSink takes finished requests. It is called by several goroutines, while Envoy's records wait: it must return at once.
 type FinishedSink func(*Finished)
+
+// Begun is when the decision about a request was made: it was let in, and its backend was chosen.
+func (o *Open) Begun() time.Time { return o.begun }
 
 // Attempt is an attempt that Weir has prepared.
 type Attempt struct {
@@ -78,18 +82,21 @@ func (d *Desk) Failed(f *Failed) { d.failed.put(*f, d.opts.Now()) }
 
 // failures keeps failed attempts by the span of their request. Most requests have none.
 type failures struct {
-	n  atomic.Int64 // of m: while nothing fails, requests share no lock
-	mu sync.Mutex
-	m  map[string]*failing
+	n     atomic.Int64 // of m: while nothing fails, requests share no lock
+	mu    sync.Mutex
+	m     map[string]*list.Element
+	order list.List // of *failing, the oldest first
 }
 
 type failing struct {
-	at   time.Time
-	list []Failed
+	span     string
+	at       time.Time
+	attempts []Failed
 }
 
 const (
-	// maxFailing requests that failed attempts are kept of: more are failing only where everything is.
+	// maxFailing requests that failed attempts are kept of: more are failing only where everything is. Then the oldest are forgotten: they
+	// are the likeliest to be over, told of after their end.
 	maxFailing = 4096
 	// maxFailedAttempts of a request: as many as it may make.
 	maxFailedAttempts = 16
@@ -100,20 +107,20 @@ const (
 func (x *failures) put(f Failed, now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	r := x.m[f.Span]
-	if r == nil {
+	e := x.m[f.Span]
+	if e == nil {
 		if len(x.m) >= maxFailing {
-			return
+			x.remove(x.order.Front())
 		}
 		if x.m == nil {
-			x.m = map[string]*failing{}
+			x.m = map[string]*list.Element{}
 		}
-		r = &failing{at: now}
-		x.m[f.Span] = r
+		e = x.order.PushBack(&failing{span: f.Span, at: now})
+		x.m[f.Span] = e
 		x.n.Store(int64(len(x.m)))
 	}
-	if len(r.list) < maxFailedAttempts {
-		r.list = append(r.list, f)
+	if r := e.Value.(*failing); len(r.attempts) < maxFailedAttempts {
+		r.attempts = append(r.attempts, f)
 	}
 }
 
@@ -124,24 +131,28 @@ func (x *failures) take(span string) []Failed {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	r := x.m[span]
-	if r == nil {
+	e := x.m[span]
+	if e == nil {
 		return nil
 	}
-	delete(x.m, span)
-	x.n.Store(int64(len(x.m)))
-	slices.SortStableFunc(r.list, func(a, b Failed) int { return a.N - b.N })
-	return r.list
+	r := x.remove(e)
+	slices.SortStableFunc(r.attempts, func(a, b Failed) int { return a.N - b.N })
+	return r.attempts
 }
 
 // sweep forgets those of requests whose end was missed.
 func (x *failures) sweep(now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for span, r := range x.m {
-		if now.Sub(r.at) > failingLife {
-			delete(x.m, span)
-		}
+	for e := x.order.Front(); e != nil && now.Sub(e.Value.(*failing).at) > failingLife; e = x.order.Front() {
+		x.remove(e)
 	}
+}
+
+// remove forgets those of one request. It needs the lock.
+func (x *failures) remove(e *list.Element) *failing {
+	r := x.order.Remove(e).(*failing)
+	delete(x.m, r.span)
 	x.n.Store(int64(len(x.m)))
+	return r
 }

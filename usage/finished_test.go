@@ -120,7 +120,7 @@ func TestFinished(t *testing.T) {
 
 	// A request that was let in; its failed attempts came in another order, and those of another request with them.
 	o, _, _ := opened(t, "1")
-	o.Trace = place
+	o.Trace, o.Path = place, "/v1/chat/completions"
 	r.Begin(o)
 	o.Confirm()
 	o.Attempt("ns/a", "big")
@@ -140,10 +140,10 @@ func TestFinished(t *testing.T) {
 	r.Desk.Failed(&Failed{Span: "another", N: 1})
 	r.Desk.Failed(&Failed{Span: span, N: 1})
 	rec := ended("1")
-	rec.Trace, rec.Attempts = place, 3
+	rec.Trace, rec.Attempts, rec.Path = place, 3, "/v1/messages"
 	r.Close(rec)
 	f := last()
-	if f.Record != rec || f.Open != o || f.Entry == nil || f.Entry.ID != "1" || len(f.Failed) != 2 || f.Failed[0].N != 1 || f.Failed[1].N != 2 {
+	if f.Record != rec || f.Record.Path != "/v1/chat/completions" || f.Open != o || f.Entry == nil || f.Entry.ID != "1" || len(f.Failed) != 2 || f.Failed[0].N != 1 || f.Failed[1].N != 2 {
 		t.Errorf("got %+v", f)
 	}
 
@@ -190,15 +190,19 @@ func TestFailedAttemptsAreBounded(t *testing.T) {
 	if n := len(r.failed.m); n != maxFailing {
 		t.Errorf("%d requests are kept", n)
 	}
-	if n := len(r.failed.take("0")); n != maxFailedAttempts {
-		t.Errorf("%d attempts of a request are kept", n)
+	// Those that nobody has asked for must not keep out those of the requests that run.
+	if n := len(r.failed.take("9")); n != 0 {
+		t.Errorf("%d attempts of one of the oldest requests are kept", n)
+	}
+	if n := len(r.failed.take(fmt.Sprint(maxFailing + 9))); n != maxFailedAttempts {
+		t.Errorf("%d attempts of the latest request are kept", n)
 	}
 	r.Sweep(r.now.Add(failingLife))
 	if n := len(r.failed.m); n != maxFailing-1 {
 		t.Errorf("%d requests are kept for as long as they may run", n)
 	}
 	r.Sweep(r.now.Add(failingLife + time.Second))
-	if n := len(r.failed.m); n != 0 || r.failed.n.Load() != 0 {
+	if n := len(r.failed.m); n != 0 || r.failed.n.Load() != 0 || r.failed.order.Len() != 0 {
 		t.Errorf("%d requests are kept for ever", n)
 	}
 }

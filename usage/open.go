@@ -56,7 +56,8 @@ type Candidate struct {
 	Backend       string // ID
 	UpstreamModel string // what the backend calls the model
 	Prices        *money.Table
-	Translated    bool // the backend speaks another dialect than the caller
+	Dialect       string // the backend's
+	Translated    bool   // it is another one than the caller's
 }
 
 // Open is a request that was let in and has not been settled. The exported fields are what is known when it is
@@ -76,6 +77,7 @@ type Open struct {
 	Route      string
 	Model      string // the caller's name for it
 	Operation  string
+	Path       string // of the caller's request, as redact.Path leaves it: Envoy's record has the one that went to the backend
 	Dialect    string // the caller's
 	Stream     bool
 	Currency   string // of the prices
@@ -89,6 +91,8 @@ type Open struct {
 	Grant                  Grant     // nil where nothing limits the request
 	Outcomes               []Outcome // of circuit breakers
 	Hold                   Hold      // nil where the request occupies no place that anybody counts
+	// Waited is how long limits and pools without room made the request wait before it was let in.
+	Waited time.Duration
 	// Expires is when Envoy ends the request at the latest.
 	Expires time.Time
 
@@ -107,7 +111,8 @@ type Open struct {
 	cut       bool
 	failed    bool
 	report    canon.Usage
-	textBytes int64 // that was delivered
+	textBytes int64         // that was delivered
+	content   ContentSource // nil where no text is captured
 }
 
 // maxCandidates that attempts are told apart for: as many as a rule may have.
@@ -240,6 +245,7 @@ func (o *Open) release(d *Desk) {
 	if o.Hold != nil {
 		o.Hold.Free()
 	}
+	o.forget()
 	d.metrics.abandoned.Inc()
 }
 

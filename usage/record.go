@@ -3,6 +3,7 @@
 package usage
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/internal/redact"
 	"github.com/weir-dev/weir/internal/trace"
 )
 
@@ -53,12 +55,21 @@ type Record struct {
 	Flags string
 	// Caller is the address and port of the caller's connection.
 	Caller string
-	// Method and Path are those of the request, the path without its query.
+	// Method and Path are those of the request, the path without its query and what may be a credential: redact.Path. Where a backend was
+	// asked, Envoy says the path that it was asked by; the Desk puts the caller's in its place.
 	Method, Path string
 	// Endpoints are those that Weir has named for attempts, in order: "ip:port,ip:port"; "" where Envoy picks.
 	Endpoints string
 	// Refusal is why Weir answered itself with an error, in words; "" where it did not. It holds nothing of a body.
 	Refusal string
+	// Policy is the name of the limit, budget or circuit breaker that refused; "" where none did.
+	Policy string
+	// FailedOpen says that nobody decided: Weir did not answer, and Envoy let the request through.
+	FailedOpen bool
+	// Scheme of the request, "http" or "https".
+	Scheme string
+	// UserAgent is what the caller calls its software.
+	UserAgent string
 	// Signals are what the answer's headers say about load, by their names; nil where they are not read.
 	Signals map[string]string
 
@@ -92,10 +103,6 @@ func record(e *accesslogv3.HTTPAccessLogEntry) Record {
 	if place == (trace.Place{}) {
 		place = trace.Of(e.GetRequest().GetRequestHeaders()[wire.TraceHeader])
 	}
-	path, _, _ := strings.Cut(e.GetRequest().GetPath(), "?")
-	if original := e.GetRequest().GetOriginalPath(); original != "" {
-		path, _, _ = strings.Cut(original, "?")
-	}
 	reported, complete := reported(c.GetMetadata().GetTypedFilterMetadata()[wire.TokenUsageNamespace])
 	return Record{
 		RequestID: e.GetRequest().GetRequestId(),
@@ -123,8 +130,9 @@ func record(e *accesslogv3.HTTPAccessLogEntry) Record {
 			BackendFirst: length(c.GetTimeToFirstUpstreamRxByte(), nil), BackendLast: length(c.GetTimeToLastUpstreamRxByte(), nil),
 		},
 		Trace: place, Flags: flagNames(flags), Caller: wire.Address(c.GetDownstreamRemoteAddress().GetSocketAddress()),
-		Method: method(e.GetRequest().GetRequestMethod()), Path: path,
-		Endpoints: fact(wire.KeyEndpoints), Refusal: fact(wire.KeyRefusal),
+		Method: method(e.GetRequest().GetRequestMethod()), Path: redact.Path(cmp.Or(e.GetRequest().GetOriginalPath(), e.GetRequest().GetPath())),
+		Endpoints: fact(wire.KeyEndpoints), Refusal: fact(wire.KeyRefusal), Policy: fact(wire.KeyPolicy),
+		FailedOpen: fact(wire.KeyOpen) == "true", Scheme: e.GetRequest().GetScheme(), UserAgent: e.GetRequest().GetUserAgent(),
 		Signals:  texts(c.GetMetadata().GetFilterMetadata()[wire.LoadNamespace].GetFields()),
 		Reported: reported, ReportedComplete: complete,
 	}

@@ -27,6 +27,8 @@ type accounting struct {
 	limits    *limit.Engine
 	breakers  *breaker.Set
 	shared    *sharedState
+	// breakerChanged is told of every change of a circuit breaker, if it is set; it must be before a request comes.
+	breakerChanged func(breaker.Change)
 
 	restoring sync.Mutex
 	newest    atomic.Pointer[table.Table] // that budgets are to be restored for
@@ -36,19 +38,23 @@ type accounting struct {
 // each command.
 const storeTimeout = 3 * time.Second
 
-func newAccounting(state string, stored *identity.StoredKeys, log *slog.Logger, reg prometheus.Registerer) (*accounting, error) {
+// newAccounting opens the ledger in a directory. finished takes requests that are over, nil for nobody.
+func newAccounting(state string, stored *identity.StoredKeys, log *slog.Logger, reg prometheus.Registerer, finished usage.FinishedSink) (*accounting, error) {
 	a := &accounting{log: log, estimator: usage.NewEstimator()}
 	var err error
 	if a.ledger, err = ledger.Open(state, ledger.Options{Now: time.Now, Log: log}); err != nil {
 		return nil, err
 	}
 	reg.MustRegister(a.ledger.Collector())
-	a.desk = usage.NewDesk(usage.DeskOptions{Ledger: a.ledger, Estimator: a.estimator, Registry: reg, Now: time.Now})
+	a.desk = usage.NewDesk(usage.DeskOptions{Ledger: a.ledger, Estimator: a.estimator, Registry: reg, Now: time.Now, Finished: finished})
 	a.shared = &sharedState{log: log, ledger: a.ledger, keys: stored}
 	m := newLimitMetrics(reg)
 	a.limits = limit.New(limit.Options{Remote: a.shared, Timeout: storeTimeout, Log: log, Metrics: m})
 	a.breakers = breaker.New(breaker.Options{OnChange: func(c breaker.Change) {
 		m.change(c)
+		if a.breakerChanged != nil {
+			a.breakerChanged(c)
+		}
 		if c.Forgotten {
 			return
 		}

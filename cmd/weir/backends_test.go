@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/console/api"
 	"github.com/weir-dev/weir/extproc/breaker"
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/usage"
@@ -39,7 +40,7 @@ func TestBlockedBackend(t *testing.T) {
 	}})
 	steered.Use(version) // which computes at once
 
-	body := steering(steered.State(), now)
+	body := (*steeringBody)(api.SteeringOf(steered.State(), now))
 	text, err := json.Marshal(body)
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +55,7 @@ func TestBlockedBackend(t *testing.T) {
 	if want := "answered 429, to be tried again in 7 s; asked nevertheless, there is no other -> 1000"; !strings.Contains(b.String(), want) {
 		t.Errorf("%q is not in\n%s", want, b.String())
 	}
-	if e := steering(steered.State(), now.Add(7*time.Second)).Pools[0].Endpoints[0]; e.Blocked != nil {
+	if e := api.SteeringOf(steered.State(), now.Add(7*time.Second)).Pools[0].Endpoints[0]; e.Blocked != nil {
 		t.Errorf("the time is over, and it says %v", e.Blocked)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
@@ -11,12 +12,18 @@ import (
 // demoKeyAnnotation on an APIKey holds the key itself, for a banner that can be pasted. Only for keys that are no secret.
 const demoKeyAnnotation = "weir.dev/demo-key"
 
-// banner says where the gateway is and what to paste.
+// banner says where the gateway is and what to paste: on standard error, because standard output belongs to the lines of the access
+// log, and as a line of the log where a machine reads that.
 func (g *gateway) banner(objs *source.Objects, base string) {
+	if g.opts.machineLog() {
+		g.log.Info("the gateway is ready", "version", buildVersion(), "gateway", base, "console", g.adminURL(), "objects", g.opts.dir)
+		return
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nWeir %s is ready.\n\n", buildVersion())
 	fmt.Fprintf(&b, "  gateway   %s   (OpenAI SDKs: %s/v1, Anthropic SDKs: %s)\n", base, base, base)
-	fmt.Fprintf(&b, "  admin     http://%s   (/healthz /readyz /metrics /api/status)\n", g.opts.admin)
+	fmt.Fprintf(&b, "  console   %s   (topology, live requests, usage, playground, client set-up)\n", g.adminURL())
+	fmt.Fprintf(&b, "  admin     %s   (healthz readyz metrics api/status)\n", g.adminURL())
 	fmt.Fprintf(&b, "  objects   %s   (%s; edit them, changes are live in a second)\n", g.opts.dir, summary(objs))
 	key := "$KEY"
 	for _, k := range objs.APIKeys {
@@ -35,7 +42,7 @@ func (g *gateway) banner(objs *source.Objects, base string) {
 		fmt.Fprintf(&b, "  %s\n", line)
 	}
 	b.WriteString("\nCtrl-C drains and stops.\n\n")
-	fmt.Fprint(g.out, b.String())
+	fmt.Fprint(os.Stderr, b.String())
 }
 
 func where(o *v1alpha1.Backend) string {

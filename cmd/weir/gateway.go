@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weir-dev/weir/adapters"
+	"github.com/weir-dev/weir/console/api"
+	"github.com/weir-dev/weir/console/state"
 	"github.com/weir-dev/weir/envoy"
 	"github.com/weir-dev/weir/extproc"
 	"github.com/weir-dev/weir/extproc/authz"
@@ -27,6 +29,7 @@ import (
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/internal/redisconn"
 	"github.com/weir-dev/weir/usage"
+	"github.com/weir-dev/weir/usage/accesslog"
 	"github.com/weir-dev/weir/usage/ledger"
 	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/load"
@@ -61,11 +64,22 @@ type gateway struct {
 	told      map[string]bool // problems of stored keys
 	publisher *serve.Publisher
 	registry  *prometheus.Registry
+	exports   *exports
+	// finished take every request that is over. None is added once the gateway has started.
+	finished []usage.FinishedSink
+	// seen is what the console shows and nobody else keeps.
+	seen    *state.State
+	console *api.API
+	// accessLog is nil where none is written.
+	accessLog *accesslog.Log
+	// requestMetrics are made of those.
+	requestMetrics *usage.RequestMetrics
 	// envoy is Envoy's admin interface; nil while there is no Envoy that could have one.
 	envoy atomic.Pointer[envoy.Admin]
 	// noEnvoy says why nothing can be served for want of an Envoy; "" where there is one.
-	noEnvoy  func() string
-	stopping atomic.Bool
+	noEnvoy    func() string
+	envoyExits atomic.Int64
+	stopping   atomic.Bool
 	// problems are what is wrong with the folder as it is now.
 	problems atomic.Pointer[[]source.Problem]
 	objects  atomic.Pointer[source.Objects]
@@ -82,7 +96,7 @@ type config struct {
 	sims  []simulator
 }
 
-// newGateway reads and compiles the folder. It starts nothing that others can see; close what it returns.
+// newGateway reads and compiles the folder. It starts nothing that others can see but exports of telemetry; close what it returns.
 func newGateway(o gatewayOptions, out io.Writer) (*gateway, *config, error) {
 	log, level, err := o.logger()
 	if err != nil {
@@ -93,6 +107,11 @@ func newGateway(o gatewayOptions, out io.Writer) (*gateway, *config, error) {
 		return nil, nil, err
 	}
 	g.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := g.export(); err != nil {
+		return nil, nil, err
+	}
+	g.seen = state.New(state.Options{Now: time.Now})
+	g.finished = append(g.finished, g.seen.Finished)
 	g.jwks = identity.NewJWKS(identity.JWKSOptions{Notify: g.keysFetched})
 	g.onClose(g.jwks.Stop)
 	g.identity = identity.Shared{Stored: &identity.StoredKeys{}, Throttle: identity.NewThrottle(), Refused: loginMetrics(g.registry)}
@@ -148,14 +167,19 @@ func (g *gateway) close() {
 // count opens the ledger and what else counts. It comes before all else that is started, so that it outlives it and
 // nothing that ends goes uncounted.
 func (g *gateway) count(ctx context.Context, first *compile.Version) error {
-	state := g.opts.stateDir
+	dir := g.opts.stateDir
 	var err error
-	if state == "" {
-		if state, err = ledger.DefaultDir(os.Getenv); err != nil {
+	if dir == "" {
+		if dir, err = ledger.DefaultDir(os.Getenv); err != nil {
 			return err
 		}
 	}
-	if g.acct, err = newAccounting(state, g.identity.Stored, g.log, g.registry); err != nil {
+	g.requestMetrics = usage.NewRequestMetrics(usage.RequestMetricsOptions{Registry: g.registry})
+	g.finished = append(g.finished, g.requestMetrics.Finished)
+	if err := g.openAccessLog(); err != nil {
+		return err
+	}
+	if g.acct, err = newAccounting(dir, g.identity.Stored, g.log, g.registry, g.over); err != nil {
 		return err
 	}
 	g.onClose(g.acct.close)
@@ -165,6 +189,13 @@ func (g *gateway) count(ctx context.Context, first *compile.Version) error {
 		return fmt.Errorf("what budgets have spent cannot be read from the ledger: %w", err)
 	}
 	return nil
+}
+
+// over hands a request that is over to everybody who shows what has happened.
+func (g *gateway) over(f *usage.Finished) {
+	for _, sink := range g.finished {
+		sink(f)
+	}
 }
 
 // inBackground makes the place for what runs until the gateway closes.
@@ -185,14 +216,18 @@ func (g *gateway) start(conf *config, l net.Listener, presence serve.Presence) e
 	g.ext = extproc.New(extproc.Options{
 		Dialects: g.dialects, Log: g.log, Metrics: metrics,
 		Desk: g.acct.desk, Estimator: g.acct.estimator, Limits: g.acct.limits, Breakers: g.acct.breakers,
-		Picker: g.picker, Steering: g.steering,
+		Picker: g.picker, Steering: g.steering, Sampled: g.exports.sampled(), Capturing: g.exports.capturing,
 	})
 	g.authz = authz.NewManager(authz.ManagerOptions{Log: g.log, Server: g.authzServer()})
 	g.onClose(g.authz.Close)
+	presence.Came = g.envoyCame(presence.Came)
 	g.publisher = serve.NewPublisher(serve.Options{NodeID: "weir", Activate: g.activate, Warming: g.warming, Spread: workersTurn, Presence: presence, Steered: g.steering.Steered, Log: g.log})
-	registerState(g.registry, g.publisher, g.ext)
+	g.registry.MustRegister(&gatewayCollector{g})
+	g.show(conf)
 
-	server := g.grpcServer(l, usage.NewReceiver(metrics.Count, g.acct.desk.Close, g.steering.Observe, func(r *usage.Record) { g.ext.Release(r.Exchange) }))
+	receiver := usage.NewReceiver(metrics.Count, g.acct.desk.Close, g.steering.Observe, func(r *usage.Record) { g.ext.Release(r.Exchange) })
+	receiver.Failed(g.acct.desk.Failed)
+	server := g.grpcServer(l, receiver)
 	g.onClose(server.Stop)
 	admin, err := g.adminServer()
 	if err != nil {
@@ -209,6 +244,7 @@ func (g *gateway) start(conf *config, l net.Listener, presence serve.Presence) e
 	}
 	g.running.Go(func() { g.publisher.Run(g.background) })
 	g.running.Go(func() { g.steering.Run(g.background) })
+	g.running.Go(func() { g.console.Run(g.background) })
 	g.running.Go(func() { g.sweep(g.background) })
 	g.publisher.Publish(conf.first)
 	return nil
@@ -259,6 +295,7 @@ const lastRecords = 500 * time.Millisecond
 
 // envoyDied ends what an Envoy had that died then. Every request that anything is kept for is one of its.
 func (g *gateway) envoyDied(then time.Time) {
+	g.envoyExits.Add(1)
 	g.ext.ReleaseAll()
 	time.AfterFunc(lastRecords, func() {
 		if n := g.acct.desk.Lost(then); n > 0 {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-dev/weir/extproc/identity/keystore"
+	"github.com/weir-dev/weir/usage/ledger"
 )
 
 // keyFlags are what a new key may be given.
@@ -61,7 +62,7 @@ func parseExpiry(s string, now time.Time) (time.Time, error) {
 	if s == "" || s == "never" {
 		return time.Time{}, nil
 	}
-	at, _, err := parseWhen(s)
+	at, _, err := ledger.ParseWhen(s)
 	if err != nil {
 		life, bad := parseLife(s)
 		if bad != nil {

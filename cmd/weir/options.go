@@ -21,12 +21,15 @@ type gatewayOptions struct {
 	maxHeader    uint32
 	logLevel     string
 	logFormat    string
+	accessLog    string
+	adminOptions
 }
 
 func (o *gatewayOptions) bind(f *pflag.FlagSet) {
 	f.StringVarP(&o.dir, "file", "f", "deploy/local", "folder (or file) with Weir objects; watched")
 	f.StringVar(&o.listen, "listen", "", "address and port of the first listener, instead of what the LLMGateway says")
-	f.StringVar(&o.admin, "admin", "127.0.0.1:8081", "address and port of /healthz, /readyz, /metrics and /api")
+	f.StringVar(&o.admin, "admin", "127.0.0.1:8081", "address and port of the console, /api, /healthz, /readyz and /metrics; other than on a loopback address, console and /api need a login")
+	o.adminOptions.bind(f)
 	f.BoolVar(&o.simulate, "simulate", true, "start the simulators that Backends ask for by the annotation "+simulatorAnnotation)
 	f.DurationVar(&o.drainTimeout, "drain-timeout", 30*time.Second, "how long requests may run on after a signal to stop; a second signal cuts them")
 	f.StringVar(&o.stateDir, "state-dir", "", "where the ledger is kept (default: $WEIR_STATE_DIR, $XDG_STATE_HOME/weir or ~/.local/state/weir)")
@@ -34,7 +37,11 @@ func (o *gatewayOptions) bind(f *pflag.FlagSet) {
 	f.Uint32Var(&o.maxHeader, "max-header-kib", 0, "largest request headers in KiB, instead of what the LLMGateway says")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json, on standard error")
+	f.StringVar(&o.accessLog, "access-log", accessAuto, "a line for each request on standard output, unless LLMGateway.spec.telemetry.accessLog is Disabled: json, text or off; auto is text on a terminal and else json")
 }
+
+// machineLog says whether what is written to standard error is read by a machine.
+func (o *gatewayOptions) machineLog() bool { return o.logFormat == "json" }
 
 func (o *gatewayOptions) logger() (*slog.Logger, slog.Level, error) {
 	var level slog.Level

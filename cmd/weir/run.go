@@ -137,9 +137,15 @@ const flushGrace = compile.AccessLogFlush + 200*time.Millisecond
 func (g *gateway) envoyEvent(e envoy.Event) {
 	exit, ended := e.(envoy.Exited)
 	if !ended {
+		if _, ready := e.(envoy.Ready); ready {
+			g.console.EnvoyUp(e.String())
+		} else {
+			g.console.EnvoyNote(e.String())
+		}
 		g.log.Info(e.String())
 		return
 	}
+	g.console.EnvoyDown(e.String())
 	g.envoyDied(time.Now())
 	level := slog.LevelError
 	if exit.Expected {
@@ -193,6 +199,10 @@ func (g *gateway) stop(sup *envoy.Supervisor) {
 // drainBegins says that the gateway is ending, and tells of another signal to.
 func (g *gateway) drainBegins() (again <-chan os.Signal, cancel func()) {
 	g.stopping.Store(true)
-	fmt.Fprintln(os.Stderr, "weir: draining; press Ctrl-C again to stop at once")
+	if g.opts.machineLog() {
+		g.log.Info("draining; another signal stops at once")
+	} else {
+		fmt.Fprintln(os.Stderr, "weir: draining; press Ctrl-C again to stop at once")
+	}
 	return notifyAgain()
 }

@@ -121,6 +121,7 @@ func runServe(ctx context.Context, o serveOptions, out io.Writer) error {
 
 // envoyGone is called when the Envoy that was served is gone since then.
 func (g *gateway) envoyGone(then time.Time) {
+	g.console.EnvoyDown("Envoy is gone; the next is waited for")
 	g.log.Error("Envoy is gone; waiting for the next")
 	g.envoyDied(then)
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weir-dev/weir/console/api"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/identity/keystore"
 	"github.com/weir-dev/weir/extproc/limit"
@@ -246,20 +247,8 @@ func (s *sharedState) close() {
 	s.watched.end()
 }
 
-// sharedBody is the shared state in the answer of /api/status.
-type sharedBody struct {
-	Error     string          `json:"error,omitempty"`   // of the last command; "" while Redis answers
-	Problem   string          `json:"problem,omitempty"` // why another one is in use than the configuration names
-	Since     *time.Time      `json:"since,omitempty"`   // the last change between the two
-	Replicas  int             `json:"replicas"`
-	Restoring bool            `json:"restoring,omitempty"` // lost counters are being put together again
-	Keys      *keystore.State `json:"keys,omitempty"`
-	Shipping  string          `json:"shippingError,omitempty"` // why ledger entries are not sent
-	Shipped   int64           `json:"shipped,omitempty"`
-}
-
 // status tells how the shared state stands; nil where there is none.
-func (s *sharedState) status() *sharedBody {
+func (s *sharedState) status() *api.SharedState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, r, problem := s.current, s.remote.Load(), ""
@@ -270,10 +259,10 @@ func (s *sharedState) status() *sharedBody {
 		if problem == "" {
 			return nil
 		}
-		return &sharedBody{Problem: problem, Replicas: 1}
+		return &api.SharedState{Problem: problem, Replicas: 1}
 	}
 	h, state := c.conn.Health(), r.State()
-	out := &sharedBody{Problem: problem, Replicas: state.Replicas, Restoring: state.Restoring}
+	out := &api.SharedState{Problem: problem, Replicas: state.Replicas, Restoring: state.Restoring}
 	if h.Err != nil {
 		out.Error = h.Err.Error()
 	}
@@ -285,7 +274,7 @@ func (s *sharedState) status() *sharedBody {
 		out.Keys = &k
 	}
 	if c.shipper != nil {
-		out.Shipped = c.shipper.Shipped()
+		out.ShipsLedger, out.Shipped = true, c.shipper.Shipped()
 		if err := c.shipper.Health(); err != nil {
 			out.Shipping = err.Error()
 		}

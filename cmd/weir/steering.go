@@ -45,6 +45,7 @@ func (g *gateway) tellBreakers(changes <-chan breaker.Change) {
 		case <-g.background.Done():
 			return
 		case c := <-changes:
+			g.console.BreakerChanged(c, true)
 			g.log.Warn("the circuit breaker of an endpoint has changed", "backend", c.Rule.Name, "endpoint", c.Key,
 				"from", c.From.String(), "to", c.To.String(), "requests", c.Requests, "failures", c.Failures)
 		}

@@ -44,7 +44,7 @@ func (g *gateway) export() error {
 	})
 	g.log = slog.New(x.Handler(local.Handler()))
 	x.sampler = spans.NewSampler(spans.Policy{Ratio: x.ratio, KeepFailed: true})
-	x.spans = spans.New(spans.Options{Tracer: x.Tracer(), Sampler: x.sampler})
+	x.spans = spans.New(spans.Options{Tracer: x.Tracer(), Sampler: x.sampler, Dialects: g.dialects})
 	g.finished = append(g.finished, x.spans.Finished)
 	g.exports = &x
 	return nil

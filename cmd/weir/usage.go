@@ -124,47 +124,10 @@ func (o usageOptions) query(now time.Time) (ledger.Query, error) {
 	if q.GroupBy, err = ledger.ParseDimensions(o.by); err != nil {
 		return q, fmt.Errorf("--by: %w", err)
 	}
-	if q.From, q.To, err = parsePeriod(o.from, o.to, now); err != nil {
+	if q.From, q.To, err = ledger.ParsePeriod(o.from, o.to, now); err != nil {
 		return q, fmt.Errorf("--%w", err)
 	}
 	return q, nil
-}
-
-// parsePeriod reads the bounds of a report: from <= t < to. Without from it begins with this month, without to it has no end.
-// Where to is a day, that day is part of the report. The error begins with the name of the bound.
-func parsePeriod(first, last string, now time.Time) (from, to time.Time, err error) {
-	now = now.UTC()
-	from = time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
-	if first != "" {
-		if from, _, err = parseWhen(first); err != nil {
-			return from, to, fmt.Errorf("from %w", err)
-		}
-	}
-	if last == "" {
-		return from, to, nil
-	}
-	to, day, err := parseWhen(last)
-	if err != nil {
-		return from, to, fmt.Errorf("to %w", err)
-	}
-	if day {
-		to = to.AddDate(0, 0, 1)
-	}
-	if !from.Before(to) {
-		return from, to, fmt.Errorf("to %s is before the beginning, %s", last, from.Format(time.RFC3339))
-	}
-	return from, to, nil
-}
-
-// parseWhen reads a day, which begins at midnight in UTC, or a time.
-func parseWhen(s string) (t time.Time, day bool, err error) {
-	if t, err = time.Parse(time.DateOnly, s); err == nil {
-		return t, true, nil
-	}
-	if t, err = time.Parse(time.RFC3339, s); err == nil {
-		return t, false, nil
-	}
-	return t, false, fmt.Errorf("%q is neither a day such as 2026-03-01 nor a time such as 2026-03-01T12:00:00Z", s)
 }
 
 // open finds the ledger to report from.

@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -204,72 +203,6 @@ func TestUsageDefaultsToThisMonth(t *testing.T) {
 	q, err := usageOptions{by: "tenant"}.query(time.Date(2026, 3, 31, 23, 30, 0, 0, time.FixedZone("", -3600)))
 	if err != nil || !q.From.Equal(time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)) || !q.To.IsZero() {
 		t.Errorf("%+v, %v", q, err)
-	}
-}
-
-func TestPeriods(t *testing.T) {
-	now := time.Date(2026, 3, 31, 23, 30, 0, 0, time.FixedZone("", -3600))
-	for _, c := range []struct{ from, to, want string }{
-		{"", "", "2026-04-01T00:00:00Z 0001-01-01T00:00:00Z <nil>"},
-		{"2026-03-01", "2026-03-31", "2026-03-01T00:00:00Z 2026-04-01T00:00:00Z <nil>"},
-		{"2026-03-01", "2026-03-01", "2026-03-01T00:00:00Z 2026-03-02T00:00:00Z <nil>"},
-		{"2026-03-01T10:00:00Z", "2026-03-01T12:00:00Z", "2026-03-01T10:00:00Z 2026-03-01T12:00:00Z <nil>"},
-		{"2026-03-01T10:00:00Z", "2026-03-01T10:00:00Z", "to 2026-03-01T10:00:00Z is before the beginning, 2026-03-01T10:00:00Z"},
-		{"", "2026-03-31", "to 2026-03-31 is before the beginning, 2026-04-01T00:00:00Z"},
-		{"March", "", `from "March" is neither a day such as 2026-03-01 nor a time such as 2026-03-01T12:00:00Z`},
-		{"", "31.3.", `to "31.3." is neither a day such as 2026-03-01 nor a time such as 2026-03-01T12:00:00Z`},
-	} {
-		from, to, err := parsePeriod(c.from, c.to, now)
-		got := fmt.Sprint(from.Format(time.RFC3339), " ", to.Format(time.RFC3339), " ", err)
-		if err != nil {
-			got = err.Error()
-		}
-		if got != c.want {
-			t.Errorf("%s to %s: %s, want %s", c.from, c.to, got, c.want)
-		}
-	}
-}
-
-// TestUsageOverHTTP: the bounds of a report are those of the command.
-func TestUsageOverHTTP(t *testing.T) {
-	_, l := usageState(t)
-	g := &gateway{acct: &accounting{ledger: l}}
-	for _, c := range []struct {
-		query string
-		code  int
-		want  string // requests by gateway, or a part of the error
-	}{
-		{"from=2026-03-14&to=2026-03-14&by=gateway", 200, "acme/gw 3, umbrella/gw 1, umbrella/gw 1, "}, // two currencies
-		{"from=2026-03-14&to=2026-03-15&by=gateway", 200, "acme/gw 4, umbrella/gw 1, umbrella/gw 1, "},
-		{"from=2026-03-14T00:00:00Z&to=2026-03-15T00:00:00Z&by=gateway", 200, "acme/gw 3, umbrella/gw 1, umbrella/gw 1, "},
-		{"from=2026-03-15&to=2026-03-14", 400, "to 2026-03-14 is before the beginning"},
-		{"from=today", 400, `from "today" is neither a day`},
-		{"by=colour", 400, "nothing to group by"},
-	} {
-		w := httptest.NewRecorder()
-		g.usage(w, httptest.NewRequest("GET", "/api/usage?"+c.query, nil))
-		got := w.Body.String()
-		if w.Code == 200 {
-			var body struct {
-				Rows []struct {
-					Gateway  string
-					Requests int
-				}
-			}
-			if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil {
-				t.Fatal(err)
-			}
-			got = ""
-			for _, row := range body.Rows {
-				got += fmt.Sprint(row.Gateway, " ", row.Requests, ", ")
-			}
-			if got != c.want {
-				t.Errorf("%s: %s, want %s", c.query, got, c.want)
-			}
-		}
-		if w.Code != c.code || !strings.Contains(got, c.want) {
-			t.Errorf("%s: %d %s", c.query, w.Code, got)
-		}
 	}
 }
 

@@ -28,6 +28,9 @@ func (g *gateway) compile(objs *source.Objects, problems []source.Problem) (*com
 		g.keys.compiled(v.ID, v.Table.Auth.URLs())
 		g.settings.put(v.ID, v.Settings, load.SteeringOf(v))
 	}
+	if g.console != nil { // the first one it is given when it is made
+		g.console.Compiled(v, objs, problems)
+	}
 	return v, problems
 }
 
@@ -72,10 +75,18 @@ func (g *gateway) activate(t *table.Table) {
 		g.log.Error("the settings of the configuration that goes live are not known; those before it stay", "version", t.Version)
 	} else {
 		g.acct.apply(set.Settings)
+		if g.accessLog != nil {
+			g.accessLog.SetEnabled(set.Telemetry.AccessLog)
+		}
 		g.steerBy(set.steering)
 		if err := g.authz.Apply(set.Authz); err != nil {
 			g.log.Error(err.Error())
 		}
+	}
+	names := metricNames(g.objects.Load(), t)
+	g.requestMetrics.Use(names)
+	if set, ok := g.settings.get(t.Version); ok {
+		g.exports.apply(set.Telemetry, names.Providers)
 	}
 	g.ext.Use(t)
 	g.keys.mu.Lock()
@@ -89,6 +100,7 @@ func (g *gateway) activate(t *table.Table) {
 	}
 	g.storedKeys()
 	g.acct.breakers.Retain(func(id string) bool { return breakers[id] }, time.Now())
+	g.console.WentLive(t.Version)
 	g.log.Info("configuration is live", "version", t.Version)
 	go func() {
 		if err := g.acct.restoreBudgets(context.Background(), t, time.Now()); err != nil {

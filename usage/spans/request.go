@@ -10,7 +10,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	oteltrace "go.opentelemetry.io/otel/trace"
 
-	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/internal/trace"
 	"github.com/weir-dev/weir/usage/ledger"
 	"github.com/weir-dev/weir/usage/money"
@@ -75,7 +75,7 @@ func (b *building) requestName() string {
 	if name == "" {
 		name = "HTTP" // what the conventions call it in names
 	}
-	if route := httpRoute(b.Record.Operation, b.Record.Path); route != "" {
+	if route := b.httpRoute(); route != "" {
 		name += " " + route
 	}
 	return name
@@ -89,22 +89,22 @@ func method(m string) string {
 	return m
 }
 
-// httpRoute is the path that a dialect has for an operation; "" for paths that are not served.
-func httpRoute(operation, path string) string {
-	switch operation {
-	case "":
+// httpRoute is the path that a dialect has for an operation, without what callers and configurations put before it: of those, everybody can
+// make up as many as they like. It is "" for paths that are not served.
+func (b *building) httpRoute() string {
+	r := b.Record
+	if r.Operation == "" {
 		return ""
-	case string(canon.OpModel):
-		before, _, ok := strings.Cut(path, "/models/")
-		if !ok {
-			return ""
-		}
-		return before + "/models/{model}"
 	}
-	if len(path) > 1 {
-		path = strings.TrimSuffix(path, "/")
+	m := b.exporter.dialects.Classify(r.Method, r.Path, func(string) string { return "" })
+	if m.Outcome != adapters.Found {
+		return ""
 	}
-	return path
+	route := strings.TrimSuffix(r.Path[len(m.Prefix):], "/")
+	if m.Model != "" {
+		route = route[:strings.LastIndexByte(route, '/')+1] + "{model}"
+	}
+	return route
 }
 
 // request fills the span of the request.
@@ -114,7 +114,7 @@ func (b *building) request(span oteltrace.Span) {
 		b.text(keyMethod, method(r.Method))
 		b.text(keyPath, r.Path)
 		b.text(keyScheme, r.Scheme)
-		b.text(keyHTTPRoute, httpRoute(r.Operation, r.Path))
+		b.text(keyHTTPRoute, b.httpRoute())
 		b.count(keyStatus, int64(r.Status))
 		b.count(keyRequestSize, int64(r.BytesIn))
 		b.count(keyResponseSize, int64(r.BytesOut))

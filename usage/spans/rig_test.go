@@ -15,6 +15,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
+	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/internal/trace"
 	"github.com/weir-dev/weir/usage"
@@ -31,6 +32,15 @@ const ms = time.Millisecond
 
 func place(sampled bool) trace.Place {
 	return trace.Place{Trace: "0af7651916cd43dd8448eb211c80319c", Span: "b7ad6b716920333", Sampled: sampled}
+}
+
+func dialects(t testing.TB) *adapters.Set {
+	t.Helper()
+	set, err := adapters.NewSet(adapters.Catalog()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
 }
 
 type noLedger struct{}
@@ -52,7 +62,7 @@ func newRig(t testing.TB, p Policy) *rig {
 	r := &rig{t: t, sampler: NewSampler(p), memory: tracetest.NewInMemoryExporter(), now: t0}
 	provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(r.memory), sdktrace.WithIDGenerator(IDs{}), sdktrace.WithSampler(sdktrace.AlwaysSample()))
 	t.Cleanup(func() { _ = provider.Shutdown(context.Background()) })
-	r.exporter = New(Options{Tracer: provider.Tracer("weir"), Sampler: r.sampler})
+	r.exporter = New(Options{Tracer: provider.Tracer("weir"), Sampler: r.sampler, Dialects: dialects(t)})
 	r.desk = usage.NewDesk(usage.DeskOptions{
 		Ledger: noLedger{}, Estimator: usage.NewEstimator(), Registry: prometheus.NewRegistry(),
 		Now: func() time.Time { return r.now }, Finished: r.exporter.Finished,

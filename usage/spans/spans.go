@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/codes"
 	oteltrace "go.opentelemetry.io/otel/trace"
 
+	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/internal/trace"
 	"github.com/weir-dev/weir/usage"
 )
@@ -28,19 +29,22 @@ type Options struct {
 	Tracer oteltrace.Tracer
 	// Sampler decides which traces are exported.
 	Sampler *Sampler
+	// Dialects know the paths that are served.
+	Dialects *adapters.Set
 }
 
 // Exporter makes spans of requests that are over. It is safe for concurrent use.
 type Exporter struct {
 	tracer    oteltrace.Tracer
 	sampler   *Sampler
+	dialects  *adapters.Set
 	providers atomic.Pointer[map[string]string]
 	traces    sync.Pool // of *building
 }
 
 // New makes an Exporter.
 func New(o Options) *Exporter {
-	e := &Exporter{tracer: o.Tracer, sampler: o.Sampler}
+	e := &Exporter{tracer: o.Tracer, sampler: o.Sampler, dialects: o.Dialects}
 	e.traces.New = func() any { return &building{attrs: make([]attribute.KeyValue, 0, 32)} }
 	return e
 }

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	oteltrace "go.opentelemetry.io/otel/trace"
+
 	"github.com/weir-dev/weir/internal/trace"
 	"github.com/weir-dev/weir/usage"
 )
@@ -141,7 +143,7 @@ func TestTraces(t *testing.T) {
 		},
 		"one-model": func(r *rig) {
 			r.desk.Close(record(func(r *usage.Record) {
-				r.Operation, r.Model, r.Method, r.Path, r.Immediate, r.Exchange, r.Attempts, r.Backend = "model", "", "GET", "/v1/models/org/gpt", true, "", 0, ""
+				r.Operation, r.Model, r.Method, r.Path, r.Immediate, r.Exchange, r.Attempts, r.Backend = "model", "", "GET", "/v1/models/*", true, "", 0, ""
 				r.Reported, r.Timing = nil, usage.Timing{}
 			}))
 		},
@@ -185,6 +187,33 @@ func TestNowhere(t *testing.T) {
 	r.desk.Close(lost)
 	if n := len(r.memory.GetSpans()); n != 2 {
 		t.Errorf("what is not sampled is exported: %d spans", n)
+	}
+}
+
+// TestRouteIsOfNoCaller: what a caller makes up is in no name of a span.
+func TestRouteIsOfNoCaller(t *testing.T) {
+	r := newRig(t, Policy{})
+	for path, want := range map[string]string{
+		"/v1/chat/completions":           "POST /v1/chat/completions",
+		"/v1/chat/completions/":          "POST /v1/chat/completions",
+		"/any/thing/v1/chat/completions": "POST /v1/chat/completions",
+		"/v1/no/such/path":               "POST",
+	} {
+		r.memory.Reset()
+		r.desk.Close(record(func(r *usage.Record) { r.Exchange, r.Path = "", path }))
+		for _, s := range r.memory.GetSpans() {
+			if s.SpanKind != oteltrace.SpanKindServer {
+				continue
+			}
+			if s.Name != want {
+				t.Errorf("%s is called %q, want %q", path, s.Name, want)
+			}
+			for _, kv := range s.Attributes {
+				if kv.Key == keyHTTPRoute && "POST "+kv.Value.AsString() != want || kv.Key == keyPath && kv.Value.AsString() != path {
+					t.Errorf("%s has %s=%s", path, kv.Key, kv.Value.Emit())
+				}
+			}
+		}
 	}
 }
 
