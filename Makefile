@@ -19,7 +19,7 @@ RACE_PACKAGES = $$(go list ./... | grep -vE '/(test|sdktest)(/|$$)')
 # then. A data race is never forgiven.
 RERUN_FLAGS := $(if $(RERUN),--rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race)
 
-.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench bench-micro bench-load simulate steer fuzz soak clean need-go need-redis
+.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench bench-micro bench-load simulate steer fuzz soak clean need-go need-redis need-prometheus need-chromium
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -46,13 +46,36 @@ need-redis:
 	    echo "make: redis-server is not installed; install it (Debian: apt install redis-server) and put it on PATH"; exit 1; \
 	  fi; }
 
+# The end-to-end tests use a real Prometheus, and its promtool.
+need-prometheus:
+	@command -v prometheus >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing prometheus for the tests" >&2; \
+	    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; \
+	    { apt-get install -y -q --no-install-recommends prometheus || { apt-get update -q && apt-get install -y -q --no-install-recommends prometheus; }; } >&2; \
+	  else \
+	    echo "make: prometheus is not installed; install it (Debian: apt install prometheus) and put it on PATH"; exit 1; \
+	  fi; }
+
+# The tests of the console use a real Chromium, and npm fetches axe-core for them: once, into ~/.cache/weir.
+need-chromium:
+	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null && command -v npm >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing chromium and npm for the tests" >&2; \
+	    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; \
+	    missing="$$(command -v npm >/dev/null || echo npm) $$({ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null || echo chromium)"; \
+	    { apt-get install -y -q --no-install-recommends $$missing || { apt-get update -q && apt-get install -y -q --no-install-recommends $$missing; }; } >&2; \
+	  else \
+	    echo "make: chromium or npm is not installed; install both (Debian: apt install chromium npm) and put them on PATH"; exit 1; \
+	  fi; }
+
 test: test-unit test-e2e ## run every test
 
 test-unit: need-go need-redis
 	@echo "unit tests, with the race detector; the first build takes some minutes" >&2
 	@go run $(GOTESTSUM) --format pkgname $(RERUN_FLAGS) --packages="$(RACE_PACKAGES)" -- -race -timeout 15m
 
-test-e2e: need-go need-redis
+test-e2e: need-go need-redis need-prometheus need-chromium
 	@echo "end-to-end tests on a real Envoy; the first build of the official SDKs takes some minutes" >&2
 	@go run ./cmd/weir envoy fetch >/dev/null
 	@WEIR_E2E_RACE=1 go run $(GOTESTSUM) --format pkgname $(RERUN_FLAGS) --packages="$(SDK_PACKAGES)" -- -count=1 -timeout 25m
@@ -60,6 +83,7 @@ test-e2e: need-go need-redis
 lint: need-go check-gen ## vet, staticcheck, formatting, generated files
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; }
 	@go vet ./...
+	@go vet -C test/otlp ./...
 	@go run $(STATICCHECK) ./...
 
 fmt: need-go ## format the code

@@ -18,6 +18,7 @@ type Certificate struct {
 	mu     sync.Mutex
 	loaded *tls.Certificate
 	of     [2]time.Time // when the files had changed that were read
+	told   string       // why they are no good, as the log has it: each handshake finds it again
 }
 
 // NewCertificate reads a certificate chain and its private key, PEM both.
@@ -54,7 +55,11 @@ func (c *Certificate) load() error {
 func (c *Certificate) Get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.load(); err != nil {
+	switch err := c.load(); {
+	case err == nil:
+		c.told = ""
+	case err.Error() != c.told:
+		c.told = err.Error()
 		c.log.Error("the admin server's certificate cannot be renewed; the one before serves on", "error", err)
 	}
 	return c.loaded, nil

@@ -22,7 +22,10 @@ func (c *Console) guard(w http.ResponseWriter, r *http.Request, inner http.Handl
 		if !c.tokenLetsIn(w, r, token) {
 			return
 		}
-		inner.ServeHTTP(w, r)
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		go whileGood(ctx, cancel, func() bool { ok, err := c.opts.Token.Is(token); return ok && err == nil })
+		inner.ServeHTTP(w, r.WithContext(ctx))
 		return
 	}
 	s := c.session(r)
@@ -34,7 +37,28 @@ func (c *Console) guard(w http.ResponseWriter, r *http.Request, inner http.Handl
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer c.sessions.use(s, cancel)()
+	go whileGood(ctx, cancel, func() bool { return c.session(r) != nil })
 	inner.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// lookEvery is how often a request that goes on is judged again.
+const lookEvery = 10 * time.Second
+
+// whileGood ends a request when what let it in is not good any more: a token that was replaced must not keep a stream.
+func whileGood(ctx context.Context, end func(), good func() bool) {
+	t := time.NewTicker(lookEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			if !good() {
+				end()
+				return
+			}
+		}
+	}
 }
 
 // tokenLetsIn says whether a token is right; where it is not, the answer is written.

@@ -160,7 +160,7 @@ func (p *Playground) request(ctx context.Context, in *playgroundRequest) (out *h
 	}
 	rest, query, hasQuery := strings.Cut(in.Path, "?")
 	at, err := url.ParseRequestURI(rest)
-	if err != nil || !strings.HasPrefix(rest, "/") || at.Host != "" || at.Path != path.Clean(at.Path) || strings.ContainsAny(in.Path, "#\\") {
+	if err != nil || !strings.HasPrefix(rest, "/") || at.Host != "" || at.Path != path.Clean(at.Path) || strings.ContainsAny(in.Path, "#\\ ") {
 		return nil, "path must be one of the gateway, such as /v1/chat/completions."
 	}
 	method, body := http.MethodGet, []byte(nil)

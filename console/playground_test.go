@@ -97,7 +97,7 @@ func TestPlaygroundRefuses(t *testing.T) {
 	for body, want := range map[string]int{
 		`{"path":""}`: 400, `{"path":"v1/models"}`: 400, `{"path":"http://other.example/v1/models"}`: 400, `{"path":"//other.example/v1/models"}`: 400,
 		`{"path":"/v1/../v1/models"}`: 400, `{"path":"/v1/models#x"}`: 400, `{"path":"\\\\other\\v1"}`: 400, `{"path":"@other.example/v1/models"}`: 400,
-		`{"path":"/v1/unknown"}`: 400, `{"path":"/v1/models","body":{}}`: 400, `{"path":"/v1/models\r\nx: y"}`: 400, `{"path":"/v1/mod els"}`: 400,
+		`{"path":"/v1/unknown"}`: 400, `{"path":"/v1/models","body":{}}`: 400, `{"path":"/v1/models\r\nx: y"}`: 400, `{"path":"/v1/mod els"}`: 400, `{"path":"/v1/models?a b"}`: 400,
 		`{"path":"/v1/models","headers":{"host":"other"}}`: 400, `{"path":"/v1/models","headers":{"Authorization":"Bearer k"}}`: 400,
 		`{"path":"/v1/models","headers":{"x-forwarded-for":"1.2.3.4"}}`: 400, `{"path":"/v1/models","headers":{"x-weir-rule":"r"}}`: 400,
 		`{"path":"/v1/models","headers":{"a":"b\nc"}}`: 400, `{"path":"/v1/models","headers":{"a b":"c"}}`: 400, string(tooMany): 400,

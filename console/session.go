@@ -189,11 +189,15 @@ func (c *Console) session(r *http.Request) *session {
 		return nil
 	}
 	s := c.sessions.get(id)
-	if s != nil && s.method == byToken {
-		if now, err := c.opts.Token.current(); err != nil || now != s.token {
-			c.sessions.end(id)
-			return nil
-		}
+	if s == nil || s.method != byToken {
+		return s
+	}
+	switch now, err := c.opts.Token.current(); {
+	case err != nil:
+		return nil // it may be readable again in a moment
+	case now != s.token:
+		c.sessions.end(id)
+		return nil
 	}
 	return s
 }

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,11 +10,14 @@ import (
 	"encoding/pem"
 	"log/slog"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -66,13 +70,71 @@ func TestTokenFile(t *testing.T) {
 	if a := r.ask("GET", "/api/status", "", "authorization", "Bearer another-token-altogether"); a.status != 200 {
 		t.Errorf("the new token: status %d", a.status)
 	}
+	if a := r.ask("POST", "/api/session", `{"token":"another-token-altogether"}`); a.status != 200 {
+		t.Fatalf("status %d", a.status)
+	}
 	for name, text := range map[string]string{"empty": "", "short": "s3cr3t", "large": strings.Repeat("x", maxTokenFile+1)} {
 		rewrite(t, path, text, 2*time.Second)
 		a := r.ask("GET", "/api/status", "", "authorization", "Bearer another-token-altogether")
 		if a.status != 503 || text != "" && strings.Contains(a.body+r.log.String(), text) {
 			t.Errorf("%s: status %d %s", name, a.status, a.body)
 		}
+		if a := r.ask("GET", "/api/status", ""); a.status != 401 {
+			t.Errorf("%s: a session while the token cannot be read: status %d", name, a.status)
+		}
 		rewrite(t, path, "another-token-altogether", 3*time.Second)
+		if a := r.ask("GET", "/api/status", ""); a.status != 200 {
+			t.Errorf("%s: the session once it is there again: status %d", name, a.status)
+		}
+	}
+}
+
+// TestNewTokenEndsStreams of the token before, though nothing else is asked by it.
+func TestNewTokenEndsStreams(t *testing.T) {
+	for _, how := range []string{"session", "header"} {
+		t.Run(how, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "token")
+			rewrite(t, path, secret, 0)
+			synctest.Test(t, func(t *testing.T) {
+				token, err := NewTokenFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c, err := New(Options{Address: elsewhere, Token: token, Log: slog.New(slog.DiscardHandler), Now: time.Now})
+				if err != nil {
+					t.Fatal(err)
+				}
+				ended := false
+				h := c.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					<-r.Context().Done()
+					ended = true
+				}))
+				r := httptest.NewRequest("GET", "/api/stream", nil)
+				if how == "header" {
+					r.Header.Set("authorization", "Bearer "+secret)
+				} else {
+					w := httptest.NewRecorder()
+					login := httptest.NewRequest("POST", "/api/session", strings.NewReader(`{"token":"`+secret+`"}`))
+					login.Header.Set("content-type", "application/json")
+					h.ServeHTTP(w, login)
+					r.AddCookie(w.Result().Cookies()[0])
+				}
+				ctx, leave := context.WithCancel(r.Context())
+				defer leave()
+				go h.ServeHTTP(httptest.NewRecorder(), r.WithContext(ctx))
+				time.Sleep(10 * lookEvery) // of the bubble's clock
+				synctest.Wait()
+				if ended {
+					t.Fatal("the stream has ended while the token is good")
+				}
+				rewrite(t, path, "another-token-altogether", -time.Hour)
+				time.Sleep(lookEvery)
+				synctest.Wait()
+				if !ended {
+					t.Error("the stream goes on with the token before")
+				}
+			})
+		})
 	}
 }
 
@@ -161,5 +223,11 @@ func TestCertificate(t *testing.T) {
 	rewrite(t, filepath.Join(dir, "cert.pem"), "half a certificate", 2*time.Second)
 	if got := serial(); got != "2" || !strings.Contains(log.String(), "cannot be renewed") {
 		t.Errorf("after a broken renewal: serial %s; %s", got, log)
+	}
+	for range 10 {
+		serial()
+	}
+	if n := strings.Count(log.String(), "cannot be renewed"); n != 1 {
+		t.Errorf("the log says %d times what everybody who connects finds", n)
 	}
 }

@@ -2,6 +2,7 @@ package usage
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -281,19 +282,21 @@ func FailureReason(f *Failed) string {
 	if f.Status >= 400 {
 		return statusName(f.Status)
 	}
-	switch f.Flags {
-	case "UF":
-		return "connect"
-	case "UT", "DT", "UMSDR":
-		return "timeout"
-	case "UR", "UC", "UPE":
-		return "reset"
-	case "UO":
-		return "overflow"
-	case "UH":
-		return "no_endpoint"
-	case "DC", "DR":
-		return "canceled"
+	for flag := range strings.SplitSeq(f.Flags, ",") {
+		switch flag {
+		case "UF", "DF":
+			return "connect"
+		case "UT", "DT", "UMSDR":
+			return "timeout"
+		case "UR", "UC", "UPE":
+			return "reset"
+		case "UO":
+			return "overflow"
+		case "UH":
+			return "no_endpoint"
+		case "DC", "DR":
+			return "canceled"
+		}
 	}
 	return "_OTHER"
 }

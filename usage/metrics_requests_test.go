@@ -309,12 +309,16 @@ func TestProvider(t *testing.T) {
 }
 
 func TestFailure(t *testing.T) {
-	for want, f := range map[string]Failed{
-		"503": {Status: 503, Flags: "UF"}, "connect": {Flags: "UF"}, "timeout": {Flags: "UT"}, "reset": {Flags: "UR"}, "overflow": {Flags: "UO"},
-		"no_endpoint": {Flags: "UH"}, "canceled": {Flags: "DC"}, "_OTHER": {Flags: "XX"},
+	for _, c := range []struct {
+		of   Failed
+		want string
+	}{
+		{Failed{Status: 503, Flags: "UF"}, "503"}, {Failed{Flags: "UF"}, "connect"}, {Failed{Flags: "UF,URX"}, "connect"}, {Failed{Flags: "DF"}, "connect"},
+		{Failed{Flags: "UT"}, "timeout"}, {Failed{Flags: "LR,UC"}, "reset"}, {Failed{Flags: "UR"}, "reset"}, {Failed{Flags: "UO"}, "overflow"},
+		{Failed{Flags: "UH"}, "no_endpoint"}, {Failed{Flags: "DC"}, "canceled"}, {Failed{Flags: "XX"}, "_OTHER"}, {Failed{}, "_OTHER"},
 	} {
-		if got := FailureReason(&f); got != want {
-			t.Errorf("%+v: %q, want %q", f, got, want)
+		if got := FailureReason(&c.of); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.of, got, c.want)
 		}
 	}
 }

@@ -44,6 +44,7 @@ type Error struct {
 	Param      string        // the field at fault, "messages[2].content"; "" where none
 	Code       string        // the provider's own code, "" where none
 	RetryAfter time.Duration // 0 where unknown
+	Policy     string        // name of the limit, budget or circuit breaker that says no, for records; "" where none does
 }
 
 // Error makes *Error a Go error.

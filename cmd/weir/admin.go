@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -37,10 +40,7 @@ func (g *gateway) adminServer() (*http.Server, error) {
 		g.log.Warn("the console and /api are shut: the admin address can be reached from other machines and no login is set up", "address", g.opts.admin,
 			"help", "set "+adminTokenVariable+", --admin-token-file or --admin-oidc-issuer")
 	}
-	s := &http.Server{
-		Handler: door.Handler(mux), TLSConfig: secure, ReadHeaderTimeout: 5 * time.Second, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug), // what clients do wrong
-	}
+	s := newAdminServer(door.Handler(mux), secure, g.log)
 	serve := s.Serve
 	if secure != nil {
 		serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
@@ -51,6 +51,35 @@ func (g *gateway) adminServer() (*http.Server, error) {
 		}
 	}()
 	return s, nil
+}
+
+// What a connection to the admin address may take, whoever made it: for the headers of a request, for all of it, and between two. An
+// answer may take longer than a request, as the stream of live data does.
+const (
+	adminHeaderTimeout = 5 * time.Second
+	adminReadTimeout   = time.Minute
+	adminIdleTimeout   = 2 * time.Minute
+	adminHeaderBytes   = 64 << 10
+)
+
+func newAdminServer(h http.Handler, secure *tls.Config, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: h, TLSConfig: secure, ErrorLog: log.New(serverErrors{logger}, "", 0),
+		ReadHeaderTimeout: adminHeaderTimeout, ReadTimeout: adminReadTimeout, IdleTimeout: adminIdleTimeout, MaxHeaderBytes: adminHeaderBytes,
+	}
+}
+
+// serverErrors takes what the server has to say: what clients do wrong, and now and then a fault of ours.
+type serverErrors struct{ log *slog.Logger }
+
+// Write implements io.Writer.
+func (s serverErrors) Write(text []byte) (int, error) {
+	level := slog.LevelDebug
+	if bytes.Contains(text, []byte("panic serving")) {
+		level = slog.LevelError
+	}
+	s.log.Log(context.Background(), level, "the admin server: "+string(bytes.TrimSpace(text)))
+	return len(text), nil
 }
 
 // adminMux has everything that the admin server serves behind its door.

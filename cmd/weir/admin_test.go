@@ -1,11 +1,20 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -105,3 +114,96 @@ func TestListenerURLs(t *testing.T) {
 		t.Errorf("--listen: %s", got)
 	}
 }
+
+// TestAdminServer: nobody holds a connection for nothing, a stream goes on for longer than a request may take, and a fault of ours is seen.
+func TestAdminServer(t *testing.T) {
+	var text bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&text, nil))
+	s := newAdminServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/fault":
+			panic("index out of range")
+		case "/login":
+			_, err := io.ReadAll(r.Body)
+			fmt.Fprint(w, err != nil)
+		default:
+			<-r.Context().Done()
+		}
+	}), nil, logger)
+	synctest.Test(t, func(t *testing.T) {
+		l := newPipeListener()
+		served := make(chan error)
+		go func() { served <- s.Serve(l) }()
+		dial := func(request string) (answer func() string) {
+			c := l.dial()
+			got := make(chan string, 1)
+			go func() {
+				b, _ := io.ReadAll(c) // until the server closes it
+				got <- string(b)
+			}()
+			if _, err := io.WriteString(c, request); err != nil {
+				t.Fatal(err)
+			}
+			return func() string {
+				synctest.Wait()
+				select {
+				case text := <-got:
+					return "closed: " + text
+				default:
+					return "open"
+				}
+			}
+		}
+		headers := dial("GET / HTTP/1.1\r\n")
+		body := dial("POST /login HTTP/1.1\r\nhost: weir\r\ncontent-length: 100\r\n\r\nslow")
+		stream := dial("GET /stream HTTP/1.1\r\nhost: weir\r\n\r\n")
+		dial("GET /fault HTTP/1.1\r\nhost: weir\r\n\r\n")
+		time.Sleep(adminReadTimeout + adminIdleTimeout + time.Second)
+		for name, c := range map[string]struct {
+			of   func() string
+			want string
+		}{"headers that do not come": {headers, "closed"}, "a body that does not come": {body, "closed"}, "a stream": {stream, "open"}} {
+			if got := c.of(); !strings.HasPrefix(got, c.want) {
+				t.Errorf("%s: %.200s", name, got)
+			}
+		}
+		s.Close()
+		<-served
+	})
+	if !strings.Contains(text.String(), "level=ERROR") || !strings.Contains(text.String(), "index out of range") {
+		t.Errorf("a fault is not in the log: %s", &text)
+	}
+}
+
+// pipeListener takes connections that need no network, so that a test's own clock is theirs.
+type pipeListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newPipeListener() *pipeListener {
+	return &pipeListener{conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (l *pipeListener) dial() net.Conn {
+	client, server := net.Pipe()
+	l.conns <- server
+	return client
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }

@@ -44,7 +44,12 @@ func explainBackendsCommand() *cobra.Command {
 				enc.SetIndent("", "  ")
 				return enc.Encode(&body)
 			}
-			return body.print(c.OutOrStdout())
+			var text strings.Builder
+			if err := body.print(&text); err != nil {
+				return err
+			}
+			_, err := io.WriteString(c.OutOrStdout(), cleanText(text.String())) // signals say what servers wrote
+			return err
 		},
 	}
 	admin.bind(c.Flags())

@@ -109,6 +109,19 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// TestLostAttempt: the failure of an attempt may be all that is known of a request that ended with Envoy.
+func TestLostAttempt(t *testing.T) {
+	r := newRig(t, 1)
+	r.finish("x-lost", func(f *usage.Finished) {
+		f.Record, f.Entry.Attempts = nil, 0
+		f.Failed = []usage.Failed{{N: 1, Backend: "default/openai", Start: r.now, Status: 503, Flags: "UF"}}
+	})
+	x := r.State.Requests.Find("x-lost")
+	if got := attempts(x); len(got) != 1 || !got[0].Failed || !got[0].Last {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestFilters(t *testing.T) {
 	r := newRig(t, 2)
 	r.finish("ok")

@@ -154,6 +154,9 @@ func attempts(r *state.Request) []Attempt {
 	c := &r.Record
 	out := []Attempt{}
 	n := max(c.Attempts, r.Entry.Attempts, len(r.Prepared))
+	for i := range r.Tries {
+		n = max(n, r.Tries[i].N) // of a request that was lost, it may be all that tells how many there were
+	}
 	known := map[int]bool{}
 	for i := range r.Tries {
 		f := &r.Tries[i]
@@ -233,7 +236,7 @@ func timeline(r *state.Request) []Moment {
 	add("sent", t.BackendSent)
 	add("sentAll", t.BackendSentLast)
 	add("firstByte", t.BackendFirst)
-	add("firstToken", firstToken(r))
+	add("firstToken", r.TTFT())
 	add("lastByte", t.BackendLast)
 	add("done", c.Duration)
 	slices.SortStableFunc(out, func(a, b Moment) int { return cmp.Compare(a.AtSeconds, b.AtSeconds) })

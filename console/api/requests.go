@@ -150,7 +150,7 @@ func summaryOf(r *state.Request) RequestSummary {
 		ID: r.ID, RequestID: c.RequestID, At: r.Began.UTC(), Outcome: r.Outcome, Status: c.Status, Reason: r.Reason,
 		Tenant: c.Tenant, Consumer: c.Consumer, Route: c.Route, Backend: r.Backend(), Endpoint: c.Endpoint,
 		Model: c.Model, Operation: c.Operation, Dialect: c.Dialect, Stream: c.Stream, Attempts: max(c.Attempts, e.Attempts),
-		DurationSeconds: c.Duration.Seconds(), TTFTSeconds: firstToken(r).Seconds(), TraceID: c.Trace.Trace,
+		DurationSeconds: c.Duration.Seconds(), TTFTSeconds: r.TTFT().Seconds(), TraceID: c.Trace.Trace,
 	}
 	if !r.Recorded {
 		s.DurationSeconds = max(0, r.Finished.Sub(r.Began).Seconds())
@@ -162,14 +162,6 @@ func summaryOf(r *state.Request) RequestSummary {
 		}
 	}
 	return s
-}
-
-// firstToken is the time from the beginning of a stream until the first byte of the answer's body came; 0 where it is not known.
-func firstToken(r *state.Request) time.Duration {
-	if r.Record.FirstToken == 0 {
-		return 0
-	}
-	return r.Record.Timing.BackendSent + r.Record.FirstToken
 }
 
 func runningSummary(o *usage.Open, now time.Time) RequestSummary {

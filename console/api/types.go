@@ -304,7 +304,7 @@ type Rates struct {
 // Totals are those of the whole gateway.
 type Totals struct {
 	Rates
-	// TTFTSeconds is the mean of the streams that ended in the last ten seconds; 0 for none.
+	// TTFTSeconds is the mean of the streams that ended in the last ten seconds, from the beginning of each; 0 for none.
 	TTFTSeconds float64 `json:"ttftSeconds"`
 	// CostPerHour at the rate of the last ten seconds, in Currency.
 	CostPerHour string `json:"costPerHour"`

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +35,8 @@ const (
 	maxDiff      = 16 << 10
 	maxDiffLines = 20000
 	diffContext  = 3
+	// diffBlock lines are compared at once: what it takes rises with their square, and a configuration that goes live waits for it.
+	diffBlock = 400
 )
 
 // Change is a configuration that came.
@@ -225,17 +228,72 @@ func diff(ref source.ObjectRef, before, after string) string {
 	if len(a) > maxDiffLines || len(b) > maxDiffLines {
 		return fmt.Sprintf("The object has %d lines and had %d: too many to compare.\n", len(b), len(a))
 	}
-	out, err := difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
-		A: a, B: b, FromFile: "before/" + ref.String(), ToFile: "after/" + ref.String(), Context: diffContext,
-	})
-	if err != nil { // a strings.Builder takes everything
-		return err.Error()
+	// What is the same at both ends is left out, so that the blocks of what one line was added to fit each other.
+	from, most := 0, min(len(a), len(b))
+	for from < most && a[from] == b[from] {
+		from++
 	}
-	if len(out) > maxDiff {
-		cut := strings.LastIndexByte(out[:maxDiff], '\n') + 1
-		return out[:cut] + fmt.Sprintf("... and %d more lines\n", strings.Count(out[cut:], "\n"))
+	tail := 0
+	for tail < most-from && a[len(a)-1-tail] == b[len(b)-1-tail] {
+		tail++
 	}
-	return out
+	from, tail = max(0, from-diffContext), max(0, tail-diffContext)
+	a, b = a[:len(a)-tail], b[:len(b)-tail]
+	var out strings.Builder
+	for ; from < max(len(a), len(b)) && out.Len() <= maxDiff; from += diffBlock {
+		out.WriteString(diffOf(block(a, from), block(b, from), from))
+	}
+	head := "--- before/" + ref.String() + "\n+++ after/" + ref.String() + "\n"
+	if out.Len() <= maxDiff {
+		return head + out.String()
+	}
+	text := out.String()[:maxDiff]
+	return head + text[:strings.LastIndexByte(text, '\n')+1] + "... and more lines\n"
+}
+
+// block are the lines to compare from one on, as far as there are any.
+func block(lines []string, from int) []string {
+	return lines[min(from, len(lines)):min(from+diffBlock, len(lines))]
+}
+
+// diffOf compares lines that so many stand before.
+func diffOf(a, b []string, before int) string {
+	if slices.Equal(a, b) {
+		return ""
+	}
+	var out strings.Builder
+	m := difflib.NewMatcher(a, b)
+	for _, group := range m.GetGroupedOpCodes(diffContext) {
+		first, last := group[0], group[len(group)-1]
+		fmt.Fprintf(&out, "@@ -%s +%s @@\n", rangeOf(before+first.I1, before+last.I2), rangeOf(before+first.J1, before+last.J2))
+		for _, c := range group {
+			if c.Tag == 'e' {
+				write(&out, " ", a[c.I1:c.I2])
+				continue
+			}
+			write(&out, "-", a[c.I1:c.I2])
+			write(&out, "+", b[c.J1:c.J2])
+		}
+	}
+	return out.String()
+}
+
+func write(to *strings.Builder, mark string, lines []string) {
+	for _, l := range lines {
+		to.WriteString(mark + l)
+	}
+}
+
+// rangeOf writes which lines are meant, as "diff -u" does: of one its number, of none that of the line before.
+func rangeOf(from, to int) string {
+	switch n := to - from; n {
+	case 0:
+		return fmt.Sprintf("%d,0", from)
+	case 1:
+		return strconv.Itoa(to)
+	default:
+		return fmt.Sprintf("%d,%d", from+1, n)
+	}
 }
 
 // lines splits a text after each line break. An empty text has none.

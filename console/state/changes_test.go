@@ -119,7 +119,37 @@ func TestChangesAreBounded(t *testing.T) {
 	if d := diff(ref, a.String(), strings.Repeat("x\n", maxDiffLines+1)); !strings.Contains(d, "too many to compare") {
 		t.Errorf("%.100q", d)
 	}
+	if d := diff(ref, a.String(), a.String()+"last\n"); !strings.HasSuffix(d, "@@ -3998,3 +3998,4 @@\n line 3997\n line 3998\n line 3999\n+last\n") {
+		t.Errorf("%q", d)
+	}
+	if d := diff(ref, a.String(), strings.Replace(strings.Replace(a.String(), "line 10\n", "", 1), "line 3000\n", "new\n", 1)); !strings.Contains(d, "\n-line 10\n") || !strings.Contains(d, "\n+new\n") {
+		t.Errorf("%q", d)
+	}
 	if d := diff(ref, "", "a: 1\nb: 2\n"); !strings.HasSuffix(d, "@@ -0,0 +1,2 @@\n+a: 1\n+b: 2\n") {
 		t.Errorf("%q", d)
+	}
+}
+
+// TestDiffOfManyEndpoints: what a diff takes rises with the lines and not with their square. A configuration goes live after it.
+func TestDiffOfManyEndpoints(t *testing.T) {
+	pool := func(n, weight int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "  - address: 10.0.%d.%d\n    port: 8000\n    weight: %d\n", i/256, i%256, weight)
+		}
+		return b.String()
+	}
+	ref := source.ObjectRef{Kind: "Backend", Namespace: "default", Name: "a"}
+	took := func(n int) time.Duration {
+		least := time.Hour
+		for range 3 { // the machine may do something else meanwhile
+			began := time.Now()
+			diff(ref, pool(n, 1), pool(n, 2))
+			least = min(least, time.Since(began))
+		}
+		return least
+	}
+	if small, large := took(300), took(6000); large > 60*small { // 20 times as many; the square is 400
+		t.Errorf("300 endpoints take %s, and 6000 take %s", small, large)
 	}
 }

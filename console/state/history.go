@@ -3,6 +3,7 @@ package state
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -167,8 +168,8 @@ func (h *History) counted(s Subject, failure string, now time.Time) {
 		d.counts = &minutes{last: minuteOf(now)}
 	}
 	minute := minuteOf(now)
-	if minute <= d.counts.last-Minutes {
-		return // the clock has gone back by hours
+	if minute <= d.counts.last-Minutes { // the clock was hours ahead: nothing would be counted until it is there again
+		*d.counts = minutes{last: minute}
 	}
 	at := d.counts.at(minute)
 	d.counts.requests[at]++
@@ -193,6 +194,9 @@ func (h *History) note(d *dependency, e Event) {
 			}
 			o.Seq, o.At = e.Seq, e.At
 			o.Count++
+			if !slices.Contains(h.events, o) { // others have taken its place meanwhile
+				h.events = keep(h.events, o, maxEvents)
+			}
 			return
 		}
 	}
@@ -348,12 +352,31 @@ func (h *History) Drop(kind string, keep func(name string) bool) {
 	}
 }
 
+// copiedAtOnce dependencies keep requests that end from being counted while they are copied: for some 0.1 ms.
+const copiedAtOnce = 64
+
 // All is everything, sorted by kind and name.
 func (h *History) All(now time.Time) []Dependency {
-	minute := minuteOf(now)
 	h.mu.Lock()
-	out := make([]Dependency, 0, len(h.deps))
-	for s, d := range h.deps {
+	subjects := slices.Collect(maps.Keys(h.deps))
+	h.mu.Unlock()
+	slices.SortFunc(subjects, func(a, b Subject) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name)) })
+	out := make([]Dependency, 0, len(subjects))
+	for some := range slices.Chunk(subjects, copiedAtOnce) {
+		out = h.copy(out, some, minuteOf(now))
+	}
+	return out
+}
+
+// copy appends how those of the subjects are that are still known.
+func (h *History) copy(out []Dependency, subjects []Subject, minute int64) []Dependency {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range subjects {
+		d := h.deps[s]
+		if d == nil {
+			continue
+		}
 		o := Dependency{Subject: s, State: d.state, Why: d.why, Since: d.since, FirstMinute: time.Unix((minute-Minutes+1)*60, 0).UTC()}
 		for _, e := range slices.Backward(d.events) {
 			o.Events = append(o.Events, *e)
@@ -369,10 +392,6 @@ func (h *History) All(now time.Time) []Dependency {
 		}
 		out = append(out, o)
 	}
-	h.mu.Unlock()
-	slices.SortFunc(out, func(a, b Dependency) int {
-		return cmp.Or(cmp.Compare(a.Subject.Kind, b.Subject.Kind), cmp.Compare(a.Subject.Name, b.Subject.Name))
-	})
 	return out
 }
 

@@ -173,6 +173,53 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestClockWasAhead: what is counted then is seen once the clock is right again.
+func TestClockWasAhead(t *testing.T) {
+	k := clock{t0}
+	s := k.state()
+	s.Finished(done(t0.Add(24*time.Hour), status(503)))
+	for range 3 {
+		s.Finished(done(t0, status(503)))
+	}
+	if got, _ := s.History.Judge(t0, backendA); got != StateDown {
+		t.Errorf("after a day that the clock was ahead, failures make it %s", got)
+	}
+}
+
+// TestRepeatedEventIsShown though those of others have taken its place.
+func TestRepeatedEventIsShown(t *testing.T) {
+	h := newHistory(t0)
+	again := func() { h.Note(t0, backendA, Warning, "failure", "Requests fail.") }
+	again()
+	for i := range maxEvents {
+		h.Note(t0, Subject{KindEndpoint, fmt.Sprint(i)}, Info, "x", "x")
+	}
+	_, seq := h.Events(0)
+	again()
+	got, _ := h.Events(seq)
+	if len(got) != 1 || got[0].Subject != backendA || got[0].Count != 2 {
+		t.Errorf("what is new: %+v", got)
+	}
+}
+
+// TestManyDependencies are all copied, in order.
+func TestManyDependencies(t *testing.T) {
+	h := newHistory(t0)
+	const n = 3*copiedAtOnce + 1
+	for i := range n {
+		h.Note(t0, Subject{KindEndpoint, fmt.Sprintf("%04d", i)}, Info, "x", "x")
+	}
+	all := h.All(t0)
+	if len(all) != n {
+		t.Fatalf("%d of %d", len(all), n)
+	}
+	for i, d := range all {
+		if d.Subject.Name != fmt.Sprintf("%04d", i) {
+			t.Fatalf("%d is %s", i, d.Subject.Name)
+		}
+	}
+}
+
 func TestBreaker(t *testing.T) {
 	h := newHistory(t0)
 	policy, endpoint := Subject{KindBreaker, "default/p|acme"}, Subject{KindEndpoint, "default/a|10.0.0.1:80"}

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,9 +57,20 @@ func LimitsOf(o *usage.Open) limit.Headers {
 	return limit.Headers{}
 }
 
+// maxCallersText bytes of a request ID are kept: it may be as long as all headers together, whoever sends it.
+const maxCallersText = 256
+
+// own is a text of a caller as it is kept.
+func own(s string) string {
+	if len(s) <= maxCallersText {
+		return s
+	}
+	return strings.ToValidUTF8(strings.Clone(s[:maxCallersText]), "")
+}
+
 // newRequest copies what is kept.
 func newRequest(f *usage.Finished) *Request {
-	r := &Request{Finished: f.At, Tries: f.Failed}
+	r := &Request{Finished: f.At, Tries: slices.Clone(f.Failed)}
 	if f.Record != nil {
 		r.Record, r.Recorded = *f.Record, true
 		r.Record.Signals, r.Record.Reported = nil, nil
@@ -79,6 +91,10 @@ func newRequest(f *usage.Finished) *Request {
 	}
 	if f.Entry != nil {
 		r.Entry, r.Entered = *f.Entry, true
+	}
+	r.ID, r.Record.RequestID, r.Entry.RequestID, r.Record.UserAgent = own(r.ID), own(r.Record.RequestID), "", ""
+	for i := range r.Tries {
+		r.Tries[i].RequestID = ""
 	}
 	r.judge()
 	return r
@@ -118,6 +134,14 @@ func by(details string) string {
 		return ""
 	}
 	return " (" + strings.ReplaceAll(details, "_", " ") + ")"
+}
+
+// TTFT is the time from the beginning of a stream until the first byte of the answer's body came; 0 where it is not known.
+func (r *Request) TTFT() time.Duration {
+	if r.Record.FirstToken == 0 {
+		return 0
+	}
+	return r.Record.Timing.BackendSent + r.Record.FirstToken
 }
 
 // Backend that answered, or was asked last; "" where none was.

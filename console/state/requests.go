@@ -123,6 +123,7 @@ func (x *Requests) Since(seq uint64, n int) (list []*Request, skipped int, last 
 // Find finds one by its ID, or the newest that a caller has given a request ID.
 func (x *Requests) Find(id string) *Request {
 	var found *Request
+	id = own(id)
 	for _, r := range x.All() {
 		if r.ID == id {
 			return r

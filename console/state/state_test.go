@@ -302,3 +302,34 @@ func TestFinishedAllocates(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// TestLongTextsOfCallersAreNotKept: requests that nobody let in are kept as well.
+func TestLongTextsOfCallersAreNotKept(t *testing.T) {
+	k := clock{t0}
+	s := k.state()
+	long := strings.Repeat("x", 50_000)
+	s.Finished(done(t0, refused(401), func(f *usage.Finished) {
+		f.Record.RequestID, f.Record.UserAgent = long, long
+		f.Failed = []usage.Failed{{N: 1, RequestID: long, Backend: "default/b"}}
+	}))
+	r := s.Requests.Find(long)
+	if r == nil {
+		t.Fatal("it is not found by its ID")
+	}
+	if n := len(fmt.Sprintf("%+v", *r)); n > 4*maxCallersText+2000 {
+		t.Errorf("%d bytes are kept", n)
+	}
+}
+
+// TestTTFTIsTheCallers: that of all is as that of each.
+func TestTTFTIsTheCallers(t *testing.T) {
+	k := clock{t0}
+	s := k.state()
+	s.Finished(done(t0, func(f *usage.Finished) {
+		f.Record.FirstToken, f.Record.Timing.BackendSent = 200*time.Millisecond, 300*time.Millisecond
+	}))
+	_, _, sums := s.Traffic.Now(t0.Add(time.Second))
+	if one := s.Requests.All()[0].TTFT(); one != 500*time.Millisecond || sums.TTFT != one || sums.Streams != 1 {
+		t.Errorf("one says %s, all say %s of %d", one, sums.TTFT, sums.Streams)
+	}
+}

@@ -132,8 +132,8 @@ func (t *Traffic) add(r *Request, ends []end) {
 	}
 	s.add(all)
 	s.Cost += r.Entry.Cost
-	if c.FirstToken > 0 {
-		s.TTFT += c.FirstToken
+	if ttft := r.TTFT(); ttft > 0 {
+		s.TTFT += ttft
 		s.Streams++
 	}
 }

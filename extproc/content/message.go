@@ -88,7 +88,7 @@ func (r *Rule) appendPart(dst []byte, p *part) []byte {
 	case partMedia:
 		dst = append(append(append(dst, `{"type":"media","modality":"`...), p.modality...), '"')
 		if p.mimeType != "" {
-			dst = jsonx.AppendString(append(dst, `,"mime_type":`...), p.mimeType)
+			dst = r.appendText(append(dst, `,"mime_type":`...), text{raw: p.mimeType, limit: len(p.mimeType)}) // callers write what they like there
 		}
 		if p.size > 0 {
 			dst = appendInt(append(dst, `,"bytes":`...), p.size)

@@ -408,7 +408,7 @@ func checkIdle(t *testing.T, g *harness.Gateway) {
 	t.Helper()
 	busy := func() []string {
 		var names []string
-		for name, n := range g.EnvoyStats(`^(http\.ingress\.downstream|cluster\.backend\..*)_rq_(pending_)?active$`) {
+		for name, n := range g.EnvoyStats(`^(http\.ingress\.downstream|cluster\.backend/.*)_rq_(pending_)?active$`) {
 			if n != 0 {
 				names = append(names, fmt.Sprintf("%s: %d", name, n))
 			}

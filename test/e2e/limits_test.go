@@ -317,7 +317,7 @@ func TestHTTP2Backend(t *testing.T) {
 		Documents: []string{harness.Route("all", "rules: [{backends: [{name: two}, {name: one}]}]")},
 	})
 	connections := func(backend string) int64 {
-		return g.EnvoyStats(`upstream_cx_total$`)["cluster.backend.default."+backend+".upstream_cx_total"]
+		return g.EnvoyStats(`upstream_cx_total$`)["cluster.backend/default/"+backend+".upstream_cx_total"]
 	}
 	for _, c := range []struct {
 		sim                   *harness.Sim

@@ -172,7 +172,7 @@ rules:
 	if g.EnvoyPID() != envoy {
 		t.Error("Envoy has died")
 	}
-	if n := g.Metric("weir_config_rejects"); n != 0 {
+	if n := g.Metric("weir_config_nacks_total"); n != 0 {
 		t.Errorf("Envoy has refused %v configurations", n)
 	}
 	g.WaitFor("nothing is kept for requests that have ended", func() bool { return g.Metric("weir_exchanges") == 0 })
@@ -404,7 +404,7 @@ func TestReloadThatEnvoyRefuses(t *testing.T) {
 			before := g.Status().Configuration.Serving
 			g.WriteFile(c.file, c.content)
 			rejects++
-			g.WaitFor("the version is refused", func() bool { return g.Metric("weir_config_rejects") == rejects })
+			g.WaitFor("the version is refused", func() bool { return g.Metric("weir_config_nacks_total") == rejects })
 			s := g.Status().Configuration
 			if s.Serving != before || s.Rejected == "" || s.Rejected == before || s.Pending != "" || !strings.Contains(s.Reason, c.reason) {
 				t.Errorf("the status is %+v; version %s should be served and the reason name %s", s, before, c.reason)
@@ -416,7 +416,7 @@ func TestReloadThatEnvoyRefuses(t *testing.T) {
 			// Another change on top of the mistake is refused as well, and a mended folder is taken.
 			g.WriteFile("more.yaml", harness.Route("more", "rules: [{matches: [{models: [more]}], backends: [{name: up, model: gpt-4o}]}]"))
 			rejects++
-			g.WaitFor("the next version is refused", func() bool { return g.Metric("weir_config_rejects") == rejects })
+			g.WaitFor("the next version is refused", func() bool { return g.Metric("weir_config_nacks_total") == rejects })
 			g.Change(func() {
 				if c.restore == "" {
 					g.Remove(c.file)

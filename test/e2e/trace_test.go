@@ -329,6 +329,15 @@ func (g *traced) callersTrace(t *testing.T) {
 		t.Errorf("the request is of %s in %s", spans[0].parent, spans[0].trace)
 	}
 	checkSent(t, g.first, spans[2], "01")
+	two := request(t, g.Gateway, "POST", "/v1/chat/completions", "openai", chatBody("gpt-4o", "Hello", false), "traceparent", "00-"+trace+"-"+parent+"-01", "tracestate", "vendor=1")
+	two.Header.Add("traceparent", "00-"+unsampled+"-"+parent+"-01")
+	if a := do(t, http.DefaultClient, two); a.status != 200 {
+		t.Fatalf("status %d: %s", a.status, a.body)
+	}
+	h := g.first.Last().Header
+	if got := h.Values("traceparent"); len(got) != 1 || strings.Contains(got[0], trace) || strings.Contains(got[0], unsampled) || h.Get("tracestate") != "" {
+		t.Errorf("of two traces the provider has received %q and %q", got, h.Get("tracestate"))
+	}
 	// It would have come before.
 	if got := g.collector.of(unsampled); len(got) > 0 {
 		t.Errorf("a trace that its caller does not sample is exported: %+v", got)

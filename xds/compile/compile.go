@@ -122,6 +122,7 @@ func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
 		c.known[source.RefOf(o)] = true
 	}
 	c.settings()
+	c.captures()
 	c.identity()
 	c.loadPolicies()
 	for _, b := range objs.Backends {

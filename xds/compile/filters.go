@@ -121,6 +121,10 @@ func directFilters(credentials []injected, versionHeader string, headers []strin
 func (c *compiler) chainFilters(members []member) []*hcmv3.HttpFilter {
 	rescued := c.rescued(members)
 	filters := []*hcmv3.HttpFilter{
+		// First: a connection may be refused before Weir has prepared the attempt, and its record must tell whose it was.
+		filter("weir.trace", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+			RequestMutations: []*mutationv3.HeaderMutation{traceContext()},
+		}}),
 		filter("weir.attempt", &extprocv3.ExternalProcessor{
 			GrpcService:       grpcService(c.opts.ExtProcCluster),
 			MessageTimeout:    durationpb.New(decisionTimeout),
@@ -145,7 +149,7 @@ func (c *compiler) chainFilters(members []member) []*hcmv3.HttpFilter {
 		// A replaced body loses its content-length, and some servers want one.
 		filter("weir.length", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
 			RequestMutations: append([]*mutationv3.HeaderMutation{
-				set("content-length", dynamicMetadata(wire.AttemptNamespace, wire.KeyContentLength)), traceContext(),
+				set("content-length", dynamicMetadata(wire.AttemptNamespace, wire.KeyContentLength)),
 			}, removePrefixes()...),
 			ResponseMutations: ownNames(),
 		}}))

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weir-dev/weir/extproc/content"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/table"
 )
@@ -69,6 +71,9 @@ func TestGolden(t *testing.T) {
 			if len(v.Pools) > 0 {
 				out["pools"], out["steered"] = v.Pools, v.Steered
 				out["waits"] = fmt.Sprintf("%v, %s at most; prompts %v", v.Table.Waits, v.MaxWait, v.Table.Prompts)
+			}
+			if v.Table.Captures != nil {
+				out["captures"] = dumpCaptures(v.Table.Captures)
 			}
 			for _, p := range problems {
 				out["problems"] = append(listOf(out["problems"]), p.String())
@@ -296,6 +301,26 @@ func dumpTable(t *table.Table) map[string]any {
 			id.Consumer, id.Tenant, id.Labels, id.Scopes, len(id.Models), id.Credential)
 	}
 	return map[string]any{"matches": matches, "rules": rules, "chains": chains, "callers": callers}
+}
+
+func dumpCaptures(of map[string]*content.Rule) map[string]any {
+	out := map[string]any{}
+	for gateway, r := range of {
+		models := "every model"
+		if r.Models != nil {
+			models = fmt.Sprintf("gpt-4o %v, claude-sonnet-4-5 %v, claude %v", r.Models.Match("gpt-4o"), r.Models.Match("claude-sonnet-4-5"), r.Models.Match("claude"))
+		}
+		out[gateway] = map[string]any{"input": r.Input, "output": r.Output, "models": models, "redact": listed(r.Redact), "maxBytes": r.MaxBytes}
+	}
+	return out
+}
+
+func listed(list []*regexp.Regexp) []string {
+	out := []string{}
+	for _, re := range list {
+		out = append(out, re.String())
+	}
+	return out
 }
 
 func matchLine(m table.Match) string {

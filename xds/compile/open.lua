@@ -210,8 +210,9 @@ local function caller_of(handle, headers, model)
   return caller
 end
 
--- notes the request's place in a trace: the caller's trace if it names one, with spans of this request's own
-local function note_place(note, header, id)
+-- notes the request's place in a trace: the caller's trace if it names one, with spans of this request's own. Several lines are none.
+local function note_place(note, headers, id)
+  local header = headers:get("traceparent") -- several lines are joined by ","
   local hash = sha256(id)
   local known, rest = sub(header or "", 1, 55), sub(header or "", 56)
   local version, trace, parent, flags = match(known, "^(%x%x)%-(%x+)%-(%x+)%-(%x%x)$")
@@ -221,7 +222,7 @@ local function note_place(note, header, id)
   end
   note("trace", "00-" .. trace .. "-" .. sub(hash, 1, 15))
   note("trace_flags", tonumber(flags, 16) % 2 == 1 and "-01" or "-00")
-  if parent ~= "" then note("trace_parent", parent) end
+  if parent ~= "" then note("trace_parent", parent) else headers:remove("tracestate") end
 end
 
 function envoy_on_request(handle)
@@ -256,7 +257,7 @@ function envoy_on_request(handle)
   note("tenant", caller.tenant)
   note("credential", caller.credential)
   if streaming then note("stream", "true") end
-  note_place(note, headers:get("traceparent"), peeked["id"] or "")
+  note_place(note, headers, peeked["id"] or "")
   headers:replace(PATH_HEADER, meant.path)
   headers:replace(RULE_HEADER, route)
 end

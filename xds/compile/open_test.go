@@ -130,7 +130,9 @@ function run(list, peek, now)
   local out = {}
   local headers = {
     get = function(_, name)
-      for i = 1, #list, 2 do if list[i] == name then return list[i + 1] end end
+      local found
+      for i = 1, #list, 2 do if list[i] == name then found = found and found .. "," .. list[i + 1] or list[i + 1] end end
+      return found
     end,
     getNumValues = function(_, name)
       local n = 0
@@ -138,6 +140,7 @@ function run(list, peek, now)
       return n
     end,
     replace = function(_, name, value) out[name] = value end,
+    remove = function(_, name) out["removed " .. name] = "yes" end,
   }
   local metadata = {
     get = function(_, namespace) if namespace == "weir.peek" then return peek end end,
@@ -291,16 +294,19 @@ func (o *opener) check(t testing.TB, dialects *adapters.Set, v *Version, r openR
 			t.Errorf("%+v: %s is %q, want %q", r, k, got[k], w)
 		}
 	}
-	header := ""
-	for _, h := range slices.Backward(r.headers) { // the first counts
+	var lines []string
+	for _, h := range r.headers {
 		if h[0] == wire.TraceHeader {
-			header = h[1]
+			lines = append(lines, h[1])
 		}
 	}
-	begun := trace.Begin(header, func(string) bool { return false })
+	begun := trace.Begin(strings.Join(lines, ","), func(string) bool { return false })
 	place := trace.Parse(got[wire.KeyTrace], got[wire.KeyTraceFlags], got[wire.KeyTraceParent])
 	if place.Span == "" || place.Parent != begun.Parent || place.Sampled != begun.Sampled || begun.Parent != "" && place.Trace != begun.Trace {
 		t.Errorf("%+v: its place in the trace is %+v, want one as %+v", r, place, begun)
+	}
+	if removed := got["removed "+wire.TraceStateHeader] != ""; removed != (begun.Parent == "") {
+		t.Errorf("%+v: %s is removed: %v", r, wire.TraceStateHeader, removed)
 	}
 	route := v.Routes[got[wire.RuleHeader]]
 	if route == nil || route.GetName() != want.rule.Name || route.GetStatPrefix() != openStat {
@@ -425,7 +431,7 @@ func TestOpenIsNoWider(t *testing.T) {
 		if rng.IntN(4) == 0 {
 			r.headers = append(r.headers, [2]string{pick("x-beta", "anthropic-version", "x-api-key", "content-type"), pick("yes", "no", openKey, "application/json")})
 		}
-		if rng.IntN(2) == 0 {
+		for range rng.IntN(3) {
 			r.headers = append(r.headers, [2]string{wire.TraceHeader, pick("00", "00", "00", "01", "ff", "0") + "-" + pick("0af7651916cd43dd8448eb211c80319c", "0af7651916cd43dd8448eb211c80319C", "00000000000000000000000000000000", "0af7") +
 				"-" + pick("b7ad6b7169203331", "0000000000000000") + "-" + pick("00", "01", "03", "0g", "1") + pick("", "", "-More", "x")})
 		}

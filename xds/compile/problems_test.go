@@ -4,6 +4,9 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -56,6 +59,20 @@ func TestProblems(t *testing.T) {
 			want: []string{"there is no LLMGateway, so there is nothing to listen on"}},
 		{name: "no route and no caller", documents: docGateway,
 			want: []string{"warning: there is no APIKey and no JWTIssuer: every request will be refused with 401", "warning: there is no Route: every request will be answered with 404"}},
+		{name: "text of nothing", documents: served + docRoute, edit: func(o *source.Objects) {
+			o.Gateways[0].Spec.Telemetry.CaptureContent = &v1alpha1.CaptureContent{MaxBytes: resource.MustParse("1.5")}
+		},
+			want: []string{
+				"LLMGateway default/main: spec.telemetry.captureContent.maxBytes: 1500m is not a whole number of bytes between 1 and 1Mi",
+				"LLMGateway default/main: spec.telemetry.captureContent.parts: it names no part; write Input, Output or both, or leave captureContent out",
+			}},
+		{name: "expressions that are none", documents: docCaller + backendDoc("a", "") + docRoute + doc("LLMGateway", "main",
+			`{listeners: [{name: http, address: 127.0.0.1, port: 8080}], telemetry: {captureContent: {parts: [Input], models: ["gpt-4 "], redact: ['sk-\w+', '(\d{4}', '(?=x)']}}}`),
+			want: []string{
+				`LLMGateway default/main: spec.telemetry.captureContent.models: a model name or pattern has 1 to 256 printable characters and no space at its ends`,
+				`LLMGateway default/main: spec.telemetry.captureContent.redact[1]: "(\\d{4}" is not a regular expression (RE2): missing closing ): "(\\d{4}"`,
+				`LLMGateway default/main: spec.telemetry.captureContent.redact[2]: "(?=x)" is not a regular expression (RE2): invalid or unsupported Perl syntax: "(?="`,
+			}},
 		{name: "two gateways on one port", documents: served + docRoute + doc("LLMGateway", "other", "{listeners: [{name: http, address: 127.0.0.1, port: 8080}]}"),
 			want: []string{"LLMGateway default/other: spec.listeners[0].port: LLMGateway default/main already listens on 127.0.0.1:8080"}},
 		{name: "listen option without port", documents: served + docRoute, opts: func(o *Options) { o.Listen = "localhost" },

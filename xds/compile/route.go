@@ -67,7 +67,7 @@ func (c *compiler) routes() {
 		for i := range r.Spec.Rules {
 			spec := &r.Spec.Rules[i]
 			field := fmt.Sprintf("spec.rules[%d]", i)
-			name := ruleName(r, i)
+			name := RuleName(r, i)
 			if j, dup := seen[name]; dup {
 				c.errorf(ref, field+".name", "rules %d and %d have the same name", j, i)
 				continue
@@ -105,7 +105,8 @@ func (c *compiler) routes() {
 	}
 }
 
-func ruleName(r *v1alpha1.Route, i int) string {
+// RuleName is the name of a Route's i-th rule: what x-weir-route shows.
+func RuleName(r *v1alpha1.Route, i int) string {
 	name := r.Namespace + "/" + r.Name
 	switch {
 	case r.Spec.Rules[i].Name != "":

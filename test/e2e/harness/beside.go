@@ -15,7 +15,7 @@ func (g *Gateway) StartEnvoy() {
 	if g.beside != nil && g.beside.running() {
 		g.t.Fatal("Envoy runs: end it first")
 	}
-	bootstrap, err := exec.Command(Binary(g.t), "bootstrap", "--socket-dir", g.SocketDir()).Output()
+	bootstrap, err := exec.Command(Binary(g.t), append([]string{"bootstrap", "--socket-dir", g.SocketDir()}, g.opts.BootstrapArgs...)...).Output()
 	if err != nil {
 		g.t.Fatalf("weir bootstrap: %v", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -83,6 +84,11 @@ func EnvoyBinary(t testing.TB) string {
 
 // Main runs the tests of a package and removes what Binary built: TestMain calls it.
 func Main(m *testing.M) {
+	for _, v := range os.Environ() { // what the developer has set is not for the gateways of tests
+		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "OTEL_") || name == "WEIR_ADMIN_TOKEN" {
+			_ = os.Unsetenv(name) // it has that name
+		}
+	}
 	code := m.Run()
 	if buildDir != "" {
 		_ = os.RemoveAll(buildDir) // the system clears its directory for temporary files some day

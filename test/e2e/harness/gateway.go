@@ -31,6 +31,8 @@ type Options struct {
 	// Beside runs `weir serve` beside an Envoy that the harness runs with what `weir bootstrap` prints: see StartEnvoy and
 	// KillEnvoy.
 	Beside bool
+	// BootstrapArgs are added to the command line of `weir bootstrap`.
+	BootstrapArgs []string
 	// Args and Env are added to the command line and the environment of weir.
 	Args []string
 	Env  []string
