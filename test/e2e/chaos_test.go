@@ -256,7 +256,7 @@ func TestSecondSignal(t *testing.T) {
 	g, _, _, _ := threeProviders(t, slow, harness.Options{Args: []string{"--drain-timeout", "10m"}})
 	s := openStream(t, g, lanes[0])
 	g.Kill(syscall.SIGINT)
-	g.WaitFor("weir says that it drains", func() bool { return strings.Contains(g.Logs(), "press Ctrl-C again") })
+	g.WaitFor("weir says that it drains", func() bool { return strings.Contains(g.Logs(), "another signal stops at once") })
 	g.Kill(syscall.SIGINT)
 	if code := g.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
