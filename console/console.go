@@ -114,7 +114,7 @@ func (c *Console) Handler(inner http.Handler) http.Handler {
 		switch path := r.URL.Path; {
 		case path == "/api/session" || strings.HasPrefix(path, "/api/session/"):
 			w.Header().Set("cache-control", "no-store")
-			session.ServeHTTP(w, r)
+			serve(w, r, session)
 		case path == "/api" || strings.HasPrefix(path, "/api/"):
 			w.Header().Set("cache-control", "no-store")
 			c.guard(w, r, inner)

@@ -15,7 +15,7 @@ import (
 // guard serves who is let in. A request ends with the session that it came by.
 func (c *Console) guard(w http.ResponseWriter, r *http.Request, inner http.Handler) {
 	if c.mode == trusting {
-		inner.ServeHTTP(w, r)
+		serve(w, r, inner)
 		return
 	}
 	if token, ok := bearer(r); ok {
@@ -25,7 +25,7 @@ func (c *Console) guard(w http.ResponseWriter, r *http.Request, inner http.Handl
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		go whileGood(ctx, cancel, func() bool { ok, err := c.opts.Token.Is(token); return ok && err == nil })
-		inner.ServeHTTP(w, r.WithContext(ctx))
+		serve(w, r.WithContext(ctx), inner)
 		return
 	}
 	s := c.session(r)
@@ -38,8 +38,42 @@ func (c *Console) guard(w http.ResponseWriter, r *http.Request, inner http.Handl
 	defer cancel()
 	defer c.sessions.use(s, cancel)()
 	go whileGood(ctx, cancel, func() bool { return c.session(r) != nil })
-	inner.ServeHTTP(w, r.WithContext(ctx))
+	serve(w, r.WithContext(ctx), inner)
 }
+
+// serve lets a mux answer, and says in the form of everything below /api what it has nothing for, instead of in its own.
+func serve(w http.ResponseWriter, r *http.Request, inner http.Handler) {
+	mux, ok := inner.(*http.ServeMux)
+	if !ok {
+		inner.ServeHTTP(w, r)
+		return
+	}
+	h, pattern := mux.Handler(r)
+	if pattern != "" {
+		mux.ServeHTTP(w, r)
+		return
+	}
+	said := nothing{http.Header{}}
+	h.ServeHTTP(said, r)
+	if allow := said.header.Get("allow"); allow != "" {
+		w.Header().Set("allow", allow)
+		refuse(w, r, http.StatusMethodNotAllowed, "Method not allowed", "This address takes "+allow+" and not "+r.Method+".")
+		return
+	}
+	refuse(w, r, http.StatusNotFound, "Not found", "There is nothing at this address.")
+}
+
+// nothing takes an answer for its headers.
+type nothing struct{ header http.Header }
+
+// Header implements http.ResponseWriter.
+func (n nothing) Header() http.Header { return n.header }
+
+// Write implements http.ResponseWriter.
+func (nothing) Write(b []byte) (int, error) { return len(b), nil }
+
+// WriteHeader implements http.ResponseWriter.
+func (nothing) WriteHeader(int) {}
 
 // lookEvery is how often a request that goes on is judged again.
 const lookEvery = 10 * time.Second

@@ -27,13 +27,14 @@ import (
 )
 
 // Explain says what would become of a request now, and why. It runs the decision itself, and takes, counts, leases and tells nothing.
-// What Envoy refuses before it asks Weir (malformed HTTP, headers or bodies that are too large) is not known here.
-func (s *Server) Explain(ctx context.Context, req ExplainRequest) *Explanation {
+// What Envoy refuses before it asks Weir (malformed HTTP, headers or bodies that are too large) is not known here. An error says that
+// what is asked for is not there: the gateway or the Consumer that req names.
+func (s *Server) Explain(ctx context.Context, req ExplainRequest) (*Explanation, error) {
 	return s.explain(ctx, &req, true)
 }
 
 // ExplainTable explains by a compiled table without a server that runs: as if nothing had been used, and all backends were well.
-func ExplainTable(ctx context.Context, t *table.Table, dialects *adapters.Set, now func() time.Time, req ExplainRequest) *Explanation {
+func ExplainTable(ctx context.Context, t *table.Table, dialects *adapters.Set, now func() time.Time, req ExplainRequest) (*Explanation, error) {
 	limits := limit.New(limit.Options{Now: now})
 	defer limits.Close(ctx)
 	s := New(Options{
@@ -52,9 +53,10 @@ type explaining struct {
 	request *request
 	d       *decision
 	out     *Explanation
+	assumed int64 // tokens of output that budgets reckon with, where the request does not say how much it wants
 }
 
-func (s *Server) explain(ctx context.Context, req *ExplainRequest, live bool) *Explanation {
+func (s *Server) explain(ctx context.Context, req *ExplainRequest, live bool) (*Explanation, error) {
 	now := s.opts.Now()
 	out := &Explanation{
 		At: now, Live: live, Rules: []ExplainedRule{}, Limits: []ExplainedLimit{}, Breakers: []ExplainedBreaker{}, Candidates: []ExplainedCandidate{},
@@ -62,7 +64,7 @@ func (s *Server) explain(ctx context.Context, req *ExplainRequest, live bool) *E
 	t := s.table.Load()
 	if t == nil {
 		out.refuse(&canon.Error{Kind: canon.ErrOverloaded, Message: "The gateway is starting: no configuration is live yet."})
-		return out
+		return out, nil
 	}
 	out.Version = t.Version
 	if !live {
@@ -77,8 +79,10 @@ func (s *Server) explain(ctx context.Context, req *ExplainRequest, live bool) *E
 	}
 	e := &explaining{s: s, t: t, req: req, out: out, d: &decision{server: s, dry: &dry{}}}
 	if err := e.name(); err != nil {
-		out.refuse(err)
-		return out
+		return nil, err
+	}
+	if t.Gateway != "" && req.Gateway != "" && req.Gateway != t.Gateway {
+		return nil, fmt.Errorf("there is no LLMGateway %s: the one that there is, is %s", req.Gateway, t.Gateway)
 	}
 	if req.Gateway != "" {
 		ctx = metadata.NewIncomingContext(ctx, metadata.Pairs(wire.GatewayMetadata, req.Gateway))
@@ -100,22 +104,21 @@ func (s *Server) explain(ctx context.Context, req *ExplainRequest, live bool) *E
 	e.guards(ctx, now)
 	e.candidates(now)
 	e.outcome(resp)
-	return out
+	return out, nil
 }
 
 // name takes the caller that is named instead of a credential.
-func (e *explaining) name() *canon.Error {
+func (e *explaining) name() error {
 	req := e.req
 	switch {
 	case req.Consumer != "":
 		namespace, name, ok := strings.Cut(req.Consumer, "/")
 		if !ok || namespace == "" || name == "" {
-			return &canon.Error{Kind: canon.ErrInvalidRequest, Message: fmt.Sprintf("The consumer %q is not of the form namespace/name.", req.Consumer)}
+			return fmt.Errorf("there is no consumer %q: write namespace/name", req.Consumer)
 		}
 		id, ok := e.t.Auth.Named(namespace, name)
 		if !ok && req.Tenant == "" {
-			return &canon.Error{Kind: canon.ErrInvalidRequest,
-				Message: fmt.Sprintf("There is no Consumer %s; for one that only tokens name, say its tenant as well.", req.Consumer)}
+			return fmt.Errorf("there is no consumer %s; for one that only tokens name, say its tenant as well", req.Consumer)
 		}
 		if !ok {
 			id = &identity.Identity{Consumer: name, Namespace: namespace, ConsumerID: req.Consumer}

@@ -144,6 +144,11 @@ func (e *explaining) guards(ctx context.Context, now time.Time) {
 	}
 	rules := e.s.limitRules(nil, a, policies)
 	est := e.s.estimate(a, rules)
+	for _, r := range rules {
+		if r.Unit == limit.Cost && !est.HasMax {
+			e.assumed = max(e.assumed, r.AssumedOutput)
+		}
+	}
 	a.input = est.Input // where a breaker refuses, nothing has set it
 	e.estimated(a, &est)
 	if e.d.dry.limits == nil {
@@ -157,34 +162,40 @@ func (e *explaining) guards(ctx context.Context, now time.Time) {
 
 // estimated says what limits reckon with.
 func (e *explaining) estimated(a *asked, est *limit.Estimate) {
-	x := &ExplainedEstimate{InputTokens: est.Input, Currency: e.t.Currency}
+	x := &ExplainedEstimate{InputTokens: est.Input, AssumedOutputTokens: e.assumed, Currency: e.t.Currency}
 	if est.HasMax {
 		x.OutputTokens = &est.Output
 	}
-	dearest, told := money.Nano(0), false
+	input, most, told := money.Nano(0), money.Nano(0), false
 	for _, c := range a.variant.Candidates {
-		if cost, ok := costAt(c, a, est); ok {
-			dearest, told = max(dearest, cost), true
+		if p := c.Price(a.model).At(a.now); p != nil {
+			in, out := e.costs(p, est)
+			input, most, told = max(input, in), max(most, out), true
 		}
 	}
 	if told {
-		x.Cost = dearest.String()
+		x.InputCost = input.String()
+		if e.bounded(est) {
+			x.Cost = most.String()
+		}
 	}
 	e.out.Estimate = x
 }
 
-// costAt is what the request may cost at a candidate: its input, and the output that it asks for.
-func costAt(c *table.Candidate, a *asked, est *limit.Estimate) (money.Nano, bool) {
-	p := c.Price(a.model).At(a.now)
-	if p == nil {
-		return 0, false
-	}
+// bounded says whether something is known of the output: the request asks for so much at most, or a budget assumes so much.
+func (e *explaining) bounded(est *limit.Estimate) bool { return est.HasMax || e.assumed > 0 }
+
+// costs is what the input of the request may cost, and what it may cost with its output, as budgets reckon: nobody knows yet what the
+// provider has in its cache, nor what part of the output is reasoning.
+func (e *explaining) costs(p *money.Price, est *limit.Estimate) (input, most money.Nano) {
+	dearest := money.Price{Input: max(p.Input, p.CacheWrite), Output: max(p.Output, p.Reasoning), Request: p.Request}
 	tokens := money.Tokens{Input: est.Input}
-	if est.HasMax {
+	input, _ = dearest.Cost(tokens)
+	if tokens.Output = e.assumed; est.HasMax {
 		tokens.Output = est.Output
 	}
-	cost, _ := p.Cost(tokens)
-	return cost, true
+	most, _ = dearest.Cost(tokens)
+	return input, most
 }
 
 func standing(s *limit.Standing) ExplainedLimit {
@@ -295,8 +306,9 @@ func (e *explaining) priced(c *table.Candidate, a *asked, est *limit.Estimate, x
 	if p.Request > 0 {
 		x.Price.Request = p.Request.String()
 	}
-	if cost, ok := costAt(c, a, est); ok {
-		x.Cost = cost.String()
+	input, most := e.costs(p, est)
+	if x.InputCost = input.String(); e.bounded(est) {
+		x.Cost = most.String()
 	}
 }
 

@@ -137,7 +137,10 @@ func TestExplanationEqualsDecision(t *testing.T) {
 			}
 			req, message := bothOf(h, body)
 			before := r.footprint()
-			x := r.server.Explain(t.Context(), req)
+			x, err := r.server.Explain(t.Context(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
 			if after := r.footprint(); before != after {
 				t.Fatalf("seed %d, request %d: explaining changed\n%s\nto\n%s", seed, i, before, after)
 			}
@@ -265,7 +268,11 @@ func TestExplanation(t *testing.T) {
 	r := explainRig(t, 30, 40_000_000)
 	ask := func(h headerMap, body string) *Explanation {
 		req, _ := bothOf(h, body)
-		return r.server.Explain(t.Context(), req)
+		x, err := r.server.Explain(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
 	}
 	x := ask(chatHeaders(), `{"model":"gpt-all","max_tokens":1000,"messages":[{"role":"user","content":"Hello"}],"seed":7}`)
 	if c := x.Caller; c == nil || c.Consumer != "demo" || c.Tenant != "acme" || c.Credential != "key:k1" {
@@ -347,11 +354,20 @@ func TestExplainNamed(t *testing.T) {
 		{"default/narrow", "", "claude", 403, "may not use"},
 		{"default/lab", "", "beta-model", 0, "default"},
 		{"default/demo", "", "beta-model", 403, "beta"},
-		{"demo", "", "gpt-4o", 400, "namespace/name"},
-		{"default/nobody", "", "gpt-4o", 400, "no Consumer default/nobody"},
+		{"demo", "", "gpt-4o", -1, `there is no consumer "demo": write namespace/name`},
+		{"default/nobody", "", "gpt-4o", -1, "there is no consumer default/nobody"},
 		{"default/nobody", "acme", "gpt-4o", 0, "acme"},
 	} {
-		x := r.server.Explain(t.Context(), ExplainRequest{Path: "/v1/chat/completions", Body: []byte(prompt(c.model)), Consumer: c.consumer, Tenant: c.tenant})
+		x, err := r.server.Explain(t.Context(), ExplainRequest{Path: "/v1/chat/completions", Body: []byte(prompt(c.model)), Consumer: c.consumer, Tenant: c.tenant})
+		if c.status < 0 {
+			if err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%s/%s: %v, want %q", c.consumer, c.tenant, err, c.says)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		said := x.Outcome.Message
 		if c.status == 0 && x.Caller != nil {
 			said = x.Caller.Tenant
@@ -362,15 +378,53 @@ func TestExplainNamed(t *testing.T) {
 	}
 }
 
+// TestExplainGateway: a gateway that is not there is no gateway that the request came in by.
+func TestExplainGateway(t *testing.T) {
+	r := explainRig(t, 30, 40_000_000)
+	for gateway, says := range map[string]string{"": "", "default/gw": "", "default/nope": "there is no LLMGateway default/nope: the one that there is, is default/gw"} {
+		_, err := r.server.Explain(t.Context(), ExplainRequest{Path: "/v1/chat/completions", Body: []byte(prompt("gpt-4o")), Tenant: "acme", Gateway: gateway})
+		if text := fmt.Sprint(err); says == "" && err != nil || says != "" && text != says {
+			t.Errorf("%q: %v", gateway, err)
+		}
+	}
+}
+
+// TestExplainCosts: what the input costs and what it costs with the output are told apart, and the latter is what a budget needs.
+func TestExplainCosts(t *testing.T) {
+	r := explainRig(t, 30, 400_000_000)
+	for name, c := range map[string]struct {
+		max     string
+		output  int64
+		assumed int64
+	}{"asks for a largest output": {`"max_tokens":1000,`, 1000, 0}, "asks for none": {"", 100, 100}} {
+		x, err := r.server.Explain(t.Context(), ExplainRequest{Path: "/v1/chat/completions", Tenant: "acme",
+			Body: []byte(`{"model":"gpt-4o",` + c.max + `"messages":[{"role":"user","content":"Hello"}]}`)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, there := x.Estimate, x.Candidates[0]
+		input := money.Nano(e.InputTokens * 2000) // 2 per million, in nano-units
+		if e.InputCost != input.String() || e.Cost != (input+money.Nano(c.output*8000)).String() || e.AssumedOutputTokens != c.assumed {
+			t.Errorf("%s: %+v", name, e)
+		}
+		if needs := x.Limits[slices.IndexFunc(x.Limits, func(l ExplainedLimit) bool { return l.Money != nil })].Money.Needs; there.Cost != needs || there.InputCost != e.InputCost {
+			t.Errorf("%s: the candidate may cost %s, %s of it for the input, and the budget needs %s", name, there.Cost, there.InputCost, needs)
+		}
+	}
+}
+
 // TestExplainTable: without a server it is as if nothing had been used. Before there is a table nothing can be said.
 func TestExplainTable(t *testing.T) {
 	r := explainRig(t, 30, 40_000_000)
 	req, _ := bothOf(chatHeaders(), prompt("gpt-pool"))
-	x := ExplainTable(t.Context(), r.server.Table(), dialects(t), r.clock, req)
+	x, err := ExplainTable(t.Context(), r.server.Table(), dialects(t), r.clock, req)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if !x.Outcome.Served || x.Live || len(x.Notes) == 0 || x.Candidates[0].Pool != nil || x.Limits[0].Remaining != x.Limits[0].Limit {
 		t.Errorf("%+v", x)
 	}
-	if x := New(testOptions(t, r.clock, r.book)).Explain(t.Context(), req); x.Outcome.Status != 503 || x.Outcome.Served {
+	if x, err := New(testOptions(t, r.clock, r.book)).Explain(t.Context(), req); err != nil || x.Outcome.Status != 503 || x.Outcome.Served {
 		t.Errorf("without a table: %+v", x.Outcome)
 	}
 }
@@ -382,7 +436,10 @@ func TestExplainBeyondTheDoor(t *testing.T) {
 	rule.Candidates[0].Weight = 9
 	r := newRig(t, rr.build())
 	req, message := bothOf(chatHeaders(), `{"model":"gpt-mixed","n":2,"messages":[{"role":"user","content":"x"}]}`)
-	x := r.server.Explain(t.Context(), req)
+	x, err := r.server.Explain(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
 	s := &steeredRig{rig: r}
 	resp, end := s.run(message, string(req.Body))
 	real := r.attempt(resp, "chain/mixed", "default/anthropic", chatHeaders()).GetImmediateResponse()

@@ -94,10 +94,13 @@ type ExplainedEstimate struct {
 	InputTokens int64 `json:"inputTokens"`
 	// OutputTokens is the largest output that the request asks for; left out where it asks for none.
 	OutputTokens *int64 `json:"outputTokens,omitempty"`
-	Currency     string `json:"currency,omitempty"`
-	// Cost is decimal text: the dearest candidate's, of the input and of OutputTokens where that is there; left out where nobody
-	// has told a price.
-	Cost string `json:"cost,omitempty"`
+	// AssumedOutputTokens is what budgets reckon with instead: the most that one of them assumes.
+	AssumedOutputTokens int64  `json:"assumedOutputTokens,omitempty"`
+	Currency            string `json:"currency,omitempty"`
+	// InputCost and Cost are decimal text: the dearest candidate's, of the input alone, and with OutputTokens, else with
+	// AssumedOutputTokens. Left out where nobody has told a price; Cost also where nothing is known of the output.
+	InputCost string `json:"inputCost,omitempty"`
+	Cost      string `json:"cost,omitempty"`
 }
 
 // ExplainedLimit is one limit or budget that the request must pass. Amounts are units: counts, or decimal text of money in Money.
@@ -172,9 +175,11 @@ type ExplainedCandidate struct {
 	Translated bool     `json:"translated"`
 	Dropped    []string `json:"droppedFields,omitempty"`
 	Error      string   `json:"error,omitempty"`
-	// Price per million tokens; nil where nobody has told. Cost is what the request may cost there.
-	Price *ExplainedPrice `json:"price,omitempty"`
-	Cost  string          `json:"cost,omitempty"`
+	// Price per million tokens; nil where nobody has told. InputCost is what the input may cost there, and Cost what it may with the
+	// output, as in ExplainedEstimate.
+	Price     *ExplainedPrice `json:"price,omitempty"`
+	InputCost string          `json:"inputCost,omitempty"`
+	Cost      string          `json:"cost,omitempty"`
 	// Pool is there where Weir picks the endpoint.
 	Pool *ExplainedPool `json:"pool,omitempty"`
 }

@@ -23,6 +23,7 @@ type Receiver struct {
 	alsv3.UnimplementedAccessLogServiceServer
 	sinks  []Sink
 	failed []FailedSink
+	begins func(traceID string) bool
 }
 
 // NewReceiver makes a Receiver that hands every record to each sink, in this order.
@@ -30,6 +31,10 @@ func NewReceiver(sinks ...Sink) *Receiver { return &Receiver{sinks: sinks} }
 
 // Failed has failed attempts handed to each sink, too. Call it before Register.
 func (r *Receiver) Failed(sinks ...FailedSink) { r.failed = append(r.failed, sinks...) }
+
+// Begins has sampled decide for the traces that begin with a record: those of requests that Envoy answered before it asked Weir, and that
+// came without a trace. Without it, none of them is sampled. Call it before Register.
+func (r *Receiver) Begins(sampled func(traceID string) bool) { r.begins = sampled }
 
 // Register adds the service to g.
 func (r *Receiver) Register(g *grpc.Server) { alsv3.RegisterAccessLogServiceServer(g, r) }
@@ -57,7 +62,7 @@ func (r *Receiver) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLo
 				}
 				continue
 			}
-			rec := record(entry)
+			rec := record(entry, r.begins)
 			for _, sink := range r.sinks {
 				sink(&rec)
 			}

@@ -120,15 +120,11 @@ func (d *Desk) late(peekID string) *Open {
 // Close settles the request that a record is of. It is a Sink. Records of requests that were never let in name no
 // exchange; those that come twice, or are of a process that died, change nothing.
 func (d *Desk) Close(r *Record) {
-	var failed []Failed
-	if r.Attempts > 0 {
-		failed = d.failed.take(r.Trace.Span)
-	}
 	id := r.Exchange
 	if id == "" {
 		o := d.late(r.PeekID)
 		if o == nil || o.Abandon() {
-			d.finished(Finished{Record: r, Failed: failed})
+			d.finished(Finished{Record: r, Failed: d.failedOf(r, nil, "")})
 			return
 		}
 		id = o.ID
@@ -136,8 +132,11 @@ func (d *Desk) Close(r *Record) {
 	o := d.take(id)
 	if o == nil || !o.end() {
 		d.metrics.unmatched.Inc()
-		d.finished(Finished{Record: r, Failed: failed})
+		d.finished(Finished{Record: r, Failed: d.failed.take(r.Trace.Span)})
 		return
+	}
+	if o.Trace.Trace != "" {
+		r.Trace = o.Trace // where Envoy did not take the decision, it knows another place, or none
 	}
 	if o.Path != "" {
 		r.Path = o.Path
@@ -152,7 +151,7 @@ func (d *Desk) Close(r *Record) {
 		})
 	}
 	d.settle(o, &v)
-	d.finished(Finished{Record: r, Open: o, Entry: &v.entry, Failed: failed})
+	d.finished(Finished{Record: r, Open: o, Entry: &v.entry, Failed: d.failedOf(r, o, v.entry.Backend)})
 	if v.exemplary {
 		e := &v.entry
 		k := Kind{Backend: e.Backend, Model: e.UpstreamModel, Dialect: o.Dialect, Operation: o.Operation, Stream: o.Stream}

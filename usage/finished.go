@@ -20,8 +20,8 @@ type Finished struct {
 	Open *Open
 	// Entry is what the ledger has; nil where nothing was entered, as Open is.
 	Entry *ledger.Entry
-	// Failed are the attempts before the last one, and the last if it failed, in order. Some may be missing: they are told of
-	// by Envoy's best effort.
+	// Failed are the attempts before the last one, and the last if it failed, in order. Of those before the last some may be missing: they
+	// are told of by Envoy's best effort. The last is there in any case, from Record where Envoy has not told of it yet.
 	Failed []Failed
 }
 
@@ -77,7 +77,8 @@ func (d *Desk) Each(f func(*Open) bool) {
 	}
 }
 
-// Failed keeps a failed attempt until its request ends. It is a FailedSink.
+// Failed keeps a failed attempt until its request ends. It is a FailedSink. Envoy tells of attempts and of requests in streams of their own:
+// an attempt that is told of after its request has ended changes nothing, because Close has made up for it.
 func (d *Desk) Failed(f *Failed) { d.failed.put(*f, d.opts.Now()) }
 
 // failures keeps failed attempts by the span of their request. Most requests have none.
@@ -86,6 +87,7 @@ type failures struct {
 	mu    sync.Mutex
 	m     map[string]*list.Element
 	order list.List // of *failing, the oldest first
+	over  spanSet   // of requests that ended before all their failures were told
 }
 
 type failing struct {
@@ -100,6 +102,8 @@ const (
 	maxFailing = 4096
 	// maxFailedAttempts of a request: as many as it may make.
 	maxFailedAttempts = 16
+	// maxOver requests whose late attempts are known to be late: such an attempt comes within a fraction of a second.
+	maxOver = 4096
 	// failingLife is how long a request may run on after an attempt failed.
 	failingLife = time.Hour
 )
@@ -107,6 +111,9 @@ const (
 func (x *failures) put(f Failed, now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.over.has(f.Span) {
+		return
+	}
 	e := x.m[f.Span]
 	if e == nil {
 		if len(x.m) >= maxFailing {
@@ -135,9 +142,62 @@ func (x *failures) take(span string) []Failed {
 	if e == nil {
 		return nil
 	}
-	r := x.remove(e)
-	slices.SortStableFunc(r.attempts, func(a, b Failed) int { return a.N - b.N })
-	return r.attempts
+	return inOrder(x.remove(e).attempts)
+}
+
+// end gives the failed attempts of a request whose last one failed, or was broken off. If nobody has told of that one, it is last, and what
+// is told of the request from now on is late. last is nil where the record does not say that it failed. A request that ends once more has none.
+func (x *failures) end(span string, attempts int, last *Failed) (list []Failed, made bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.over.has(span) {
+		return nil, false
+	}
+	if e := x.m[span]; e != nil {
+		list = inOrder(x.remove(e).attempts)
+	}
+	if slices.ContainsFunc(list, func(f Failed) bool { return f.N == attempts }) {
+		return list, false
+	}
+	if span != "" {
+		x.over.add(span)
+	}
+	if last != nil {
+		list = append(list, *last)
+	}
+	return list, last != nil
+}
+
+func inOrder(list []Failed) []Failed {
+	slices.SortStableFunc(list, func(a, b Failed) int { return a.N - b.N })
+	return list
+}
+
+// spanSet holds the latest maxOver spans that were added.
+type spanSet struct {
+	m    map[string]struct{}
+	ring []string
+	next int
+}
+
+func (s *spanSet) has(span string) bool {
+	_, ok := s.m[span]
+	return ok
+}
+
+// add adds a span that it does not have.
+func (s *spanSet) add(span string) {
+	if s.m == nil {
+		s.m = map[string]struct{}{}
+	}
+	s.m[span] = struct{}{}
+	if len(s.ring) < maxOver {
+		s.ring = append(s.ring, span)
+		return
+	}
+	delete(s.m, s.ring[s.next])
+	s.ring[s.next] = span
+	s.next = (s.next + 1) % maxOver
 }
 
 // sweep forgets those of requests whose end was missed.

@@ -13,7 +13,7 @@ import (
 func TestCount(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m := NewMetrics(reg)
-	r := record(finished(t))
+	r := record(finished(t), nil)
 	m.Count(&r)
 	m.Count(&r)
 	r.Backend, r.Route, r.Status, r.Aborted = "", "", 401, true
@@ -51,7 +51,7 @@ func TestLabelsAreBounded(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m := NewMetrics(reg)
 	for i := range 1000 {
-		r := record(finished(t))
+		r := record(finished(t), nil)
 		invented := fmt.Sprintf("invented-%d", i)
 		r.Model, r.RequestID, r.Consumer, r.Tenant, r.Credential, r.Details, r.Exchange = invented, invented, invented, invented, invented, invented, invented
 		m.Count(&r)
@@ -70,7 +70,7 @@ func TestLabelsAreBounded(t *testing.T) {
 func TestNoFirstByteNoObservation(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m := NewMetrics(reg)
-	r := record(finished(t))
+	r := record(finished(t), nil)
 	r.FirstByte = 0
 	m.Count(&r)
 	if n, err := testutil.GatherAndCount(reg, "weir_time_to_first_byte_seconds"); err != nil || n != 0 {

@@ -44,12 +44,14 @@ type Record struct {
 	BytesOut   uint64 // of the answer's body
 	Attempts   int    // requests to backends, the last included; 0 where there was none
 	Endpoint   string // of the last attempt, "ip:port"; "" where there was none
-	// FirstToken is the time of the last attempt until the first byte of its answer's body; 0 where it is not measured, and where the
-	// caller asked for no stream: such an answer begins when all of it is written.
+	// FirstToken is the time from the first byte that the last attempt sent to its backend until the first byte of the answer's body; 0 where
+	// it is not measured, where the caller asked for no stream (such an answer begins when all of it is written), and where the answer is an
+	// error: it has no token.
 	FirstToken time.Duration
 	// Timing is when parts of it passed.
 	Timing Timing
-	// Trace is the request's place in a trace; the zero value where Envoy has no decision of Weir's, and the caller sent none.
+	// Trace is the request's place in a trace. Where Envoy has no decision of Weir's, it is made with the record: in the caller's trace, or in
+	// one that begins here.
 	Trace trace.Place
 	// Flags are Envoy's response flags, as it writes them: "UF,URX".
 	Flags string
@@ -90,18 +92,26 @@ type Timing struct {
 	BackendLast     time.Duration // the last byte of the answer came
 }
 
-func record(e *accesslogv3.HTTPAccessLogEntry) Record {
+// record reads the record of a request. sampled decides for a trace that begins here; nil samples none.
+func record(e *accesslogv3.HTTPAccessLogEntry, sampled func(traceID string) bool) Record {
 	c := e.GetCommonProperties()
 	facts := c.GetMetadata().GetFilterMetadata()[wire.DecisionNamespace].GetFields()
 	fact := func(key string) string { return facts[key].GetStringValue() }
 	flags := c.GetResponseFlags()
 	var firstToken time.Duration
-	if fact(wire.KeyStream) == "true" {
+	status := int(e.GetResponse().GetResponseCode().GetValue())
+	if fact(wire.KeyStream) == "true" && status > 0 && status < 400 {
 		firstToken = microseconds(c.GetCustomTags()[wire.FirstTokenTag])
 	}
 	place := trace.Parse(fact(wire.KeyTrace), fact(wire.KeyTraceFlags), fact(wire.KeyTraceParent))
 	if place == (trace.Place{}) {
 		place = trace.Of(e.GetRequest().GetRequestHeaders()[wire.TraceHeader])
+	}
+	if place == (trace.Place{}) {
+		if sampled == nil {
+			sampled = func(string) bool { return false }
+		}
+		place = trace.Begin("", sampled)
 	}
 	reported, complete := reported(c.GetMetadata().GetTypedFilterMetadata()[wire.TokenUsageNamespace])
 	return Record{
@@ -109,7 +119,7 @@ func record(e *accesslogv3.HTTPAccessLogEntry) Record {
 		Start:     c.GetStartTime().AsTime(),
 		Duration:  length(c.GetTimeToLastDownstreamTxByte(), c.GetDuration()),
 		FirstByte: length(c.GetTimeToFirstDownstreamTxByte(), nil),
-		Status:    int(e.GetResponse().GetResponseCode().GetValue()),
+		Status:    status,
 		Details:   e.GetResponse().GetResponseCodeDetails(),
 		Aborted:   flags.GetDownstreamConnectionTermination() || flags.GetDownstreamRemoteReset() || strings.HasPrefix(e.GetResponse().GetResponseCodeDetails(), "downstream_remote_disconnect"),
 		Immediate: fact(wire.KeyImmediate) == "true",

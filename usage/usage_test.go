@@ -107,7 +107,7 @@ func TestRecord(t *testing.T) {
 		Flags: "UF,URX", Caller: "192.0.2.1:4711", Method: "POST", Path: "/v1/messages",
 		Endpoint: "[::1]:8000", FirstToken: 250 * time.Millisecond, Signals: map[string]string{"retry-after": "3"},
 	}
-	if got := record(finished(t)); !reflect.DeepEqual(got, want) {
+	if got := record(finished(t), nil); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	// A field that is added must be filled from an entry, and tested here.
@@ -162,6 +162,18 @@ func TestRecordsOfOtherEnds(t *testing.T) {
 		}, func(r *Record) bool {
 			return r.Trace.Trace == "0af7651916cd43dd8448eb211c80319c" && r.Trace.Parent == "00f067aa0ba902b7" && r.Trace.Span != "" && r.Trace.Sampled
 		}},
+		{"nobody decided, and the caller has no trace", func(e *accesslogv3.HTTPAccessLogEntry) {
+			e.CommonProperties.Metadata = nil
+		}, func(r *Record) bool {
+			return len(r.Trace.Trace) == 32 && len(r.Trace.Span) == 15 && r.Trace.Parent == "" && !r.Trace.Sampled
+		}},
+		{"an error", func(e *accesslogv3.HTTPAccessLogEntry) {
+			e.Response.ResponseCode = wrapperspb.UInt32(400)
+		}, func(r *Record) bool { return r.FirstToken == 0 && r.Stream }},
+		{"no status", func(e *accesslogv3.HTTPAccessLogEntry) { e.Response.ResponseCode = nil }, func(r *Record) bool { return r.FirstToken == 0 }},
+		{"a good status that is not 200", func(e *accesslogv3.HTTPAccessLogEntry) {
+			e.Response.ResponseCode = wrapperspb.UInt32(201)
+		}, func(r *Record) bool { return r.FirstToken == 250*time.Millisecond }},
 		{"other namespaces", func(e *accesslogv3.HTTPAccessLogEntry) {
 			e.CommonProperties.Metadata.FilterMetadata = map[string]*structpb.Struct{"other": e.CommonProperties.Metadata.FilterMetadata[wire.DecisionNamespace]}
 		}, func(r *Record) bool { return r.Route == "" && r.Exchange == "" }},
@@ -169,10 +181,24 @@ func TestRecordsOfOtherEnds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			e := finished(t)
 			c.entry(e)
-			if r := record(e); !c.check(&r) {
+			if r := record(e, nil); !c.check(&r) {
 				t.Errorf("got %+v", r)
 			}
 		})
+	}
+}
+
+// TestWhoDecidesAboutTraces: the head's decision is asked for traces that begin with a record, and for no others.
+func TestWhoDecidesAboutTraces(t *testing.T) {
+	asked := ""
+	sampled := func(id string) bool { asked = id; return true }
+	if r := record(finished(t), sampled); asked != "" {
+		t.Errorf("asked about %s of %+v", asked, r.Trace)
+	}
+	e := finished(t)
+	e.CommonProperties.Metadata = nil
+	if r := record(e, sampled); asked == "" || r.Trace.Trace != asked || !r.Trace.Sampled {
+		t.Errorf("asked about %q, and it is %+v", asked, r.Trace)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"strings"
 
@@ -16,14 +17,41 @@ const demoKeyAnnotation = "weir.dev/demo-key"
 // log, and as a line of the log where a machine reads that.
 func (g *gateway) banner(objs *source.Objects, base string) {
 	if g.opts.machineLog() {
-		g.log.Info("the gateway is ready", "version", buildVersion(), "gateway", base, "console", g.adminURL(), "objects", g.opts.dir)
+		at := g.adminURL()
+		if g.consoleShut() {
+			at = shutConsole
+		}
+		g.log.Info("the gateway is ready", "version", buildVersion(), "gateway", base, "console", at, "objects", g.opts.dir)
 		return
 	}
+	fmt.Fprint(os.Stderr, g.bannerText(objs, base))
+}
+
+// shutConsole stands where the address of the console would.
+const shutConsole = "shut: the admin address can be reached from other machines and no login is set up; set " + adminTokenVariable +
+	", --admin-token-file or --admin-oidc-issuer, or a loopback address by --admin"
+
+// consoleShut says whether nobody is let in to the console, for want of a login.
+func (g *gateway) consoleShut() bool {
+	at, err := net.ResolveTCPAddr("tcp", g.opts.admin)
+	if err != nil {
+		return false // it could not have been listened on
+	}
+	door, err := g.door(at, g.opts.certFile != "")
+	return err == nil && door.Shut()
+}
+
+func (g *gateway) bannerText(objs *source.Objects, base string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nWeir %s is ready.\n\n", buildVersion())
 	fmt.Fprintf(&b, "  gateway   %s   (OpenAI SDKs: %s/v1, Anthropic SDKs: %s)\n", base, base, base)
-	fmt.Fprintf(&b, "  console   %s   (topology, live requests, usage, playground, client set-up)\n", g.adminURL())
-	fmt.Fprintf(&b, "  admin     %s   (healthz readyz metrics api/status)\n", g.adminURL())
+	if g.consoleShut() {
+		fmt.Fprintf(&b, "  console   %s\n", shutConsole)
+		fmt.Fprintf(&b, "  admin     %s   (healthz readyz metrics)\n", g.adminURL())
+	} else {
+		fmt.Fprintf(&b, "  console   %s   (topology, live requests, usage, playground, client set-up)\n", g.adminURL())
+		fmt.Fprintf(&b, "  admin     %s   (healthz readyz metrics api/status)\n", g.adminURL())
+	}
 	fmt.Fprintf(&b, "  objects   %s   (%s; edit them, changes are live in a second)\n", g.opts.dir, summary(objs))
 	key := "$KEY"
 	for _, k := range objs.APIKeys {
@@ -42,7 +70,7 @@ func (g *gateway) banner(objs *source.Objects, base string) {
 		fmt.Fprintf(&b, "  %s\n", line)
 	}
 	b.WriteString("\nCtrl-C drains and stops.\n\n")
-	fmt.Fprint(os.Stderr, b.String())
+	return b.String()
 }
 
 func where(o *v1alpha1.Backend) string {

@@ -5,6 +5,8 @@ import (
 
 	"github.com/weir-dev/weir/console/api"
 	"github.com/weir-dev/weir/extproc/breaker"
+	"github.com/weir-dev/weir/extproc/limit"
+	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -17,8 +19,27 @@ func (g *gateway) show(conf *config) {
 		Authz: g.authz.State, Ledger: g.acct.ledger, Desk: g.acct.desk, Limits: g.acct.limits, Breakers: g.acct.breakers,
 		Steering: g.steering.State,
 	})
+	g.acct.limits.Follow(func() limit.Configuration { return configuredLimits(g.ext.Table()) })
 	g.acct.breakerChanged = func(c breaker.Change) { g.console.BreakerChanged(c, false) }
 	g.console.Compiled(conf.first, conf.objs, g.written())
+}
+
+// configuredLimits are the limits and budgets of a table; none without one.
+func configuredLimits(t *table.Table) (out limit.Configuration) {
+	if t == nil {
+		return out
+	}
+	out.Currency = t.Currency
+	seen := map[*limit.Rule]bool{}
+	for p := range t.EachPolicy {
+		for _, r := range p.Limits {
+			if !seen[r] {
+				seen[r] = true
+				out.Rules = append(out.Rules, r)
+			}
+		}
+	}
+	return out
 }
 
 // written are the problems of what is written now.

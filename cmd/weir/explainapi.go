@@ -13,6 +13,7 @@ import (
 
 	"github.com/weir-dev/weir/console/api"
 	"github.com/weir-dev/weir/extproc"
+	"github.com/weir-dev/weir/xds/source"
 )
 
 // maxExplained bounds the body of POST /api/explain, and the file of weir explain request: more than any request body in practice.
@@ -124,11 +125,38 @@ func (g *gateway) explain(w http.ResponseWriter, r *http.Request) {
 		fail(http.StatusBadRequest, err)
 		return
 	}
-	x := g.ext.Explain(r.Context(), req)
+	if err := knownGateway(g.objects.Load(), req.Gateway); err != nil {
+		fail(http.StatusBadRequest, err)
+		return
+	}
+	x, err := g.ext.Explain(r.Context(), req)
+	if err != nil {
+		fail(http.StatusBadRequest, err)
+		return
+	}
 	g.explainWeights(x)
 	w.Header().Set("content-type", "application/json")
 	w.Header().Set("cache-control", "no-store")
 	_ = json.NewEncoder(w).Encode(x) // the client went away
+}
+
+// knownGateway says which gateways there are, where the one that is named is not among them.
+func knownGateway(objs *source.Objects, name string) error {
+	if objs == nil || name == "" {
+		return nil
+	}
+	var there []string
+	for _, o := range objs.Gateways {
+		there = append(there, o.Namespace+"/"+o.Name)
+	}
+	if slices.Contains(there, name) {
+		return nil
+	}
+	if len(there) == 0 {
+		return fmt.Errorf("there is no LLMGateway %s: there is none at all", name)
+	}
+	slices.Sort(there)
+	return fmt.Errorf("there is no LLMGateway %s; there is %s", name, strings.Join(there, ", "))
 }
 
 // explainWeights adds to the endpoints of pools what the load controller says of them.

@@ -116,6 +116,12 @@ func readInput(name string, in io.Reader) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s cannot be read: %w", name, err)
 	}
+	if len(bytes.TrimSpace(raw)) == 0 {
+		if name == "-" {
+			return nil, errors.New("standard input is empty: it holds no request to explain")
+		}
+		return nil, fmt.Errorf("%s: the file is empty: it holds no request to explain", name)
+	}
 	if len(raw) > maxExplained {
 		return nil, fmt.Errorf("%s is larger than %d bytes", name, maxExplained)
 	}
@@ -236,5 +242,8 @@ func (o *explainOptions) ask(ctx context.Context, b *explainBody) (*extproc.Expl
 		}
 		return nil, fmt.Errorf("%s cannot be served as it is:\n%s", o.config, strings.Join(wrong, "\n"))
 	}
-	return extproc.ExplainTable(ctx, v.Table, dialects, time.Now, req), nil
+	if err := knownGateway(objs, req.Gateway); err != nil {
+		return nil, err
+	}
+	return extproc.ExplainTable(ctx, v.Table, dialects, time.Now, req)
 }

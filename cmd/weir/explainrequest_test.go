@@ -57,13 +57,13 @@ func served() *extproc.Explanation {
 			{Route: "default/rest", Match: "every request", Result: extproc.RuleBehind, Why: "it matches, and a more specific match comes first"},
 		},
 		RulesMore: 7,
-		Estimate:  &extproc.ExplainedEstimate{InputTokens: 3500, OutputTokens: &most, Currency: "USD", Cost: "0.01275"},
+		Estimate:  &extproc.ExplainedEstimate{InputTokens: 3500, OutputTokens: &most, Currency: "USD", InputCost: "0.0105", Cost: "0.0165"},
 		Limits: []extproc.ExplainedLimit{
 			{Name: "default/fair/requests", Unit: "requests", Per: "1m0s", Subject: "acme", Limit: 60, Remaining: 12, Needs: 1, ResetSeconds: 42.3, Result: extproc.LimitFits},
 			{Name: "default/fair/tokens", Unit: "tokens", Per: "1h30m0s", Limit: 9000, Remaining: 10, Needs: 3900, Waiting: 2, Result: extproc.LimitFull, RetryAfterSeconds: 300, Shadow: true},
 			{Name: "default/fair/at-once", Unit: "requests at once", Limit: 4, Remaining: 4, Needs: 1, Result: extproc.LimitFits, Unknown: true},
 			{Name: "default/acme", Unit: "money", Per: "month", Limit: 1e12, Remaining: 4e11, Needs: 12_750_000, ResetSeconds: 700_000, Result: extproc.LimitFits, WarnOnly: true,
-				Money: &extproc.ExplainedMoney{Limit: "1000", Remaining: "400", Needs: "0.01275", Reserved: "0"}},
+				Money: &extproc.ExplainedMoney{Limit: "1000", Remaining: "400", Needs: "0.0165", Reserved: "0"}},
 		},
 		Breakers: []extproc.ExplainedBreaker{
 			{Policy: "default/fair", State: "Closed", Requests: 90, Failures: 3},
@@ -79,7 +79,7 @@ func served() *extproc.Explanation {
 				},
 			}},
 			{Backend: "default/claude", Weight: 1, Dialect: "anthropic", UpstreamModel: "claude-sonnet-4-5", Share: 1, Usable: true, Chance: 0.25, Translated: true,
-				Dropped: []string{"seed", "logprobs"}, Price: &extproc.ExplainedPrice{Input: "3", Output: "15"}, Cost: "0.0165"},
+				Dropped: []string{"seed", "logprobs"}, InputCost: "0.0105", Price: &extproc.ExplainedPrice{Input: "3", Output: "15"}, Cost: "0.0165"},
 			{Backend: "default/spare", Priority: 1, Weight: 1, Dialect: "openai", UpstreamModel: "gpt-4o", Share: 0, Usable: false},
 			{Backend: "default/embed", Priority: 1, Weight: 1, Dialect: "openai", Share: 1, Usable: true, Excluded: `it does not serve the model "gpt-4o"`},
 		},
@@ -214,6 +214,7 @@ func TestExplainRequestRefuses(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	const chat = `{"model":"gpt-4o","messages":[]}`
 	nobody := httptest.NewServer(nil)
 	nobody.Close()
 	stranger := httptest.NewServer(http.NotFoundHandler())
@@ -248,8 +249,16 @@ func TestExplainRequestRefuses(t *testing.T) {
 		{"{}", []string{"-f", "-", "--admin-token-file", filepath.Join(dir, "none")}, "--admin-token-file"},
 		{"{}", []string{"-f", "-", "--admin-ca-file", empty}, "no certificate"},
 		{"{}", []string{"-f", "-", "--config", dir}, "cannot be served as it is"},
+		{"", []string{"-f", empty}, "the file is empty"},
+		{" \n", []string{"-f", "-"}, "standard input is empty"},
+		{chat, []string{"-f", "-", "--config", "../../deploy/local", "--tenant", "demo", "--gateway", "default/nope"}, "there is no LLMGateway default/nope; there is default/local"},
+		{chat, []string{"-f", "-", "--config", "../../deploy/local", "--consumer", "default/nobody"}, "there is no consumer default/nobody"},
+		{chat, []string{"-f", "-", "--config", "../../deploy/local", "--consumer", "demo"}, `there is no consumer "demo": write namespace/name`},
 	} {
 		_, err := weir(c.in, append([]string{"explain", "request"}, c.args...)...)
+		if quiet := (quietError{}); errors.As(err, &quiet) {
+			t.Errorf("%q %s: exit code %d, want 1", c.args, c.in, quiet.code)
+		}
 		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "hidden") {
 			t.Errorf("%q %s: %v, want %q", c.args, c.in, err, c.says)
 		}

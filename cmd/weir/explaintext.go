@@ -114,12 +114,14 @@ func (p *explanationPrinter) request() {
 		text += fmt.Sprintf("; about %d tokens in", e.InputTokens)
 		if e.OutputTokens != nil {
 			text += fmt.Sprintf(", at most %d out", *e.OutputTokens)
+		} else if e.AssumedOutputTokens > 0 {
+			text += fmt.Sprintf(", %d out as budgets assume (it asks for no largest output)", e.AssumedOutputTokens)
 		}
-		if e.Cost != "" {
-			text += fmt.Sprintf(", %s %s", e.Cost, e.Currency)
-			if e.OutputTokens == nil {
-				text += " and the output"
-			}
+		switch {
+		case e.Cost != "":
+			text += fmt.Sprintf("; %s %s for the input, %s %s with that output", e.InputCost, e.Currency, e.Cost, e.Currency)
+		case e.InputCost != "":
+			text += fmt.Sprintf("; %s %s for the input, and more for the output, of which it asks for no largest", e.InputCost, e.Currency)
 		}
 	}
 	p.linef("          %s", text)
@@ -304,7 +306,7 @@ func (p *explanationPrinter) candidates() {
 		return
 	}
 	p.linef("\nBackends of the rule")
-	rows := [][]string{{"", "BACKEND", "PRIORITY", "WEIGHT", "FIRST", "MODEL THERE", "PRICE IN/OUT", "MAY COST", ""}}
+	rows := [][]string{{"", "BACKEND", "PRIORITY", "WEIGHT", "FIRST", "MODEL THERE", "PRICE IN/OUT", "INPUT COSTS", "WITH OUTPUT", ""}}
 	for i := range p.x.Candidates {
 		rows = append(rows, p.candidate(&p.x.Candidates[i]))
 	}
@@ -317,7 +319,7 @@ func (p *explanationPrinter) candidates() {
 }
 
 func (p *explanationPrinter) candidate(c *extproc.ExplainedCandidate) []string {
-	mark, first, price, cost := "ok", percentOf(c.Chance), "-", "-"
+	mark, first, price, input, cost := "ok", percentOf(c.Chance), "-", "-", "-"
 	var notes []string
 	if c.Excluded != "" {
 		mark, first = "--", "-"
@@ -342,6 +344,9 @@ func (p *explanationPrinter) candidate(c *extproc.ExplainedCandidate) []string {
 	if c.Price != nil {
 		price = c.Price.Input + "/" + c.Price.Output
 	}
+	if c.InputCost != "" {
+		input = c.InputCost
+	}
 	if c.Cost != "" {
 		cost = c.Cost
 	}
@@ -350,7 +355,7 @@ func (p *explanationPrinter) candidate(c *extproc.ExplainedCandidate) []string {
 		model = "-"
 	}
 	return []string{
-		mark, c.Backend, strconv.Itoa(int(c.Priority)), strconv.FormatUint(uint64(c.Weight), 10), first, model, price, cost,
+		mark, c.Backend, strconv.Itoa(int(c.Priority)), strconv.FormatUint(uint64(c.Weight), 10), first, model, price, input, cost,
 		strings.Join(notes, "; "),
 	}
 }

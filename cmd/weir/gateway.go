@@ -227,6 +227,7 @@ func (g *gateway) start(conf *config, l net.Listener, presence serve.Presence) e
 
 	receiver := usage.NewReceiver(metrics.Count, g.acct.desk.Close, g.steering.Observe, func(r *usage.Record) { g.ext.Release(r.Exchange) })
 	receiver.Failed(g.acct.desk.Failed)
+	receiver.Begins(g.exports.sampled())
 	server := g.grpcServer(l, receiver)
 	g.onClose(server.Stop)
 	admin, err := g.adminServer()

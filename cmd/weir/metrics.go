@@ -78,7 +78,9 @@ func (h *metricsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Query().Get("envoy") != "false" { // for those who scrape Envoy itself
 		began := time.Now()
 		n, err := h.addEnvoy(r.Context(), b)
-		h.note(err)
+		if r.Context().Err() == nil { // else who asked went away, which says nothing of Envoy
+			h.note(err)
+		}
 		h.describe(b, n, time.Since(began), err == nil)
 	}
 	_ = b.Flush() // who asked went away, if this fails

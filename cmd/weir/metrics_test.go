@@ -132,6 +132,21 @@ func TestMetricsPage(t *testing.T) {
 	}
 }
 
+// TestMetricsPageOfNobody: who does not wait for the page says nothing of Envoy.
+func TestMetricsPageOfNobody(t *testing.T) {
+	ctx, leave := context.WithCancel(t.Context())
+	admin := someEnvoy(t, func(_ http.ResponseWriter, r *http.Request) {
+		leave()
+		<-r.Context().Done()
+	})
+	var log bytes.Buffer
+	h := newMetricsHandler(weirRegistry(), func() *envoy.Admin { return admin }, slog.New(slog.NewTextHandler(&log, nil)))
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil).WithContext(ctx))
+	if log.Len() > 0 {
+		t.Errorf("the log says %s", &log)
+	}
+}
+
 // TestMetricsPageOfHungEnvoy: it costs whoever asks a while, and nothing else.
 func TestMetricsPageOfHungEnvoy(t *testing.T) {
 	asked := make(chan struct{})

@@ -57,8 +57,8 @@ func aGateway(t *testing.T, reason string) *httptest.Server {
 			Totals: api.Totals{Rates: api.Rates{Requests: 15.34, Errors: 2.2, Tokens: 1810, InFlight: 9}, TTFTSeconds: 0.84, CostPerHour: "12.5", Currency: "USD"},
 		},
 		"/api/requests": api.Requests{Running: []api.RequestSummary{
-			{ID: "1", RequestID: "req-1", DurationSeconds: 3, Tenant: "acme", Model: "gpt\x1b[31m-4o", Route: "default/chat", Backend: "default/gpu", Endpoint: "10.0.0.1:8000", Attempts: 1, OutputTokens: 40, TTFTSeconds: 0.5},
-			{ID: "2", DurationSeconds: 75, Tenant: "acme", Model: "gpt-4o", Route: "default/chat", Backend: "default/gpu", Attempts: 2, TTFTSeconds: 12},
+			{ID: "1", RequestID: "req-1", DurationSeconds: 3, Tenant: "acme", Model: "gpt\x1b[31m-4o", Route: "default/chat", Backend: "default/gpu", Attempts: 1, InputTokens: 40},
+			{ID: "2", DurationSeconds: 75, Tenant: "acme", Model: "gpt-4o", Route: "default/chat", Backend: "default/gpu", Attempts: 2, InputTokens: 9},
 		}},
 		"/api/breakers": api.Breakers{Breakers: []api.Breaker{
 			{Policy: "default/fair", State: "Closed"}, {Policy: "default/fair", Subject: "acme", State: "Open", Requests: 10, Failures: 9, RetryAfterSeconds: 3},
@@ -73,7 +73,12 @@ func aGateway(t *testing.T, reason string) *httptest.Server {
 	}
 	mux := http.NewServeMux()
 	for path, answer := range answers {
-		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(answer) })
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			if path == "/api/requests" && r.FormValue("running") != "oldest" {
+				t.Errorf("%s: the slowest may be left out", r.URL)
+			}
+			_ = json.NewEncoder(w).Encode(answer)
+		})
 	}
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if reason != "" {

@@ -19,7 +19,7 @@ const (
 	topEvery = time.Second
 	// topLook is how often the size of the terminal is looked at; there is no signal for it on every system.
 	topLook = 200 * time.Millisecond
-	// topRequests are asked for, of which the slowest are shown.
+	// topRequests that have run for longest are asked for.
 	topRequests = 200
 )
 
@@ -70,7 +70,7 @@ func (s *topScreen) fetch(ctx context.Context, admin *adminClient) error {
 	if err := admin.get(ctx, "/api/topology", &topology); err != nil {
 		return err
 	}
-	if err := admin.get(ctx, fmt.Sprintf("/api/requests?limit=%d", topRequests), &requests); err != nil {
+	if err := admin.get(ctx, fmt.Sprintf("/api/requests?running=oldest&limit=%d", topRequests), &requests); err != nil {
 		return err
 	}
 	s.topology, s.running, s.trouble = topology, requests.Running, ""

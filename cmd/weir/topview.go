@@ -203,16 +203,19 @@ func (s *topScreen) table(rows []topRow, name string, head ...string) topTable {
 	return t
 }
 
-// slowest are the requests that have run for longest.
+// slowest are the requests that have run for longest, with what is known of them before they end.
 func (s *topScreen) slowest() topTable {
 	list := slices.Clone(s.running)
 	slices.SortStableFunc(list, func(a, b api.RequestSummary) int { return cmp.Compare(b.DurationSeconds, a.DurationSeconds) })
-	t := topTable{head: []string{"SLOWEST REQUESTS", "RUNS FOR", "TTFT", "TOKENS", "TRY", "TENANT", "MODEL", "ROUTE", "BACKEND"}}
+	t := topTable{head: []string{"SLOWEST REQUESTS", "RUNS FOR", "TOKENS IN", "TRY", "TENANT", "MODEL", "ROUTE", "BACKEND"}}
 	for i := range list {
-		r := &list[i]
+		r, tokens := &list[i], "-"
+		if r.InputTokens > 0 {
+			tokens = strconv.FormatInt(r.InputTokens, 10)
+		}
 		t.rows = append(t.rows, []string{
-			cmp.Or(r.RequestID, r.ID), secondsText(r.DurationSeconds), latency(r.TTFTSeconds), strconv.FormatInt(r.OutputTokens, 10),
-			strconv.Itoa(r.Attempts), r.Tenant, r.Model, r.Route, strings.TrimSpace(r.Backend + " " + r.Endpoint),
+			cmp.Or(r.RequestID, r.ID), secondsText(r.DurationSeconds), tokens,
+			strconv.Itoa(r.Attempts), r.Tenant, r.Model, r.Route, r.Backend,
 		})
 	}
 	return t

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +64,7 @@ func TestWrongQueries(t *testing.T) {
 	for _, c := range []struct{ path, want string }{
 		{"/api/requests?limit=0", `limit must be a number from 1 to 1000, not \"0\"`},
 		{"/api/requests?limit=x", "limit must be"},
+		{"/api/requests?running=fast", "running must be"},
 		{"/api/requests?status=600", "status must be"},
 		{"/api/requests?status=xx", "status must be"},
 		{"/api/requests?q=" + strings.Repeat("x", maxQuery+1), "q is longer"},
@@ -119,6 +121,23 @@ func TestLostAttempt(t *testing.T) {
 	x := r.State.Requests.Find("x-lost")
 	if got := attempts(x); len(got) != 1 || !got[0].Failed || !got[0].Last {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestOldestRequests: of many that run, those that have run for longest are not the ones that are left out.
+func TestOldestRequests(t *testing.T) {
+	r := newRig(t, 1)
+	for i := range 5 {
+		r.desk.Begin(open(fmt.Sprint(i), r.now.Add(time.Duration(i)*time.Second)))
+	}
+	for query, want := range map[string][]string{"": {"4", "3"}, "&running=newest": {"4", "3"}, "&running=oldest": {"0", "1"}} {
+		var got []string
+		for _, s := range read[Requests](r, "/api/requests?limit=2"+query).Running {
+			got = append(got, s.ID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: %v", query, got)
+		}
 	}
 }
 

@@ -151,3 +151,18 @@ func BenchmarkTick(b *testing.B) {
 		r.tick(r.now, false)
 	}
 }
+
+// TestRatesAfterTheStart are of the time since then.
+func TestRatesAfterTheStart(t *testing.T) {
+	r := newRig(t, 1)
+	for range 4 {
+		r.finish("ok")
+	}
+	for after, want := range map[time.Duration]float64{0: 4, 2 * time.Second: 2, 10 * time.Second: 0.4, time.Hour: 0.4} {
+		at := r.now.Add(time.Second)
+		r.State.Started = at.Truncate(time.Second).Add(-after)
+		if v := r.look(at); v.totals.Requests != want {
+			t.Errorf("%s after the start: %v requests a second, want %v", after, v.totals.Requests, want)
+		}
+	}
+}

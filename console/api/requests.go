@@ -30,6 +30,7 @@ type filter struct {
 	route, backend, tenant string
 	status                 string // a status, a class as "5xx", or an outcome
 	text                   string // in lower case
+	oldest                 bool   // of those that run, the oldest first
 }
 
 // parseFilter reads a query.
@@ -41,6 +42,13 @@ func parseFilter(q url.Values) (filter, error) {
 			return f, fmt.Errorf("limit must be a number from 1 to %d, not %q", maxRequests, s)
 		}
 		f.limit = n
+	}
+	switch v := q.Get("running"); v {
+	case "", "newest":
+	case "oldest":
+		f.oldest = true
+	default:
+		return f, fmt.Errorf("running must be newest or oldest, not %q", v)
 	}
 	if len(f.text) > maxQuery {
 		return f, fmt.Errorf("q is longer than %d bytes", maxQuery)
@@ -93,7 +101,11 @@ func (a *API) listRequests(w http.ResponseWriter, r *http.Request) {
 	}
 	now := a.Now()
 	body := Requests{Running: []RequestSummary{}, Recent: []RequestSummary{}}
-	for _, o := range a.newestOpen(-1) {
+	open := a.newestOpen(-1)
+	if f.oldest {
+		slices.Reverse(open)
+	}
+	for _, o := range open {
 		s := runningSummary(o, now)
 		if !f.match(&s, func(b string) bool {
 			return slices.ContainsFunc(o.Attempts(), func(x usage.Attempt) bool { return x.Backend == b })

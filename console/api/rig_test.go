@@ -138,9 +138,11 @@ func newRig(t testing.TB, n int) *rig {
 		Registry: prometheus.NewRegistry(), Log: log, Now: clock,
 	})
 	limits := limit.New(limit.Options{Log: log})
+	since := state.New(state.Options{Now: clock})
+	since.Started = t0.Add(-time.Minute) // rates are of the whole window
 	r.publisher.Store(&serve.State{Connected: true})
 	r.API = New(Sources{
-		Now: clock, Build: "v1.2.3", State: state.New(state.Options{Now: clock}),
+		Now: clock, Build: "v1.2.3", State: since,
 		Publisher: func() serve.State { return *r.publisher.Load() }, Problems: func() []source.Problem { return r.problems },
 		Objects: func() *source.Objects { return r.objs }, KeySets: func() []KeySet { return r.keys }, SharedState: func() *SharedState { return r.shared },
 		Shares: func() bool { return r.shared != nil }, Authz: func() authz.State { return authz.State{} }, Ledger: book, Desk: r.desk, Limits: limits,

@@ -61,7 +61,7 @@ func (a *API) limits(w http.ResponseWriter, _ *http.Request) {
 			ID: r.Rule.ID, Name: r.Rule.Name, Unit: r.Rule.Unit.String(), Limit: r.Rule.Limit, Shadow: r.Rule.Shadow,
 			Sharing:  [...]string{limit.Local: "Local", limit.Lease: "Lease", limit.Exact: "Exact"}[r.Mode],
 			Admitted: r.Admitted, Refused: r.Refused, ShadowRefused: r.ShadowRefused, Waiting: r.Waiting,
-			Leased: r.Leased, Bound: r.Bound, Counters: r.Counters, Subjects: []LimitSubject{},
+			Currency: r.Currency, WarnAtPercent: r.Rule.WarnAtPercent(), Leased: r.Leased, Bound: r.Bound, Counters: r.Counters, Subjects: []LimitSubject{},
 		}
 		if r.Rule.Window > 0 {
 			b.Window = r.Rule.Window.String()

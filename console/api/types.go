@@ -7,7 +7,7 @@
 //	GET /api/backends            Steering: the Backends that a LoadPolicy steers, and the reasons of each weight
 //	GET /api/usage               Usage: sums of the ledger; ?from= &to= &by=tenant,model,day...
 //	GET /api/topology            Topology: clients, routes, backends, endpoints and the rates between them
-//	GET /api/requests            Requests: running and recent; ?limit= &route= &backend= &tenant= &status= &q=
+//	GET /api/requests            Requests: running and recent; ?limit= &route= &backend= &tenant= &status= &q= &running=
 //	GET /api/requests/{id}       Request: all that is known of one, by its id, or by the request ID that the caller has
 //	GET /api/history             History: failures of everything that Weir depends on; ?minutes=60 (at most 240) &all=true
 //	GET /api/config              Config: status, problems, objects, and the changes of the last versions; ?kind=Backend
@@ -114,6 +114,8 @@ type Limit struct {
 	Unit          string         `json:"unit"`
 	Limit         int64          `json:"limit"`
 	Window        string         `json:"window,omitempty"`
+	Currency      string         `json:"currency,omitempty"`      // of money
+	WarnAtPercent int64          `json:"warnAtPercent,omitempty"` // of budgets
 	Shadow        bool           `json:"shadow,omitempty"`
 	Sharing       string         `json:"sharing"`
 	Admitted      uint64         `json:"admitted"`

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/weir-dev/weir/console/state"
@@ -64,6 +65,8 @@ func (a *API) look(now time.Time) view {
 		endpoints: map[string]EndpointState{}, weights: map[string][]*float64{},
 	}
 	edges, seen, sums := a.State.Traffic.Now(now)
+	counted := a.counted(now)
+	rate := func(n int64) float64 { return round(float64(n)/counted.Seconds(), 10) }
 	shown := busiest(edges, seen)
 	for _, c := range shown {
 		id := clientID(c.Tenant, c.Consumer)
@@ -90,7 +93,7 @@ func (a *API) look(now time.Time) view {
 	v.plain(a.State.History, running, now)
 	v.totals = Totals{
 		Rates:    Rates{Requests: rate(sums.Requests), Errors: rate(sums.Errors), Tokens: rate(sums.Tokens), InFlight: n},
-		Currency: v.layout.currency, CostPerHour: money.Nano(perHour(sums.Cost)).String(),
+		Currency: v.layout.currency, CostPerHour: money.Nano(perHour(sums.Cost, counted)).String(),
 	}
 	if sums.Streams > 0 {
 		v.totals.TTFTSeconds = digits((sums.TTFT / time.Duration(sums.Streams)).Seconds())
@@ -98,17 +101,19 @@ func (a *API) look(now time.Time) view {
 	return v
 }
 
-// perHour is what an amount in the window makes in an hour.
-func perHour(nano int64) int64 {
-	const windows = int64(time.Hour / state.Window)
-	if nano > math.MaxInt64/windows {
-		return math.MaxInt64
-	}
-	return nano * windows
+// counted is how much of the window has passed since the start, in which something could be counted: at least a second.
+func (a *API) counted(now time.Time) time.Duration {
+	return min(state.Window, max(time.Second, now.Truncate(time.Second).Sub(a.State.Started)))
 }
 
-// rate is how many of so many in the window come in a second.
-func rate(n int64) float64 { return round(float64(n)/state.Window.Seconds(), 10) }
+// perHour is what an amount in such a time makes in an hour.
+func perHour(nano int64, in time.Duration) int64 {
+	v := math.Round(float64(nano) * (float64(time.Hour) / float64(in)))
+	if v >= math.MaxInt64 {
+		return math.MaxInt64
+	}
+	return int64(v)
+}
 
 // round keeps so many parts of one.
 func round(v float64, parts float64) float64 { return math.Round(v*parts) / parts }
@@ -243,9 +248,18 @@ func (v *view) steered(s load.State, now time.Time) {
 	}
 }
 
+// whyOf is why an endpoint has its weight, without the weight, which stands beside it.
+func whyOf(e *load.EndpointState) string {
+	why := e.Why()
+	if at := strings.LastIndex(why, " -> "); at >= 0 {
+		return why[:at]
+	}
+	return why
+}
+
 func endpointOf(e *load.EndpointState, now time.Time) EndpointState {
 	out := EndpointState{
-		Status: e.Status.String(), Weight: e.Weight, BaseWeight: e.Base, PublishedWeight: e.Published, Why: e.Why(), Reasons: reasons(e),
+		Status: e.Status.String(), Weight: e.Weight, BaseWeight: e.Base, PublishedWeight: e.Published, Why: whyOf(e), Reasons: reasons(e),
 		InFlight: e.Picks.Requests, Breaker: e.Picks.Breaker.String(), SignalError: e.CheckErr,
 	}
 	for i := range e.Sources {

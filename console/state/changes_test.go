@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -130,26 +131,76 @@ func TestChangesAreBounded(t *testing.T) {
 	}
 }
 
-// TestDiffOfManyEndpoints: what a diff takes rises with the lines and not with their square. A configuration goes live after it.
-func TestDiffOfManyEndpoints(t *testing.T) {
-	pool := func(n, weight int) string {
-		var b strings.Builder
-		for i := range n {
-			fmt.Fprintf(&b, "  - address: 10.0.%d.%d\n    port: 8000\n    weight: %d\n", i/256, i%256, weight)
-		}
-		return b.String()
-	}
+// TestDiffBlocks: many lines are not compared at once. What that takes rises with their square, and a configuration goes live after it.
+func TestDiffBlocks(t *testing.T) {
 	ref := source.ObjectRef{Kind: "Backend", Namespace: "default", Name: "a"}
-	took := func(n int) time.Duration {
-		least := time.Hour
-		for range 3 { // the machine may do something else meanwhile
-			began := time.Now()
-			diff(ref, pool(n, 1), pool(n, 2))
-			least = min(least, time.Since(began))
+	most := 0
+	for line := range strings.SplitSeq(diff(ref, strings.Repeat("a\n", 3*diffBlock), strings.Repeat("b\n", 3*diffBlock)), "\n") {
+		var from, n int
+		if _, err := fmt.Sscanf(line, "@@ -%d,%d", &from, &n); err == nil {
+			most = max(most, n)
 		}
-		return least
 	}
-	if small, large := took(300), took(6000); large > 60*small { // 20 times as many; the square is 400
-		t.Errorf("300 endpoints take %s, and 6000 take %s", small, large)
+	if most != diffBlock {
+		t.Errorf("%d lines are compared at once", most)
 	}
+}
+
+// TestDiffIsAPatch: whatever has changed, the text before becomes the text after by it.
+func TestDiffIsAPatch(t *testing.T) {
+	ref := source.ObjectRef{Kind: "Backend", Namespace: "default", Name: "a"}
+	for seed := range uint64(300) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		var a, b []string
+		for range rnd.IntN(3 * diffBlock) {
+			a = append(a, fmt.Sprintf("line %d\n", rnd.IntN(50)))
+		}
+		edits := 1 + rnd.IntN(6)
+		for _, l := range a {
+			switch rnd.IntN(max(1, len(a)) * 3 / edits) {
+			case 0:
+				continue
+			case 1:
+				b = append(b, "changed\n")
+			case 2:
+				b = append(b, l, "added\n")
+			default:
+				b = append(b, l)
+			}
+		}
+		d := diff(ref, strings.Join(a, ""), strings.Join(b, ""))
+		if got := patched(t, a, d); got != strings.Join(b, "") {
+			t.Fatalf("seed %d: the difference does not lead from one to the other:\n%s", seed, d)
+		}
+	}
+}
+
+// patched applies a unified diff.
+func patched(t *testing.T, to []string, diff string) string {
+	t.Helper()
+	var out []string
+	at := 0 // lines of to that are done
+	for _, l := range strings.SplitAfter(diff, "\n")[2:] {
+		switch {
+		case l == "":
+		case l[0] == '@':
+			from, n := 0, 1
+			text, _, _ := strings.Cut(strings.TrimPrefix(l, "@@ -"), " ")
+			if fmt.Sscanf(text, "%d,%d", &from, &n); n > 0 {
+				from--
+			}
+			out = append(out, to[at:from]...)
+			at = from
+		case l[0] == '+':
+			out = append(out, l[1:])
+		default:
+			if at >= len(to) || to[at] != l[1:] {
+				t.Fatalf("line %d is not %q", at+1, l[1:])
+			}
+			if at++; l[0] == ' ' {
+				out = append(out, l[1:])
+			}
+		}
+	}
+	return strings.Join(append(out, to[at:]...), "")
 }

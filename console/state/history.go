@@ -25,6 +25,8 @@ const (
 	judged = 2
 	// idleAfter is how many minutes without a request say nothing of it any more.
 	idleAfter = 5
+	// downAfter requests that fail in a row, a backend is down, whatever came before; and leastAll of them where all that came failed.
+	downAfter, leastAll = 5, 3
 )
 
 // How dependencies are.
@@ -95,6 +97,9 @@ type dependency struct {
 	set        bool
 	counts     *minutes // nil: nothing was counted
 	failure    string   // the last
+	verdict    string   // of the requests, when the last of them ended
+	inRow      uint32   // failures since the last request that did not fail
+	asked      time.Time
 	events     []*Event // the oldest first
 }
 
@@ -165,7 +170,7 @@ func (h *History) counted(s Subject, failure string, now time.Time) {
 		return
 	}
 	if d.counts == nil {
-		d.counts = &minutes{last: minuteOf(now)}
+		d.counts, d.verdict = &minutes{last: minuteOf(now)}, StateOK
 	}
 	minute := minuteOf(now)
 	if minute <= d.counts.last-Minutes { // the clock was hours ahead: nothing would be counted until it is there again
@@ -173,11 +178,16 @@ func (h *History) counted(s Subject, failure string, now time.Time) {
 	}
 	at := d.counts.at(minute)
 	d.counts.requests[at]++
+	d.asked = now
 	if failure == "" {
+		d.inRow = 0
+		d.verdict = better(d.verdict, d.judge(d.counts.last)) // a success makes nothing worse
 		return
 	}
 	d.counts.failures[at]++
 	d.failure = failure
+	d.inRow++
+	d.verdict = d.judge(d.counts.last)
 	if s.Kind == KindBackend {
 		h.note(d, Event{At: now, Subject: s, Severity: Warning, Type: "failure", Text: "Requests fail: " + failure + "."})
 	}
@@ -274,7 +284,30 @@ func sentence(what, why string) string {
 	return what + ": " + why
 }
 
-// Judge says how something is by the requests of the last minutes: "idle" where there were none.
+// judge says how something is by the requests of the window that ends with a minute.
+func (d *dependency) judge(minute int64) string {
+	failures, requests := d.counts.sum(minute, judged)
+	switch {
+	case failures == requests && failures >= leastAll, min(failures, d.inRow) >= downAfter:
+		return StateDown
+	case failures > 0 && failures*10 >= requests:
+		return StateDegraded
+	}
+	return StateOK
+}
+
+// better is the better of two verdicts.
+func better(a, b string) string {
+	for _, s := range [...]string{StateOK, StateDegraded} {
+		if a == s || b == s {
+			return s
+		}
+	}
+	return StateDown
+}
+
+// Judge says how something is by the requests of the last minutes, and why. It becomes worse only by a request that fails, and not because
+// good ones have become old. While nobody asks, it stays as it was, and is "idle" after idleAfter.
 func (h *History) Judge(now time.Time, s Subject) (state, why string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -283,20 +316,35 @@ func (h *History) Judge(now time.Time, s Subject) (state, why string) {
 		return StateIdle, ""
 	}
 	minute := minuteOf(now)
+	if _, lately := d.counts.sum(minute, idleAfter); lately == 0 {
+		return StateIdle, ""
+	}
+	if state = d.verdict; d.inRow == 0 {
+		state = better(state, d.judge(min(minute, d.counts.last+judged-1)))
+	}
+	if state == StateOK {
+		return state, ""
+	}
 	failures, requests := d.counts.sum(minute, judged)
-	if requests == 0 {
-		if _, lately := d.counts.sum(minute, idleAfter); lately == 0 {
-			return StateIdle, ""
-		}
-		return d.state, d.why
-	}
 	switch {
-	case failures == requests && failures >= 3:
-		return StateDown, "every request of the last two minutes has failed: " + d.failure
-	case failures > 0 && failures*10 >= requests:
-		return StateDegraded, "requests of the last two minutes have failed: " + d.failure
+	case requests == 0:
+		why = fmt.Sprintf("no request for %d min; ", max(1, int(now.Sub(d.asked)/time.Minute)))
+		switch d.inRow {
+		case 0:
+			why += "some of the last have failed"
+		case 1:
+			why += "the last has failed"
+		default:
+			why += fmt.Sprintf("the last %d have failed", d.inRow)
+		}
+	case state == StateDown && failures == requests:
+		why = "every request of the last two minutes has failed"
+	case state == StateDown:
+		why = fmt.Sprintf("the last %d requests have failed", d.inRow)
+	default:
+		why = "requests of the last two minutes have failed"
 	}
-	return StateOK, ""
+	return state, why + ": " + d.failure
 }
 
 // Breaker adds an event of a circuit breaker's change. One of a LimitPolicy is a dependency of its own, which is as the breaker is.

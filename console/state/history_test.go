@@ -147,6 +147,7 @@ func TestJudge(t *testing.T) {
 	}{
 		"nothing": {0, 0, 0, StateIdle}, "well": {5, 0, 0, StateOK}, "one in twenty": {19, 1, 0, StateOK}, "one in ten": {9, 1, 0, StateDegraded},
 		"one alone": {0, 1, 0, StateDegraded}, "all": {0, 3, 0, StateDown}, "long ago": {0, 3, idleAfter * time.Minute, StateIdle},
+		"four in a row": {20, 4, 0, StateDegraded}, "five in a row": {20, 5, 0, StateDown},
 	} {
 		k := clock{t0}
 		s := k.state()
@@ -156,7 +157,7 @@ func TestJudge(t *testing.T) {
 		for range c.bad {
 			s.Finished(done(t0, status(503)))
 		}
-		if got, why := s.History.Judge(t0.Add(c.after), backendA); got != c.want || (got == StateDown) != strings.Contains(why, "every request") {
+		if got, why := s.History.Judge(t0.Add(c.after), backendA); got != c.want || (got == StateDown && c.ok == 0) != strings.Contains(why, "every request") {
 			t.Errorf("%s: %s, %q, want %s", name, got, why, c.want)
 		}
 	}
@@ -168,8 +169,48 @@ func TestJudge(t *testing.T) {
 	}
 	state, why := s.History.Judge(t0, backendA)
 	s.History.Set(t0, backendA, state, why, "failure")
-	if state, _ := s.History.Judge(t0.Add(3*time.Minute), backendA); state != StateDown {
-		t.Errorf("three minutes later it is %s", state)
+	if state, why := s.History.Judge(t0.Add(3*time.Minute), backendA); state != StateDown || why != "no request for 3 min; the last 3 have failed: status 503" {
+		t.Errorf("three minutes later it is %s: %s", state, why)
+	}
+}
+
+// TestJudgeAsTimePasses: nothing becomes worse because good requests have become old, and failures that have are forgiven where good ones came since.
+func TestJudgeAsTimePasses(t *testing.T) {
+	for name, c := range map[string]struct {
+		requests string // "+" is a good one, "-" a failure, "|" a minute
+		want     string
+	}{
+		"good ones are old":        {"++++++++|----|", "degraded: requests of the last two minutes have failed: status 503"},
+		"and one more fails":       {"++++++++|----|-", "down: every request of the last two minutes has failed: status 503"},
+		"one more is good":         {"++++++++|----|+", "degraded: requests of the last two minutes have failed: status 503"},
+		"a success makes no worse": {"++++++++++++++++++++++++++++++|--|+", "ok: "},
+		"failures are old":         {"+-|+||", "ok: "},
+		"one failed":               {"+-||", "degraded: no request for 2 min; the last has failed: status 503"},
+		"good since":               {"----|+++|", "ok: "},
+		"five in a row after good": {"+++++|-----", "down: the last 5 requests have failed: status 503"},
+		"and nobody asks":          {"+++++|-----||", "down: no request for 2 min; the last 5 have failed: status 503"},
+		"the last one was good":    {"----+||", "degraded: no request for 2 min; some of the last have failed: status 503"},
+		"for five minutes":         {"-----|||||", "idle: "},
+		"after a long time":        {"-----||||||+", "ok: "},
+		"the first after long":     {"-----||||||-", "degraded: requests of the last two minutes have failed: status 503"},
+	} {
+		k := clock{t0}
+		s := k.state()
+		at := t0
+		for _, r := range c.requests {
+			switch r {
+			case '+':
+				s.Finished(done(at))
+			case '-':
+				s.Finished(done(at, status(503)))
+			case '|':
+				at = at.Add(time.Minute)
+			}
+		}
+		state, why := s.History.Judge(at, backendA)
+		if got := state + ": " + why; got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
 	}
 }
 
@@ -244,5 +285,21 @@ func TestBreaker(t *testing.T) {
 	h.Breaker(policy, breaker.Change{Forgotten: true})
 	if n := len(h.All(t0)); n != 1 {
 		t.Errorf("%d dependencies are left", n)
+	}
+}
+
+// TestLastAttemptIsCountedOnce, whether Envoy has told of it apart, or twice.
+func TestLastAttemptIsCountedOnce(t *testing.T) {
+	last := usage.Failed{N: 2, Backend: "default/a", Endpoint: "10.0.0.1:80", Status: 504, Flags: "UT"}
+	for name, told := range map[string][]usage.Failed{"not": nil, "once": {last}, "twice": {last, last}} {
+		k := clock{t0}
+		s := k.state()
+		s.Finished(done(t0, fellBack, status(504), func(f *usage.Finished) {
+			f.Record.Flags = "UT"
+			f.Failed = append(f.Failed, told...)
+		}))
+		if d := s.History.of(t, backendA, t0); d.Failures[Minutes-1] != 1 || d.Requests[Minutes-1] != 1 {
+			t.Errorf("%s: %d failures of %d requests", name, d.Failures[Minutes-1], d.Requests[Minutes-1])
+		}
 	}
 }

@@ -31,7 +31,8 @@ type Request struct {
 	Outcome  string
 	// Reason is why Outcome is not OK, in words; "" where nothing is to be said.
 	Reason string
-	// Record is Envoy's, without what only load is judged by; Recorded is false where there is none.
+	// Record is Envoy's, without what only load is judged by and what software called, and with a short request ID; Recorded is false where
+	// there is none.
 	Record   usage.Record
 	Recorded bool
 	// Entry is what the ledger has; Entered is false where it has nothing.
@@ -70,7 +71,7 @@ func own(s string) string {
 
 // newRequest copies what is kept.
 func newRequest(f *usage.Finished) *Request {
-	r := &Request{Finished: f.At, Tries: slices.Clone(f.Failed)}
+	r := &Request{Finished: f.At, Tries: tries(f.Failed)}
 	if f.Record != nil {
 		r.Record, r.Recorded = *f.Record, true
 		r.Record.Signals, r.Record.Reported = nil, nil
@@ -100,6 +101,19 @@ func newRequest(f *usage.Finished) *Request {
 	return r
 }
 
+// tries are the attempts of a list, each once: the last may be told of twice, by Envoy and by the end of the request.
+func tries(list []usage.Failed) []usage.Failed {
+	out := slices.Clone(list)
+	for i := 1; i < len(out); {
+		if n := out[i].N; n > 0 && slices.ContainsFunc(out[:i], func(f usage.Failed) bool { return f.N == n }) {
+			out = slices.Delete(out, i, i+1)
+		} else {
+			i++
+		}
+	}
+	return out
+}
+
 // judge finds out how it ended, and why.
 func (r *Request) judge() {
 	c := &r.Record
@@ -115,7 +129,9 @@ func (r *Request) judge() {
 	case c.Status >= 400 && c.Backend == "" && c.Attempts == 0 && c.Status < 500:
 		r.Outcome, r.Reason = Refused, "Envoy answered "+strconv.Itoa(c.Status)+by(c.Details)
 	case c.Status >= 400 && c.Backend != "":
-		r.Outcome, r.Reason = Failed, c.Backend+" answered "+strconv.Itoa(c.Status)
+		if r.Outcome, r.Reason = Failed, c.Backend+" answered "+strconv.Itoa(c.Status); unanswered(c.Flags) != "" {
+			r.Reason = c.Backend + " did not answer: " + unanswered(c.Flags)
+		}
 	case c.Status >= 400:
 		r.Outcome, r.Reason = Failed, "no backend answered"+by(c.Details)
 	case r.Entry.Aborted:
@@ -167,7 +183,7 @@ func (r *Request) ends(to []end) []end {
 	c, told := &r.Record, false
 	for i := range r.Tries {
 		f := &r.Tries[i]
-		last := f.N == c.Attempts && r.Recorded
+		last := f.N >= c.Attempts && f.N > 0 && r.Recorded
 		told = told || last
 		if f.Backend != "" {
 			to = append(to, end{f.Backend, f.Endpoint, FailureOf(f.Status, f.Flags), last})
@@ -202,9 +218,8 @@ const (
 	failureLimited = "rate limit (429)"
 )
 
-// FailureOf names the failure of an attempt, by its status and Envoy's response flags. It is "" for what is not the backend's: the
-// caller's mistakes, and success.
-func FailureOf(status int, flags string) string {
+// unanswered names why no answer came, by Envoy's response flags; it is "" where one came.
+func unanswered(flags string) string {
 	for flag := range strings.SplitSeq(flags, ",") {
 		switch flag {
 		case "UF":
@@ -220,6 +235,15 @@ func FailureOf(status int, flags string) string {
 		case "DF":
 			return failureName
 		}
+	}
+	return ""
+}
+
+// FailureOf names the failure of an attempt, by its status and Envoy's response flags. It is "" for what is not the backend's: the
+// caller's mistakes, and success.
+func FailureOf(status int, flags string) string {
+	if why := unanswered(flags); why != "" {
+		return why
 	}
 	switch {
 	case status == 429:

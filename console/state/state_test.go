@@ -60,10 +60,18 @@ func TestOutcomes(t *testing.T) {
 		edit            func(*usage.Finished)
 		outcome, reason string
 	}{
-		"answered":     {func(*usage.Finished) {}, OK, ""},
-		"models":       {func(f *usage.Finished) { refused(200)(f) }, OK, ""},
-		"limit":        {refused(429), Refused, "The limit is reached."},
-		"failed":       {status(500), Failed, "default/a answered 500"},
+		"answered": {func(*usage.Finished) {}, OK, ""},
+		"models":   {func(f *usage.Finished) { refused(200)(f) }, OK, ""},
+		"limit":    {refused(429), Refused, "The limit is reached."},
+		"failed":   {status(500), Failed, "default/a answered 500"},
+		"no time": {func(f *usage.Finished) {
+			status(504)(f)
+			f.Record.Flags = "UT"
+		}, Failed, "default/a did not answer: time-out"},
+		"closed": {func(f *usage.Finished) {
+			status(503)(f)
+			f.Record.Flags = "UC,URX"
+		}, Failed, "default/a did not answer: connection lost"},
 		"caller wrong": {status(400), Failed, "default/a answered 400"},
 		"gone":         {func(f *usage.Finished) { f.Record.Aborted = true }, Aborted, "the caller went away"},
 		"no answer":    {func(f *usage.Finished) { f.Record.Status, f.Record.Backend = 0, "" }, Aborted, "the caller went away"},

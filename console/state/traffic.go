@@ -132,7 +132,7 @@ func (t *Traffic) add(r *Request, ends []end) {
 	}
 	s.add(all)
 	s.Cost += r.Entry.Cost
-	if ttft := r.TTFT(); ttft > 0 {
+	if ttft := r.TTFT(); ttft > 0 && c.Status < 400 {
 		s.TTFT += ttft
 		s.Streams++
 	}

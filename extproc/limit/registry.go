@@ -23,6 +23,26 @@ type registry struct {
 	kinds  sync.Map // kindKey -> *kind
 	serial atomic.Uint64
 	shards [shards]shard
+
+	// live tells of the live configuration; nil: nobody has said how to ask.
+	live atomic.Pointer[func() Configuration]
+	mu   sync.Mutex // guards gone, and kinds against one that leaves for it
+	// gone has the IDs of rules that sweeps have found configured, and what was counted of them by kinds that are forgotten.
+	gone map[string]counts
+}
+
+// configured is what the live configuration has, by the kind of each rule.
+func (g *registry) configured() (rules map[*kind]*Rule, currency string) {
+	live := g.live.Load()
+	if live == nil {
+		return nil, ""
+	}
+	c := (*live)()
+	rules = make(map[*kind]*Rule, len(c.Rules))
+	for _, r := range c.Rules {
+		rules[g.addKind(r)] = r
+	}
+	return rules, c.Currency
 }
 
 type shard struct {
@@ -45,6 +65,7 @@ type seenRule struct {
 func (g *registry) init(maxCounters int) {
 	g.seed = maphash.MakeSeed()
 	g.max = max(maxCounters/shards, sampled)
+	g.gone = map[string]counts{}
 	for i := range g.shards {
 		g.shards[i].counters = map[counterKey]*counter{}
 	}
@@ -78,6 +99,13 @@ func (g *registry) newKind(id kindKey, r *Rule) *kind {
 	k.key = fmt.Sprintf("%s\x00%d.%d.%d.%d.%s\x00", id.id, id.unit, id.algorithm, id.window, id.period, id.location)
 	k.rule.Store(r)
 	return k
+}
+
+// counted is what was counted by counters that are forgotten.
+func (k *kind) counted() counts {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.past
 }
 
 func (g *registry) shard(k *kind, subject string) *shard {
@@ -179,7 +207,7 @@ func (g *registry) sweep(i int, m moment) {
 }
 
 // sweepRules forgets a kind only when two sweeps in a row found neither a rule nor a counter of it: a request that is just
-// adding its first counter is done long before the second.
+// adding its first counter is done long before the second. Rules of the live configuration stay.
 func (g *registry) sweepRules(m moment) {
 	live := map[*kind]bool{}
 	g.rules.Range(func(r, v any) bool {
@@ -198,10 +226,20 @@ func (g *registry) sweepRules(m moment) {
 		}
 		g.shards[i].mu.RUnlock()
 	}
+	configured, _ := g.configured()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for k := range configured {
+		live[k], g.gone[k.id.id] = true, g.gone[k.id.id]
+	}
 	g.kinds.Range(func(id, v any) bool {
 		k := v.(*kind)
 		if !live[k] && k.unused {
 			g.kinds.Delete(id)
+			if sum, ok := g.gone[k.id.id]; ok { // names of the configuration are few, keys are not
+				sum.add(k.counted())
+				g.gone[k.id.id] = sum
+			}
 		}
 		k.unused = !live[k]
 		return true

@@ -91,6 +91,57 @@ func TestSweep(t *testing.T) {
 	admitted(t, e, Subject{}, tokens(5, 5), held)
 }
 
+// TestConfiguredRulesStay: a rule of the live configuration is told of before anybody has used it and after all have gone, with what was
+// counted since the start, also where it was changed or away meanwhile.
+func TestConfiguredRulesStay(t *testing.T) {
+	e, c := local(t)
+	r, key := rule("rpm", Requests, 5, func(r *Rule) { r.Per = PerTenant }), rule("APIKey/k", Requests, 5)
+	spend := budget("Budget/b", 1000, func(r *Rule) { r.WarnAt = 800 })
+	live := Configuration{Rules: []*Rule{r, spend}, Currency: "EUR"}
+	e.Follow(func() Configuration { return live })
+	is := func(when string, limitOf int64, admitted uint64, counters, rules int) {
+		t.Helper()
+		all := e.States(10)
+		s := ruleState(t, e, "rpm")
+		if s.Admitted != admitted || s.Counters != counters || s.Rule.Limit != limitOf || len(all) != rules {
+			t.Errorf("%s: %d of %d rules, %+v", when, len(all), rules, s)
+		}
+	}
+	idle := func() {
+		for range 4 {
+			c.pass(2 * time.Minute)
+			for i := range shards {
+				e.reg.sweep(i, e.moment())
+			}
+		}
+	}
+	is("before anybody came", 5, 0, 0, 2)
+	if s := ruleState(t, e, "Budget/b"); s.Currency != "EUR" || s.Rule.WarnAtPercent() != 80 || ruleState(t, e, "rpm").Currency != "" {
+		t.Errorf("the budget is %+v", s)
+	}
+	admitted(t, e, Subject{Tenant: "a"}, Estimate{}, r, key).Settle(Amounts{})
+	admitted(t, e, Subject{Tenant: "b"}, Estimate{}, r).Settle(Amounts{})
+	is("in use", 5, 2, 2, 3)
+	idle()
+	is("idle: the limit of a key is forgotten, what is configured is not", 5, 2, 0, 2)
+	wider := rule("rpm", Requests, 7, func(r *Rule) { r.Per = PerTenant })
+	live.Rules = []*Rule{wider, spend}
+	is("changed and not used since", 7, 2, 0, 2)
+	admitted(t, e, Subject{Tenant: "a"}, Estimate{}, wider).Settle(Amounts{})
+	hourly := rule("rpm", Requests, 9, func(r *Rule) { r.Per, r.Window = PerTenant, time.Hour })
+	live.Rules = []*Rule{hourly, spend}
+	is("its counters begin anew, its totals do not", 9, 3, 0, 2)
+	idle()
+	is("and the old ones are forgotten", 9, 3, 0, 2)
+	live.Rules = []*Rule{spend}
+	idle()
+	if all := e.States(10); len(all) != 1 {
+		t.Errorf("a rule that is gone is told of: %+v", all)
+	}
+	live.Rules = []*Rule{hourly, spend}
+	is("back", 9, 3, 0, 2)
+}
+
 // TestFoundIsNotForgotten: a request that has found a counter uses the one that others find too.
 func TestFoundIsNotForgotten(t *testing.T) {
 	e, _ := local(t)

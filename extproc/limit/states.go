@@ -2,18 +2,21 @@ package limit
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 )
 
 // RuleState is how a rule stands: what /api/limits shows and metrics are made of.
 type RuleState struct {
-	// Rule in the version that was used last.
+	// Rule as the live configuration has it; one that it does not have in the version that was used last.
 	Rule *Rule
+	// Currency of a rule of money that the live configuration has.
+	Currency string
 	// Mode it is counted in: Local without a store, whatever the rule says.
 	Mode Mode
 	// Admitted, Refused, ShadowRefused, Waited (admitted after waiting) and Unasked (admitted while the store was away)
-	// count requests since the engine began.
+	// count requests since the engine began, for a rule of the live configuration in all its versions.
 	Admitted, Refused, ShadowRefused, Waited, Unasked uint64
 	// Waiting requests now, of all its counters.
 	Waiting int
@@ -66,35 +69,69 @@ func (e *Engine) Store() StoreState {
 	return st
 }
 
-// States tells how all rules stand that a request used lately or that have counters, sorted by ID, each with at most
-// subjects of its counters.
+// Configuration is what the live configuration has of limits and budgets.
+type Configuration struct {
+	Rules    []*Rule
+	Currency string // of rules of money
+}
+
+// Follow says how to learn what is configured now: those rules are told of while nobody uses them as well, and what was counted
+// of them is kept. live is called now and then, by any goroutine.
+func (e *Engine) Follow(live func() Configuration) { e.reg.live.Store(&live) }
+
+// States tells how all rules stand that are configured, that a request used lately or that have counters, sorted by ID, each with at
+// most subjects of its counters. A rule that was changed so that its counters began anew is told of as it is now.
 func (e *Engine) States(subjects int) []RuleState {
 	m := e.moment()
+	configured, currency := e.reg.configured()
+	now := make(map[string]*kind, len(configured)) // by ID
+	for k := range configured {
+		now[k.id.id] = k
+	}
 	byKind := map[*kind]*RuleState{}
 	get := func(k *kind) *RuleState {
+		if c := now[k.id.id]; c != nil {
+			k = c
+		}
 		rs := byKind[k]
 		if rs == nil {
 			r := k.rule.Load()
-			k.mu.Lock()
-			past := k.past
-			k.mu.Unlock()
+			live := configured[k]
+			if live != nil {
+				r = live
+			}
 			rs = &RuleState{Rule: r, Mode: e.mode(r)}
+			if live != nil && r.Unit == Cost {
+				rs.Currency = currency
+			}
 			if rs.Mode == Lease && r.Unit != Concurrent && r.Algorithm != Calendar {
 				n := e.store.replicas()
 				rs.Bound = n * share(r, n)
 			}
-			rs.add(past)
 			byKind[k] = rs
 		}
 		return rs
 	}
+	e.reg.mu.Lock()
+	for k := range configured {
+		get(k).add(e.reg.gone[k.id.id])
+	}
 	e.reg.kinds.Range(func(_, v any) bool {
-		get(v.(*kind))
+		k := v.(*kind)
+		get(k).add(k.counted())
 		return true
 	})
+	e.reg.mu.Unlock()
 	e.reg.each(func(c *counter) {
 		rs := get(c.kind)
 		rs.add(c.counts)
+		if byKind[c.kind] == nil { // of a version whose counters do not count any more
+			rs.Waiting += c.queue.n
+			if c.pool != nil {
+				rs.Leased += c.pool.avail
+			}
+			return
+		}
 		rs.Counters++
 		s := e.state(c, rs.Rule, m)
 		one := SubjectState{
@@ -118,6 +155,14 @@ func (e *Engine) States(subjects int) []RuleState {
 	}
 	slices.SortFunc(out, func(a, b RuleState) int { return cmp.Compare(a.Rule.ID, b.Rule.ID) })
 	return out
+}
+
+// WarnAtPercent is WarnAt as part of the limit, rounded; 0: the rule does not warn.
+func (r *Rule) WarnAtPercent() int64 {
+	if r.WarnAt <= 0 || r.Limit <= 0 {
+		return 0
+	}
+	return int64(math.Round(100 * float64(r.WarnAt) / float64(r.Limit)))
 }
 
 func (rs *RuleState) add(c counts) {

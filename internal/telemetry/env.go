@@ -2,6 +2,8 @@ package telemetry
 
 import (
 	"cmp"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net/url"
 	"os"
@@ -149,6 +151,60 @@ func checkHeaders(s signal) error {
 		if _, err := url.PathUnescape(value); err != nil {
 			return fmt.Errorf("%s: the value of %s has a %% that begins no escape; write %%25 for it", name, strings.TrimSpace(key))
 		}
+	}
+	return nil
+}
+
+// varAttributes holds what describes who exports.
+const varAttributes = "OTEL_RESOURCE_ATTRIBUTES"
+
+// checkAttributes looks at what is said of who exports.
+func checkAttributes() error {
+	v := strings.TrimSpace(os.Getenv(varAttributes))
+	if v == "" {
+		return nil
+	}
+	for i, part := range strings.Split(v, ",") {
+		key, value, ok := strings.Cut(part, "=")
+		if !ok || strings.TrimSpace(key) == "" {
+			return fmt.Errorf(`%s: part %d, %q, is not "name=value"; separate attributes by commas, and write %%2C for a comma in a value`, varAttributes, i+1, part)
+		}
+		if _, err := url.PathUnescape(value); err != nil {
+			return fmt.Errorf("%s: the value of %s has a %% that begins no escape; write %%25 for it", varAttributes, strings.TrimSpace(key))
+		}
+	}
+	return nil
+}
+
+// The variables of files in PEM.
+const (
+	otlpCertificate       = "CERTIFICATE"
+	otlpClientCertificate = "CLIENT_CERTIFICATE"
+	otlpClientKey         = "CLIENT_KEY"
+)
+
+// checkFiles looks at the files that exports of a signal by OTLP are made secure with.
+func checkFiles(s signal) error {
+	for _, what := range [...]string{otlpCertificate, otlpClientCertificate, otlpClientKey} {
+		name, file := s.otlp(what)
+		if file == "" {
+			continue
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		if what == otlpCertificate && !x509.NewCertPool().AppendCertsFromPEM(b) {
+			return fmt.Errorf("%s: %s holds no certificate in PEM", name, file)
+		}
+	}
+	certificate, certificateFile := s.otlp(otlpClientCertificate)
+	key, keyFile := s.otlp(otlpClientKey)
+	if certificateFile == "" || keyFile == "" {
+		return nil
+	}
+	if _, err := tls.LoadX509KeyPair(certificateFile, keyFile); err != nil {
+		return fmt.Errorf("%s and %s: %w", certificate, key, err)
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 func clean(t *testing.T, vars map[string]string) {
 	t.Helper()
 	for _, s := range []string{"", "TRACES_", "LOGS_", "METRICS_"} {
-		for _, what := range []string{otlpEndpoint, otlpProtocol, otlpHeaders, "TIMEOUT", "COMPRESSION", "CERTIFICATE"} {
+		for _, what := range []string{otlpEndpoint, otlpProtocol, otlpHeaders, "TIMEOUT", "COMPRESSION", otlpCertificate, otlpClientCertificate, otlpClientKey} {
 			t.Setenv("OTEL_EXPORTER_OTLP_"+s+what, "")
 		}
 	}
@@ -67,8 +67,14 @@ func TestWrong(t *testing.T) {
 		{vars{on: "http://c:4318", "OTEL_EXPORTER_OTLP_LOGS_HEADERS": "authorization=s3cr3t-value%zz"}, "OTEL_EXPORTER_OTLP_LOGS_HEADERS: the value of authorization has a % that"},
 		{vars{on: "http://c:4318", "OTEL_BSP_SCHEDULE_DELAY": "5s"}, `OTEL_BSP_SCHEDULE_DELAY="5s": use a whole number above 0`},
 		{vars{on: "http://c:4318", "OTEL_BSP_SCHEDULE_DELAY": "", "OTEL_BLRP_MAX_QUEUE_SIZE": "0"}, `OTEL_BLRP_MAX_QUEUE_SIZE="0"`},
-		{vars{on: "http://c:4318", "OTEL_BLRP_MAX_QUEUE_SIZE": "", "OTEL_RESOURCE_ATTRIBUTES": "team"}, "OpenTelemetry cannot be set up"},
-		{vars{on: "https://c:4318", "OTEL_EXPORTER_OTLP_CERTIFICATE": "testdata/no-such-file.pem"}, "testdata/no-such-file.pem"},
+		{vars{on: "http://c:4318", "OTEL_BLRP_MAX_QUEUE_SIZE": "", "OTEL_RESOURCE_ATTRIBUTES": "team"}, `OTEL_RESOURCE_ATTRIBUTES: part 1, "team", is not "name=value"`},
+		{vars{on: "http://c:4318", "OTEL_RESOURCE_ATTRIBUTES": "a=b,c"}, `OTEL_RESOURCE_ATTRIBUTES: part 2, "c", is not "name=value"`},
+		{vars{on: "http://c:4318", "OTEL_RESOURCE_ATTRIBUTES": "a=100%"}, "OTEL_RESOURCE_ATTRIBUTES: the value of a has a % that"},
+		{vars{on: "https://c:4318", "OTEL_EXPORTER_OTLP_CERTIFICATE": "testdata/no-such-file.pem"}, "OTEL_EXPORTER_OTLP_CERTIFICATE: open testdata/no-such-file.pem"},
+		{vars{on: "https://c:4318", "OTEL_EXPORTER_OTLP_CERTIFICATE": "env_test.go"}, "OTEL_EXPORTER_OTLP_CERTIFICATE: env_test.go holds no certificate in PEM"},
+		{vars{on: "https://c:4318", "OTEL_EXPORTER_OTLP_CERTIFICATE": "", "OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY": "no-such.key"}, "OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY: open no-such.key"},
+		{vars{on: "https://c:4318", "OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY": "env_test.go", "OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE": "env_test.go"},
+			"OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY: "},
 	} {
 		clean(t, c.env)
 		_, err := Start(t.Context(), options(t, nil))

@@ -88,7 +88,7 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 
 // start makes a provider for each signal that is exported.
 func (t *Telemetry) start(ctx context.Context, o Options, how map[signal]string) error {
-	if err := checkNumbers(); err != nil {
+	if err := errors.Join(checkNumbers(), checkAttributes()); err != nil {
 		return err
 	}
 	heard := listen(o.Log, t.secrets)
@@ -103,6 +103,11 @@ func (t *Telemetry) start(ctx context.Context, o Options, how map[signal]string)
 		}
 		if err := errors.Join(checkEndpoint(s), checkHeaders(s)); err != nil {
 			return err
+		}
+		if e != console {
+			if err := checkFiles(s); err != nil {
+				return err
+			}
 		}
 		said := strings.ToUpper(s.String()[:1]) + s.String()[1:]
 		tr := &trouble{what: said, log: o.Log, now: o.Now, secrets: t.secrets}

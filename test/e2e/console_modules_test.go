@@ -20,7 +20,7 @@ func TestConsoleModules(t *testing.T) {
 		{"parts", `[0, 0.004, 0.25, 1].map(f.percent)`, `["0%","0.4%","25%","100%"]`},
 		{"durations", `[0, 0.0000042, 0.0042, 0.42, 0.99996, 4.2, 42, 185].map(f.duration)`, `["0 ms","4 µs","4.2 ms","420 ms","1.00 s","4.20 s","42 s","3 min 5 s"]`},
 		{"spans", `[0, 59, 60, 3599, 7800, 360000].map(f.span)`, `["0 s","59 s","1 min","59 min 59 s","2 h 10 min","4 d 4 h"]`},
-		{"ages", `[f.ago(new Date(1000), 1500), f.ago(new Date(1000), 66000)]`, `["now","1 min 5 s ago"]`},
+		{"ages", `[f.ago(new Date(1000), 1500), f.ago(new Date(1000), 66000)]`, `["just now","1 min 5 s ago"]`},
 		{"money of all sizes", `['0', '12.4', '0.5', '0.000123', '0.00000004'].map((a) => f.money(a, 'USD').replace('US', ''))`, `["$0.00","$12.40","$0.50","$0.00012","$0.00000004"]`},
 		{"money of nobody's currency", `f.money('3', 'credits')`, `"3.00 credits"`},
 		{"bytes", `[0, 1023, 2048, 5000000].map(f.bytes)`, `["0 B","1,023 B","2 KiB","4.77 MiB"]`},

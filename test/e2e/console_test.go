@@ -147,6 +147,7 @@ func TestConsolePages(t *testing.T) {
 			for _, outcome := range []string{"200", "429 refused", "2 attempts"} {
 				p.shows(".req tbody", outcome)
 			}
+			p.wait("the table to leave room for the cost", `(() => { const t = document.querySelector('.requests .scroll'); return t.scrollWidth <= t.clientWidth; })()`)
 		}},
 		{"requests-one", "requests?q=chain", func() {
 			p.click(".req a.open", ":")
@@ -185,6 +186,22 @@ func TestConsolePages(t *testing.T) {
 			}
 		})
 	}
+	p.t = t
+	t.Run("laptop", func(t *testing.T) {
+		p.t = t
+		for _, width := range []int64{1280, 1366} {
+			p.size(width, 800)
+			p.open("requests")
+			p.live()
+			p.shows(".req tbody", "refused")
+			p.wait("the table to leave room for the cost", `(() => { const t = document.querySelector('.requests .scroll'); return t.scrollWidth <= t.clientWidth; })()`)
+			p.shot(fmt.Sprint("console-laptop-requests-", width))
+			p.open("topology")
+			p.live()
+			p.wait("no column to stand out of its row", `(() => { const c = [...document.querySelectorAll('.row-e > *:last-child')]; return c.length > 0 && c.every((x) => x.getBoundingClientRect().right <= x.closest('.pool').getBoundingClientRect().right); })()`)
+			p.shot(fmt.Sprint("console-laptop-topology-", width))
+		}
+	})
 	p.t = t
 	t.Run("narrow", func(t *testing.T) {
 		p.t = t

@@ -174,7 +174,7 @@ func (b *building) answer(span oteltrace.Span) {
 	if r := b.Record; r != nil {
 		b.event(span, eventSent, r.Timing.BackendSentLast)
 		b.event(span, eventFirstByte, r.Timing.BackendFirst)
-		if r.Stream && r.FirstToken > 0 && r.Timing.BackendSent > 0 {
+		if r.Stream && r.Status < 400 && r.FirstToken > 0 && r.Timing.BackendSent > 0 {
 			b.seconds(keyFirstChunk, r.FirstToken)
 			b.event(span, eventFirstToken, r.Timing.BackendSent+r.FirstToken)
 		}
@@ -214,6 +214,10 @@ func (b *building) outcome(span oteltrace.Span, a *attempt) {
 		b.count(keyStatus, int64(f.Status))
 		b.text(keyEnvoyFlags, f.Flags)
 		if canceled(f) {
+			return
+		}
+		if a.last && f.Status < 400 && brokeOff(b.Finished) {
+			b.wrong(span, incomplete, "the answer broke off: "+b.Record.Details)
 			return
 		}
 		kind := usage.FailureReason(f)

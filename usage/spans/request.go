@@ -66,6 +66,9 @@ const (
 	interruptedInWords = "the request ended with Envoy"
 )
 
+// leastWait is what counts as waiting: asking whether there is room takes time, too.
+const leastWait = time.Millisecond
+
 // requestName is the method and the route, which has no part that callers make up.
 func (b *building) requestName() string {
 	if b.Record == nil {
@@ -196,7 +199,9 @@ func (b *building) decision(ctx context.Context, n *next) {
 		b.text(keyDialect, o.Dialect)
 		b.text(keyModel, o.Model)
 		b.text(keyOperation, o.Operation)
-		b.seconds(keyWaited, o.Waited)
+		if o.Waited >= leastWait {
+			b.seconds(keyWaited, o.Waited)
+		}
 	} else {
 		b.text(keyTenant, r.Tenant)
 		b.text(keyConsumer, r.Consumer)

@@ -74,8 +74,8 @@ func (e *Exporter) Finished(f *usage.Finished) {
 	case f.Record != nil:
 		place = f.Record.Trace
 	}
-	if place.Trace == "" { // it got to nobody who gives requests a place
-		place = trace.Begin("", e.sampler.Sampled)
+	if f.Open == nil && f.Record.Version == "" && place.Parent == "" && !place.Sampled && e.sampler.Sampled(place.Trace) {
+		place.Sampled = true // Envoy answered before it asked Weir, and nobody else has decided
 	}
 	if !place.Sampled && !e.sampler.keeps(f) {
 		return

@@ -1,6 +1,7 @@
 package spans
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -173,20 +174,65 @@ type content usage.Content
 func (c content) Content() usage.Content { return usage.Content(c) }
 func (content) Close()                   {}
 
-// TestNowhere: a request that got to nobody who gives it a place has a trace of its own.
+// TestNowhere: a request that got to nobody who decides about its trace has the one that its record began, which is sampled as others are.
 func TestNowhere(t *testing.T) {
 	r := newRig(t, Policy{Ratio: 1})
-	lost := &usage.Record{Start: t0, Status: 400, Details: "http1.codec_error"}
-	r.desk.Close(lost)
+	begun := trace.Begin("", func(string) bool { return false })
+	lost := &usage.Record{Start: t0, Status: 400, Details: "http1.codec_error", Trace: begun}
 	r.desk.Close(lost)
 	got := r.memory.GetSpans()
-	if len(got) != 2 || got[0].SpanContext.TraceID() == got[1].SpanContext.TraceID() || got[0].Name != "HTTP" || got[0].Parent.IsValid() {
+	if len(got) != 1 || got[0].SpanContext.TraceID().String() != begun.Trace || got[0].SpanContext.SpanID().String() != begun.ID(trace.Request) ||
+		got[0].Name != "HTTP" || got[0].Parent.IsValid() {
 		t.Errorf("%+v", got)
 	}
-	r.sampler.Apply(Policy{})
+	lost.Trace.Parent = "00f067aa0ba902b7" // its caller has decided that it is not sampled
 	r.desk.Close(lost)
-	if n := len(r.memory.GetSpans()); n != 2 {
+	r.sampler.Apply(Policy{})
+	lost.Trace.Parent = ""
+	r.desk.Close(lost)
+	if n := len(r.memory.GetSpans()); n != 1 {
 		t.Errorf("what is not sampled is exported: %d spans", n)
+	}
+}
+
+// TestLeastWait: what took no time worth the name is no waiting.
+func TestLeastWait(t *testing.T) {
+	for waited, want := range map[time.Duration]bool{0: false, 999 * time.Microsecond: false, ms: true} {
+		r := newRig(t, Policy{})
+		r.begin(func(o *usage.Open) { o.Waited = waited })
+		r.desk.Close(record(nil))
+		got := false
+		for _, s := range r.memory.GetSpans() {
+			for _, kv := range s.Attributes {
+				got = got || kv.Key == keyWaited
+			}
+		}
+		if got != want {
+			t.Errorf("%v: weir.waited is %v", waited, got)
+		}
+	}
+}
+
+// TestLastFailureComesLate: an attempt that Envoy tells of before its request, after it, or not at all has the same span.
+func TestLastFailureComesLate(t *testing.T) {
+	f := &usage.Failed{
+		Span: place(true).Span, N: 1, RequestID: "req-1", Backend: "default/main", Endpoint: "10.0.0.7:8000", Start: t0.Add(5 * ms), Duration: 185 * ms, Status: 503,
+	}
+	var drawn [3]string
+	for i := range drawn {
+		r := newRig(t, Policy{})
+		r.begin(func(o *usage.Open) { o.Stream = true })
+		if i == 0 {
+			r.desk.Failed(f)
+		}
+		r.desk.Close(record(func(r *usage.Record) { r.Status, r.Reported, r.Stream, r.FirstToken = 503, nil, true, 70*ms }))
+		if i == 1 {
+			r.desk.Failed(f)
+		}
+		drawn[i] = draw(r.memory.GetSpans())
+	}
+	if drawn[0] != drawn[1] || drawn[1] != drawn[2] || strings.Count(drawn[0], "[client]") != 1 || strings.Contains(drawn[0], "first_token") || strings.Contains(drawn[0], "first_chunk") {
+		t.Errorf("got\n%s\n%s\n%s", drawn[0], drawn[1], drawn[2])
 	}
 }
 

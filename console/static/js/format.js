@@ -73,7 +73,7 @@ export const utcDay = (t) => (known(t) ? day.format(new Date(t)) : NONE);
 export function ago(t, now = Date.now()) {
   if (!known(t)) return NONE;
   const s = (now - new Date(t).getTime()) / 1000;
-  return s < 1.5 ? 'now' : `${span(s)} ago`;
+  return s < 1.5 ? 'just now' : `${span(s)} ago`;
 }
 
 /** Whether a time of the API says anything: Go's zero time does not. */

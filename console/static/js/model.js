@@ -58,6 +58,9 @@ export function edgeLevel(r) {
   return part >= 0.1 ? 'bad' : part > 0 ? 'warn' : 'ok';
 }
 
+/** What errors of an edge are: those of clients are also requests that Weir refused. @param {string} kind of the edge */
+export const failedWord = (kind) => (kind === 'client' ? 'failed or refused' : 'failed');
+
 /** Makes an empty model. */
 export function newModel() {
   return {

@@ -1,5 +1,5 @@
 // A request of one's own through the gateway, and the way that it took.
-import { html, signal, useEffect, useMemo } from '../lib.js';
+import { html, signal, useEffect, useMemo, useState } from '../lib.js';
 import * as f from '../format.js';
 import { link } from '../router.js';
 import { Badge, Code, CopyButton, Field, Problem, Tabs, announce } from '../ui/parts.js';
@@ -7,6 +7,7 @@ import { Icon } from '../ui/icons.js';
 import { Top } from '../ui/top.js';
 import { useFetched } from '../ui/fetched.js';
 import { RequestBody } from '../requests/details.js';
+import { outcomes } from '../requests/table.js';
 import { dialects } from '../playground/dialects.js';
 import { run, send, stop } from '../playground/run.js';
 
@@ -15,6 +16,9 @@ const form = signal({ dialect: 'openai', model: '', key: '', system: '', prompt:
 const set = (change) => { form.value = { ...form.value, ...change }; };
 
 const view = signal('answer');
+
+/** How often the record of a request is asked for, half a second apart. */
+const RECORD_TRIES = 6;
 
 /** The page. */
 export function Playground() {
@@ -66,20 +70,36 @@ function Answer() {
   const r = run.value;
   if (!r) return html`<section class="panel" aria-labelledby="play-answer"><header><h2 id="play-answer">Answer</h2></header><div class="empty"><strong>Nothing was sent yet</strong>The answer, its events and headers, and the way of the request through the gateway appear here.</div></section>`;
   const a = r.answer;
-  const level = { running: 'run', done: 'ok', failed: 'bad', stopped: 'warn' }[r.state];
   const speed = r.firstToken && a.output > 1 && r.duration > r.firstToken ? (a.output - 1) / (r.duration - r.firstToken) : 0;
   const tabs = [{ id: 'answer', label: 'Answer' }, { id: 'path', label: 'Path' }, { id: 'raw', label: r.stream ? 'Events' : 'Body', ...(r.stream && { count: r.raw.length + r.dropped }) }, { id: 'headers', label: 'Headers' }];
   return html`<section class="panel answer" aria-labelledby="play-answer"><header><h2 id="play-answer">Answer</h2>
-      <${Badge} level=${level} dot>${r.status > 0 && `${r.status} `}${r.state}<//><span class="spring" />
+      <${Verdict} r=${r} /><span class="spring" />
       ${r.requestId && html`<span class="copy"><code class="quiet">${r.requestId}</code><${CopyButton} text=${r.requestId} label="request ID" /></span>`}</header>
     <dl class="figures num"><div><dt>First token</dt><dd>${r.firstToken ? f.duration(r.firstToken) : f.NONE}</dd></div><div><dt>Duration</dt><dd>${f.duration(r.duration)}</dd></div>
-      <div><dt>Tokens</dt><dd>${a.input === null && a.output === null ? f.NONE : `${f.count(a.input ?? 0)} → ${f.count(a.output ?? 0)}`}</dd></div><div><dt>Speed</dt><dd>${speed ? `${f.rate(speed)} tok/s` : f.NONE}</dd></div></dl>
+      <div><dt>Tokens</dt><dd>${a.input === null && a.output === null ? f.NONE : `${a.input === null ? f.NONE : f.count(a.input)} → ${a.output === null ? f.NONE : f.count(a.output)}`}</dd></div><div><dt>Speed</dt><dd>${speed ? `${f.rate(speed)} tok/s` : f.NONE}</dd></div></dl>
     <div class="body"><${Tabs} label="Parts of the answer" tabs=${tabs} at=${view.value} onPick=${(id) => { view.value = id; }}>
       ${view.value === 'answer' && html`<${Text} r=${r} />`}
       ${view.value === 'path' && html`<${Path} r=${r} />`}
       ${view.value === 'raw' && html`<${Raw} r=${r} />`}
       ${view.value === 'headers' && html`<table class="table headers"><caption class="sr">Headers of the answer</caption><thead class="sr"><tr><th scope="col">Name</th><th scope="col">Value</th></tr></thead><tbody>${r.headers.map(([k, v]) => html`<tr key=${k}><th scope="row"><code>${k}</code></th><td class="any"><code>${v}</code></td></tr>`)}</tbody></table>`}
     <//></div></section>`;
+}
+
+/** How it went. Whether Weir refused it or a backend failed, the record of the request says, as on its page. */
+function Verdict({ r }) {
+  const wrong = r.state === 'failed' && r.status >= 400 && Boolean(r.requestId);
+  const [tries, setTries] = useState(0);
+  const { data, error } = useFetched(wrong ? `api/requests/${encodeURIComponent(r.requestId)}` : '', { again: tries });
+  const record = wrong && data?.requestId === r.requestId && data.outcome !== 'running' ? data : null;
+  useEffect(() => setTries(0), [r.requestId]);
+  useEffect(() => {
+    if (!wrong || record || tries >= RECORD_TRIES || !data && !error) return undefined;
+    const timer = setTimeout(() => setTries(tries + 1), 500);
+    return () => clearTimeout(timer);
+  }, [wrong, record, tries, data, error]);
+  const word = wrong ? record?.outcome ?? '' : r.state;
+  const level = { running: 'run', done: 'ok', stopped: 'warn', ...record && outcomes }[word] ?? 'bad';
+  return html`<${Badge} level=${level} dot>${r.status > 0 && `${r.status} `}${word}<//>`;
 }
 
 function Text({ r }) {

@@ -6,7 +6,7 @@ import { feed } from '../stream.js';
 import { Badge, Copyable, Problem, Scroll } from '../ui/parts.js';
 import { Drawer } from '../ui/drawer.js';
 import { useFetched } from '../ui/fetched.js';
-import { Outcome } from './table.js';
+import { Outcome, Tokens as TokenCounts } from './table.js';
 import { Waterfall } from './waterfall.js';
 
 /** @param {{id: string, onClose: () => void}} p */
@@ -37,7 +37,7 @@ function Head({ r }) {
     <dl class="figures num">
       <div><dt>Duration</dt><dd>${f.duration(r.durationSeconds)}</dd></div>
       <div><dt>First token</dt><dd>${r.ttftSeconds > 0 ? f.duration(r.ttftSeconds) : f.NONE}</dd></div>
-      <div><dt>Tokens</dt><dd>${r.estimated ? '≈ ' : ''}${f.compact(r.inputTokens)} → ${f.compact(r.outputTokens)}</dd></div>
+      <div><dt>Tokens</dt><dd><${TokenCounts} r=${r} /></dd></div>
       <div><dt>Cost</dt><dd>${r.cost && Number(r.cost) > 0 ? f.money(r.cost, r.currency) : f.NONE}</dd></div>
     </dl></section>`;
 }
@@ -83,6 +83,7 @@ function Attempts({ r }) {
 
 function Tokens({ r }) {
   const t = r.tokens;
+  if (r.outcome === 'running') return html`<section><h3>Tokens and cost</h3><p class="quiet">Known when the request has ended.</p></section>`;
   const rows = [['Input', t.input], ['Input from the provider’s cache', t.cacheRead], ['Input into the provider’s cache', t.cacheWrite], ['Output', t.output], ['Reasoning', t.reasoning]].filter(([, n], i) => n > 0 || i === 0 || i === 3);
   return html`<section><h3>Tokens and cost</h3><dl class="kv num">${rows.map(([name, n]) => html`<dt key=${name}>${name}</dt><dd>${f.count(n)}</dd>`)}
     <dt>Cost</dt><dd>${r.cost ? `${f.money(r.cost, r.currency)}` : 'not priced'}${r.estimated && ' (an estimate: the provider reported no usage)'}</dd></dl></section>`;

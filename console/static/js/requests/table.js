@@ -4,10 +4,18 @@ import * as f from '../format.js';
 import { link } from '../router.js';
 import { Badge, Scroll } from '../ui/parts.js';
 
-const outcomes = { running: 'run', ok: 'ok', refused: 'warn', failed: 'bad', aborted: 'warn', interrupted: 'bad' };
+export const outcomes = { running: 'run', ok: 'ok', refused: 'warn', failed: 'bad', aborted: 'warn', interrupted: 'bad' };
 
 /** An outcome as a badge, with the status where there was one. @param {{r: object}} p */
 export const Outcome = ({ r }) => html`<${Badge} level=${outcomes[r.outcome] ?? ''} dot title=${r.reason}>${r.status ? `${r.status} ` : ''}${r.outcome === 'ok' && r.status ? html`<span class="sr">ok</span>` : r.outcome}<//>`;
+
+/** A count of tokens. While a request runs, what is 0 is not known yet. */
+const count = (r, n) => (r.outcome === 'running' && !n ? f.NONE : f.compact(n));
+
+/** Tokens read and written. @param {{r: object}} p */
+export const Tokens = ({ r }) => (r.inputTokens + r.outputTokens > 0
+  ? html`${r.estimated ? '≈ ' : ''}${count(r, r.inputTokens)} <span class="quiet" aria-hidden="true">→</span><span class="sr"> in, </span> ${count(r, r.outputTokens)}<span class="sr"> out</span>`
+  : f.NONE);
 
 /** @param {{running: object[], recent: object[], selected: string, onOpen: (r: object) => void, params: object}} p */
 export function RequestTable({ running, recent, selected, onOpen, params }) {
@@ -30,9 +38,9 @@ export function RequestTable({ running, recent, selected, onOpen, params }) {
   return html`<${Scroll} label="Requests"><table class="table req" onKeyDown=${walk}>
     <caption class="sr">Running and recent requests, newest first</caption>
     <thead><tr>
-      <th scope="col">Time</th><th scope="col">Outcome</th><th scope="col" class="less">Caller</th><th scope="col">Model</th><th scope="col" class="wide">Route</th><th scope="col" class="less">Backend</th>
-      <th scope="col" class="n less" title="Time to the first token">TTFT</th><th scope="col" class="n">Duration</th>
-      <th scope="col" class="n" title="Tokens read and written">Tokens</th><th scope="col" class="n less">Cost</th>
+      <th scope="col" class="w-time">Time</th><th scope="col" class="w-outcome">Outcome</th><th scope="col" class="less w-caller">Caller</th><th scope="col">Model</th><th scope="col" class="wide">Route</th><th scope="col" class="less w-backend">Backend</th>
+      <th scope="col" class="n less w-ttft" title="Time to the first token">TTFT</th><th scope="col" class="n w-duration">Duration</th>
+      <th scope="col" class="n w-tokens" title="Tokens read and written">Tokens</th><th scope="col" class="n less w-cost">Cost</th>
     </tr></thead>
     <tbody ref=${body}>${running.map(row)}${recent.map(row)}</tbody>
   </table><//>`;
@@ -55,7 +63,7 @@ class Row extends Component {
       <td class="less"><span class="cut">${f.shortID(r.backend) || f.NONE}</span>${(r.endpoint || r.attempts > 1) && html`<span class="under">${r.endpoint}${r.attempts > 1 && html` <b class="again">${r.attempts} attempts</b>`}</span>`}</td>
       <td class="n less">${r.ttftSeconds > 0 ? f.duration(r.ttftSeconds) : f.NONE}</td>
       <td class="n dur">${f.duration(r.durationSeconds)}<span class="bar thin" style=${{ '--v': part }} aria-hidden="true"><i /></span></td>
-      <td class="n">${r.inputTokens + r.outputTokens > 0 ? html`${r.estimated ? '≈ ' : ''}${f.compact(r.inputTokens)} <span class="quiet" aria-hidden="true">→</span><span class="sr"> in, </span> ${f.compact(r.outputTokens)}<span class="sr"> out</span>` : f.NONE}</td>
+      <td class="n"><${Tokens} r=${r} /></td>
       <td class="n less">${r.cost && Number(r.cost) > 0 ? f.money(r.cost, r.currency) : f.NONE}</td>
     </tr>`;
   }

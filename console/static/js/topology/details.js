@@ -121,7 +121,7 @@ function Traffic({ title, rows }) {
     .filter((x) => x.r.requestsPerSecond + x.r.errorsPerSecond + x.r.inFlight > 0);
   return html`<section><h3>${title}, last ten seconds</h3>${found.length === 0 ? html`<p class="quiet">No requests.</p>` : html`<${Scroll} label="Traffic"><table class="table">
     <caption class="sr">Rates between this and its neighbours</caption>
-    <thead><tr><th scope="col">Neighbour</th><th scope="col" class="n">Req/s</th><th scope="col" class="n">Failed/s</th><th scope="col" class="n">Tok/s</th><th scope="col" class="n">In flight</th></tr></thead>
+    <thead><tr><th scope="col">Neighbour</th><th scope="col" class="n">Req/s</th><th scope="col" class="n">${rows.some(([, kind]) => kind === 'client') ? 'Failed or refused/s' : 'Failed/s'}</th><th scope="col" class="n">Tok/s</th><th scope="col" class="n">In flight</th></tr></thead>
     <tbody>${found.slice(0, 30).map(({ word, other, kind, r }) => html`<tr key=${`${word} ${r[other]}`}><th scope="row"><span class="quiet">${word}</span> <a href=${link('topology', '', { node: `${kind}:${r[other]}` })}>${f.shortID(r[other])}</a></th>
       <td class="n">${f.rate(r.requestsPerSecond)}</td><td class=${`n ${r.errorsPerSecond > 0 ? 'failed' : ''}`}>${f.rate(r.errorsPerSecond)}</td><td class="n">${f.rate(r.tokensPerSecond)}</td><td class="n">${f.count(r.inFlight)}</td></tr>`)}</tbody></table><//>`}</section>`;
 }

@@ -2,7 +2,7 @@
 // so a screen reader does not meet them, and a narrow screen, where the columns are below each other, has none.
 import { computed, html, useEffect, useLayoutEffect, useMemo, useRef, useState } from '../lib.js';
 import * as f from '../format.js';
-import { edgeKey, edgeLevel, edgeRates } from '../model.js';
+import { edgeKey, edgeLevel, edgeRates, failedWord } from '../model.js';
 import { model } from '../stream.js';
 import { moved, shown, sum } from './shown.js';
 import { place } from '../router.js';
@@ -80,7 +80,7 @@ function Line({ p, near }) {
   const [, a] = split(p.a);
   const [, b] = split(p.b);
   return html`<g class=${`edge ${level} ${near ? 'near' : ''}`}>
-    <title>${`${a} → ${b}\n${f.rate(rates.requestsPerSecond)} requests/s, ${f.rate(rates.errorsPerSecond)} failed/s, ${f.rate(rates.tokensPerSecond)} tokens/s, ${f.count(rates.inFlight)} in flight`}</title>
+    <title>${`${a} → ${b}\n${f.rate(rates.requestsPerSecond)} requests/s, ${f.rate(rates.errorsPerSecond)} ${failedWord(p.edges[0][0])}/s, ${f.rate(rates.tokensPerSecond)} tokens/s, ${f.count(rates.inFlight)} in flight`}</title>
     <path class="hit" d=${p.d} /><path d=${p.d} style=${{ strokeWidth: `${width.toFixed(1)}px` }} />
   </g>`;
 }

@@ -1,7 +1,7 @@
 // Clients, routes and backends: a card each.
 import { html, useComputed, useMemo } from '../lib.js';
 import * as f from '../format.js';
-import { backendState, edgeRates, healthLevel, routeWeights } from '../model.js';
+import { backendState, edgeRates, failedWord, healthLevel, routeWeights } from '../model.js';
 import { link, place } from '../router.js';
 import { model } from '../stream.js';
 import { Badge } from '../ui/parts.js';
@@ -13,15 +13,15 @@ export function NodeName({ node, children, cls = '' }) {
   return html`<a class=${`node-name ${cls}`} href=${link('topology', '', { node })} aria-current=${open ? 'true' : undefined}>${children}</a>`;
 }
 
-/** "12.3/s · 0.4 failed/s · 3 in flight", as far as there is something to say. */
-function Rates({ r }) {
+/** "12.3/s · 0.4 failed/s · 3 in flight", as far as there is something to say. Before a backend is asked, a request can be refused as well. */
+function Rates({ r, kind }) {
   const quiet = r.requestsPerSecond === 0 && r.inFlight === 0 && r.errorsPerSecond === 0;
   return html`<p class="rates num">
     ${quiet ? html`<span class="quiet">no traffic</span>` : html`
       <span><b>${f.rate(r.requestsPerSecond)}</b> req/s</span>
       ${r.tokensPerSecond > 0 && html`<span><b>${f.rate(r.tokensPerSecond)}</b> tok/s</span>`}
       ${r.inFlight > 0 && html`<span><b>${f.count(r.inFlight)}</b> in flight</span>`}
-      ${r.errorsPerSecond > 0 && html`<span class="failed"><b>${f.rate(r.errorsPerSecond)}</b> failed/s</span>`}`}
+      ${r.errorsPerSecond > 0 && html`<span class="failed"><b>${f.rate(r.errorsPerSecond)}</b> ${failedWord(kind)}/s</span>`}`}
   </p>`;
 }
 
@@ -30,7 +30,7 @@ function Traffic({ kind, end, id }) {
   const tick = model.tick.value;
   const edges = useMemo(() => edgesAt(kind, end, id), [kind, end, id, tick]);
   const r = sum(edges);
-  return html`<${Rates} r=${r} />`;
+  return html`<${Rates} r=${r} kind=${kind} />`;
 }
 
 /** @param {{c: {id: string, tenant: string, consumer: string}}} p */

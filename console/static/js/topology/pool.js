@@ -93,7 +93,7 @@ function Summary({ p }) {
   const by = { ok: 0, warn: 0, bad: 0, idle: 0 };
   const levels = endpoints.map((e) => endpointLevel(endpointState(model, e.id).peek()));
   for (const l of levels) by[l]++;
-  const words = { bad: 'out', warn: 'limited', ok: 'well', idle: 'idle' };
+  const words = { bad: 'out', warn: 'reduced', ok: 'well', idle: 'idle' };
   return html`<div class="summary" data-node=${`pool:${p.id}`}>
     <p class="num"><b>${f.plural(endpoints.length, 'endpoint')}</b>${Object.keys(words).filter((l) => by[l] > 0).map((l) => html`<span key=${l} class="tally"><${Dot} level=${l} /> ${f.count(by[l])} ${words[l]}</span>`)}</p>
     <${EndpointMap} endpoints=${endpoints} levels=${levels} />

@@ -36,7 +36,7 @@ function Limit({ l, tenant }) {
   const subjects = useMemo(() => [...l.subjects].filter((s) => !tenant || s.subject.includes(tenant)).sort((a, b) => used(b) - used(a)), [l, tenant]);
   const row = (s) => html`<${Subject} key=${s.subject} s=${s} unit=${l.unit} />`;
   return html`<article class="limit"><h3>${f.shortID(l.name)} ${l.shadow && html`<${Badge} title="It is counted and refuses nobody">shadow<//>`}</h3>
-    <p class="quiet num">${amount(l.limit, l.unit)} ${l.unit === 'money' ? '' : l.unit}${l.window && ` per ${windowName(l.window)}`} · ${f.count(l.admitted)} admitted${l.refused > 0 && html`, <span class="failed">${f.count(l.refused)} refused</span>`}${l.shadowRefused > 0 && `, ${f.count(l.shadowRefused)} would be refused`}${l.waiting > 0 && `, ${f.count(l.waiting)} waiting`}</p>
+    <p class="quiet num">${amount(l.limit, l.unit)} ${l.unit === 'money' ? (l.currency ?? '') : l.unit}${l.window && ` per ${windowName(l.window)}`} · ${f.count(l.admitted)} admitted${l.refused > 0 && html`, <span class="failed">${f.count(l.refused)} refused</span>`}${l.shadowRefused > 0 && `, ${f.count(l.shadowRefused)} would be refused`}${l.waiting > 0 && `, ${f.count(l.waiting)} waiting`}</p>
     ${subjects.length === 0 ? html`<p class="quiet">Nobody has used it yet.</p>` : html`<ul class="subjects">${subjects.slice(0, FIRST).map(row)}</ul>`}
     ${subjects.length > FIRST && html`<details><summary>${f.plural(subjects.length - FIRST, 'further counter')}${l.counters > l.subjects.length ? ` of ${f.count(l.counters)}` : ''}</summary><ul class="subjects">${subjects.slice(FIRST).map(row)}</ul></details>`}
   </article>`;
