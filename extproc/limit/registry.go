@@ -230,7 +230,10 @@ func (g *registry) sweepRules(m moment) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for k := range configured {
-		live[k], g.gone[k.id.id] = true, g.gone[k.id.id]
+		live[k] = true
+		if _, ok := g.gone[k.id.id]; !ok {
+			g.gone[k.id.id] = counts{}
+		}
 	}
 	g.kinds.Range(func(id, v any) bool {
 		k := v.(*kind)

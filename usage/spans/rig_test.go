@@ -160,7 +160,7 @@ func draw(spans tracetest.SpanStubs) string {
 			}
 			var attrs []string
 			for _, kv := range s.Attributes {
-				attrs = append(attrs, fmt.Sprintf("%s  %s: %s\n", in, kv.Key, kv.Value.Emit()))
+				attrs = append(attrs, fmt.Sprintf("%s  %s: %s\n", in, kv.Key, kv.Value.String()))
 			}
 			slices.Sort(attrs)
 			b.WriteString(strings.Join(attrs, ""))

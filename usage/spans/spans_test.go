@@ -256,7 +256,7 @@ func TestRouteIsOfNoCaller(t *testing.T) {
 			}
 			for _, kv := range s.Attributes {
 				if kv.Key == keyHTTPRoute && "POST "+kv.Value.AsString() != want || kv.Key == keyPath && kv.Value.AsString() != path {
-					t.Errorf("%s has %s=%s", path, kv.Key, kv.Value.Emit())
+					t.Errorf("%s has %s=%s", path, kv.Key, kv.Value.String())
 				}
 			}
 		}
@@ -346,7 +346,7 @@ func TestReuse(t *testing.T) {
 	for _, s := range r.memory.GetSpans() {
 		for _, kv := range s.Attributes {
 			if kv.Key == keyTenant || kv.Key == keyRequestID || kv.Key == keyCost {
-				t.Errorf("%s has %s=%s", s.Name, kv.Key, kv.Value.Emit())
+				t.Errorf("%s has %s=%s", s.Name, kv.Key, kv.Value.String())
 			}
 		}
 	}
