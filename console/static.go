@@ -110,7 +110,7 @@ func (s *static) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	text, tag := f.text, f.tag
 	if f.gzip != nil {
 		h.Set("vary", "accept-encoding")
-		if accepts(r.Header.Get("accept-encoding"), "gzip") {
+		if AcceptsGzip(r.Header) {
 			h.Set("content-encoding", "gzip")
 			text, tag = f.gzip(), tag+"-gzip"
 		}
@@ -119,11 +119,11 @@ func (s *static) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(text))
 }
 
-// accepts says whether a list of codings has one, unless with the weight 0.
-func accepts(list, coding string) bool {
-	for item := range strings.SplitSeq(list, ",") {
+// AcceptsGzip says whether a request with these headers takes an answer in gzip: it names it, and not with the weight 0.
+func AcceptsGzip(h http.Header) bool {
+	for item := range strings.SplitSeq(strings.Join(h.Values("accept-encoding"), ","), ",") {
 		name, weight, _ := strings.Cut(item, ";")
-		if strings.EqualFold(strings.TrimSpace(name), coding) {
+		if strings.EqualFold(strings.TrimSpace(name), "gzip") {
 			q := strings.ReplaceAll(strings.ToLower(weight), " ", "")
 			return strings.Trim(strings.TrimPrefix(q, "q="), "0.") != "" || q == ""
 		}

@@ -9,7 +9,12 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"github.com/weir-dev/weir/console/api"
 )
+
+// steeringBody is the answer of /api/backends, as explain reads and prints it.
+type steeringBody api.Steering
 
 func explainCommand() *cobra.Command {
 	c := &cobra.Command{
@@ -62,7 +67,7 @@ func (b *steeringBody) only(names []string) error {
 	if len(names) == 0 {
 		return nil
 	}
-	var out []poolBody
+	var out []api.SteeredPool
 	for _, name := range names {
 		if !strings.Contains(name, "/") {
 			name = "default/" + name

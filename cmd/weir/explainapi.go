@@ -105,11 +105,7 @@ func (b *explainBody) request() (extproc.ExplainRequest, error) {
 
 // explain answers what would become of a request. It sends and counts nothing. The request may carry a key, so nothing of it is logged.
 func (g *gateway) explain(w http.ResponseWriter, r *http.Request) {
-	fail := func(status int, err error) {
-		w.Header().Set("content-type", "application/json")
-		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(api.Error{Error: err.Error()}) // the client went away
-	}
+	fail := func(status int, err error) { api.Fail(w, status, err.Error()) }
 	var raw bytes.Buffer
 	if _, err := raw.ReadFrom(http.MaxBytesReader(w, r.Body, maxExplained)); err != nil {
 		fail(http.StatusRequestEntityTooLarge, fmt.Errorf("the request to explain cannot be read: %w", err))

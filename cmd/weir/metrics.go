@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
 
+	"github.com/weir-dev/weir/console"
 	"github.com/weir-dev/weir/envoy"
 )
 
@@ -62,7 +63,7 @@ func (h *metricsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// What cannot be set is the deadline of a connection that is none, in tests.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(scrapeTimeout))
 	out := io.Writer(w)
-	if acceptsGzip(r.Header) {
+	if console.AcceptsGzip(r.Header) {
 		w.Header().Set("Content-Encoding", "gzip")
 		z := gzip.NewWriter(w)
 		defer z.Close() // who asked went away, if this fails
@@ -84,19 +85,6 @@ func (h *metricsHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.describe(b, n, time.Since(began), err == nil)
 	}
 	_ = b.Flush() // who asked went away, if this fails
-}
-
-func acceptsGzip(h http.Header) bool {
-	for _, v := range h.Values("Accept-Encoding") {
-		for part := range strings.SplitSeq(v, ",") {
-			coding, params, _ := strings.Cut(part, ";")
-			if strings.EqualFold(strings.TrimSpace(coding), "gzip") {
-				q := strings.ReplaceAll(params, " ", "")
-				return q != "q=0" && !strings.HasPrefix(q, "q=0.000")
-			}
-		}
-	}
-	return false
 }
 
 // errNoEnvoy says that there is nobody to ask.

@@ -164,8 +164,8 @@ func write(w http.ResponseWriter, body any) {
 	_ = enc.Encode(body) // the client went away
 }
 
-// fail answers with an Error.
-func fail(w http.ResponseWriter, status int, message string) {
+// Fail answers with an Error.
+func Fail(w http.ResponseWriter, status int, message string) {
 	w.Header().Set("content-type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(Error{message}) // the client went away

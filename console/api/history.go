@@ -46,7 +46,7 @@ func parseSpan(q url.Values) (span, error) {
 func (a *API) history(w http.ResponseWriter, r *http.Request) {
 	s, err := parseSpan(r.URL.Query())
 	if err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
+		Fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	now := a.Now()

@@ -96,7 +96,7 @@ func (f *filter) match(s *RequestSummary, tried func(backend string) bool) bool 
 func (a *API) listRequests(w http.ResponseWriter, r *http.Request) {
 	f, err := parseFilter(r.URL.Query())
 	if err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
+		Fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	now := a.Now()
@@ -153,7 +153,7 @@ func (a *API) oneRequest(w http.ResponseWriter, r *http.Request) {
 		write(w, a.detail(x))
 		return
 	}
-	fail(w, http.StatusNotFound, "this request is not known, or not any more: the newest 1,000 are kept, and some that failed or were slow; the ledger has all that were let in")
+	Fail(w, http.StatusNotFound, "this request is not known, or not any more: the newest 1,000 are kept, and some that failed or were slow; the ledger has all that were let in")
 }
 
 func summaryOf(r *state.Request) RequestSummary {

@@ -94,7 +94,7 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	from, to, err := ledger.ParsePeriod(q.Get("from"), q.Get("to"), a.Now())
 	if err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
+		Fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	by := q.Get("by")
@@ -103,16 +103,16 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) {
 	}
 	dimensions, err := ledger.ParseDimensions(by)
 	if err != nil {
-		fail(w, http.StatusBadRequest, "by: "+err.Error())
+		Fail(w, http.StatusBadRequest, "by: "+err.Error())
 		return
 	}
 	if err := a.Ledger.Flush(); err != nil {
-		fail(w, http.StatusServiceUnavailable, "the ledger cannot be written: "+err.Error())
+		Fail(w, http.StatusServiceUnavailable, "the ledger cannot be written: "+err.Error())
 		return
 	}
 	rows, err := a.Ledger.Sum(r.Context(), from, to, dimensions...)
 	if err != nil {
-		fail(w, http.StatusInternalServerError, "the ledger cannot be read: "+err.Error())
+		Fail(w, http.StatusInternalServerError, "the ledger cannot be read: "+err.Error())
 		return
 	}
 	body := Usage{From: from, Rows: make([]UsageRow, len(rows))}

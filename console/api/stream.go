@@ -216,7 +216,7 @@ func (a *API) serveStream(w http.ResponseWriter, r *http.Request) {
 	c, ok := a.join(r.Header.Get("last-event-id"))
 	if !ok {
 		w.Header().Set("retry-after", "5")
-		fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d streams are open already, which is as many as are served; close a page that shows this gateway", maxStreams))
+		Fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d streams are open already, which is as many as are served; close a page that shows this gateway", maxStreams))
 		return
 	}
 	defer a.stream.leave(c)
