@@ -30,35 +30,37 @@ func parrotDialect() canon.Dialect {
 type parrot struct{}
 
 func (parrot) BuildCall(r *canon.Request, o canon.CallOptions) (*canon.Call, *canon.Error) {
-	call := &canon.Call{Path: "/talk", Dropped: append([]string(nil), r.Extra...)}
+	d := canon.NewDraft(r)
 	if len(r.Tools) > 0 { // never leave out in silence what changes the answer
-		return nil, &canon.Error{Kind: canon.ErrInvalidRequest, Param: "tools", Message: "tools must be absent: parrot models call none"}
+		d.Fail("tools", "tools must be absent: parrot models call none")
 	}
-	var prompt strings.Builder
+	d.Raw(`{"model":`)
+	d.Str(o.Model)
+	d.Raw(`,"prompt":"`)
 	for _, m := range r.Messages {
 		for _, p := range m.Parts {
 			if p.Kind != canon.PartText {
-				return nil, &canon.Error{Kind: canon.ErrInvalidRequest, Param: "messages", Message: "messages must be text alone: parrot models know nothing else"}
+				d.Fail("messages", "messages must be text alone: parrot models know nothing else")
 			}
-			prompt.WriteString(string(m.Role) + ": " + p.Text + "\n")
+			d.Text = jsonx.AppendEscaped(d.Text, string(m.Role)+": "+p.Text+"\n")
 		}
 	}
+	d.Raw(`"`)
 	if r.Temperature != nil { // a wish that the answer can do without; so for each other field
-		call.Dropped = append(call.Dropped, "temperature")
+		d.Drop("temperature")
 	}
-	body := append([]byte(nil), `{"model":`...)
-	body = jsonx.AppendString(body, o.Model)
-	body = append(body, `,"prompt":`...)
-	body = jsonx.AppendString(body, prompt.String())
 	if r.MaxTokens != nil {
-		body = append(body, `,"limit":`...)
-		body = strconv.AppendInt(body, *r.MaxTokens, 10)
+		d.Raw(`,"limit":`)
+		d.Int(*r.MaxTokens)
 	}
 	if r.Stream {
-		body = append(body, `,"live":true`...)
+		d.Raw(`,"live":true`)
 	}
-	call.Body = append(body, '}')
-	return call, nil
+	d.Raw("}")
+	if d.Err != nil {
+		return nil, d.Err
+	}
+	return &canon.Call{Path: "/talk", Body: d.Text, Dropped: d.Dropped}, nil
 }
 
 func (parrot) ParseResponse(body []byte) (*canon.Response, *canon.Error) {
@@ -122,6 +124,7 @@ func (parrot) NewStreamDecoder() canon.StreamDecoder { return &parrotDecoder{} }
 
 type parrotDecoder struct {
 	lines   sse.Reader
+	out     canon.Emitter
 	started bool
 	ended   bool
 }
@@ -130,49 +133,52 @@ func (d *parrotDecoder) Feed(chunk []byte, emit func(*canon.Event)) {
 	if d.ended {
 		return
 	}
-	d.lines.Feed(chunk, func(ev sse.Event) {
-		if ev.Data == nil || d.ended { // a comment: nothing was said
-			return
-		}
-		if jsonx.Check(ev.Data) != nil {
-			d.fail("the provider's stream has an event that is not JSON", emit)
-			return
-		}
-		root := jsonx.Root(ev.Data)
-		if !d.started {
-			d.started = true
-			emit(&canon.Event{Kind: canon.EventStart})
-		}
-		if says := root.Get("says").Str(); says != "" {
-			emit(&canon.Event{Kind: canon.EventText, Text: says})
-		}
-		if end := root.Get("end"); !end.Missing() {
-			d.ended = true
-			emit(&canon.Event{Kind: canon.EventFinish, Finish: parrotEnd(end)})
-			if u := parrotUsage(root.Get("count")); u != nil {
-				emit(&canon.Event{Kind: canon.EventUsage, Usage: u})
-			}
-		}
-	})
-	if err := d.lines.Err(); err != nil {
-		d.fail(err.Error(), emit)
+	d.out.To = emit
+	d.lines.Feed(chunk, d.event)
+	if err := d.lines.Err(); err != nil && !d.ended {
+		d.fail(err.Error())
 	}
+}
+
+func (d *parrotDecoder) event(ev sse.Event) {
+	// Without data it is a comment: nothing was said. Again knows an event that is the one before with another text.
+	if ev.Data == nil || d.ended || d.out.Again(ev.Data) {
+		return
+	}
+	if jsonx.Check(ev.Data) != nil {
+		d.fail("the provider's stream has an event that is not JSON")
+		return
+	}
+	f := jsonx.Root(ev.Data).Fields()
+	if !d.started {
+		d.started = true
+		d.out.Send(canon.Event{Kind: canon.EventStart})
+	}
+	d.out.SendText(canon.Event{Kind: canon.EventText}, f.Get("says"))
+	if end := f.Get("end"); !end.Missing() {
+		d.ended = true
+		d.out.Send(canon.Event{Kind: canon.EventFinish, Finish: parrotEnd(end)})
+		if u := parrotUsage(f.Get("count")); u != nil {
+			d.out.Send(canon.Event{Kind: canon.EventUsage, Usage: u})
+		}
+	}
+	d.out.Read(ev.Data)
 }
 
 func (d *parrotDecoder) Ended() bool { return d.ended }
 
 func (d *parrotDecoder) End(emit func(*canon.Event)) {
-	d.fail("the provider's stream ended before the answer was complete", emit)
-}
-
-func (d *parrotDecoder) fail(message string, emit func(*canon.Event)) {
+	d.out.To = emit
 	if !d.ended {
-		d.ended = true
-		emit(&canon.Event{Kind: canon.EventError, Err: &canon.Error{Kind: canon.ErrBadGateway, Message: message}})
+		d.fail("the provider's stream ended before the answer was complete")
 	}
 }
 
-// TestExample lets callers of the other dialects talk to Parrot: nobody told those about it.
+func (d *parrotDecoder) fail(message string) {
+	d.ended = true
+	d.out.Send(canon.Event{Kind: canon.EventError, Err: &canon.Error{Kind: canon.ErrBadGateway, Message: message}})
+}
+
 func TestExample(t *testing.T) {
 	s, err := NewSet(append(Catalog(), parrotDialect())...)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -95,7 +96,11 @@ func transcribe(out canon.Dialect, in canon.Dialect, stream []byte, size int) []
 	emit := func(ev *canon.Event) { text = e.Append(text, ev) }
 	for len(stream) > 0 {
 		n := min(size, len(stream))
-		d.Feed(bytes.Clone(stream[:n]), emit)
+		piece := bytes.Clone(stream[:n])
+		d.Feed(piece, emit)
+		for i := range piece {
+			piece[i] = 'x' // neither side may keep anything of it
+		}
 		stream = stream[n:]
 	}
 	d.End(emit)
@@ -333,4 +338,78 @@ func TestPairsErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzAgain: an event that is the one before with another text is read like any other. The same stream with space in front of
+// every other event's JSON is one in which no event is like the one before.
+func FuzzAgain(f *testing.F) {
+	s, err := NewSet(Catalog()...)
+	if err != nil {
+		f.Fatal(err)
+	}
+	files, _ := filepath.Glob("testdata/streams/*.sse")
+	for _, file := range files {
+		stream, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(stream)
+	}
+	for name, kinds := range chunk {
+		all := call[name]
+		for _, kind := range []string{"text", "tool", "reasoning", "text", "tool"} {
+			for n, p := range append(pieces, "", "x", "\\\\") {
+				all += kinds[kind](p, n)
+			}
+		}
+		f.Add([]byte(all))
+	}
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		n := 0
+		spaced := regexp.MustCompile(`(?m)^data: ?\{`).ReplaceAllFunc(stream, func(b []byte) []byte {
+			n++
+			return []byte("data: " + strings.Repeat(" ", n%2) + "{")
+		})
+		for _, name := range s.Names() {
+			d, _ := s.Get(name)
+			show := func(ev *canon.Event) string {
+				if ev.Err != nil {
+					return "error " + string(ev.Err.Kind) // its message has positions
+				}
+				return adaptertest.Line(ev)
+			}
+			got := adaptertest.Decode(t, d.Out.NewStreamDecoder(), show, stream)
+			if want := adaptertest.Decode(t, d.Out.NewStreamDecoder(), show, spaced); got != want {
+				t.Fatalf("%s reads\n%s\nand event by event\n%s", name, got, want)
+			}
+		}
+	})
+}
+
+// TestRequestsKeepTheirBody: a call shares no memory with the caller's body, nor does building it change the body.
+func TestRequestsKeepTheirBody(t *testing.T) {
+	each(t, "requests", ".json", func(t *testing.T, in canon.Dialect, _ string, body []byte) {
+		before := bytes.Clone(body)
+		r, err := in.In.ParseRequest(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, out := range Catalog() {
+			call, err := out.Out.BuildCall(r, canon.CallOptions{Model: "m"})
+			if err != nil {
+				continue
+			}
+			printed := bytes.Clone(call.Body)
+			if !bytes.Equal(body, before) {
+				t.Fatalf("%s changed the body", out.Name)
+			}
+			for i := range body {
+				body[i] = '?'
+			}
+			if !bytes.Equal(call.Body, printed) {
+				t.Errorf("the call of %s shares memory with the body", out.Name)
+			}
+			copy(body, before)
+		}
+	})
 }

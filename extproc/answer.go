@@ -33,9 +33,11 @@ type answer struct {
 	retryAfter string
 	decoder    canon.StreamDecoder // nil unless the answer is a stream
 	encoder    canon.StreamEncoder
-	duplex     bool // the stream can be cut
-	over       bool // it was
-	buf        []byte
+	duplex     bool               // the stream can be cut
+	over       bool               // it was
+	emit       func(*canon.Event) // onEvent, made once
+	buf        []byte             // what takes the place of a piece, until the next one
+	next       nextPiece
 }
 
 func newAnswer(e *exchange, b *table.Backend, dropped []string, requestID string) *answer {
@@ -96,6 +98,7 @@ func (a *answer) onHeaders(h *extprocv3.HttpHeaders) *extprocv3.ProcessingRespon
 	case a.stream && a.status/100 == 2 && strings.HasPrefix(contentType, "text/event-stream"):
 		a.decoder = a.out.NewStreamDecoder()
 		a.encoder = a.in.NewStreamEncoder(a.reply)
+		a.emit = a.onEvent
 		set(header("content-type", "text/event-stream; charset=utf-8"), header("cache-control", "no-cache"))
 		if a.stop != nil {
 			a.duplex, resp.ModeOverride = true, duplex()
@@ -145,15 +148,13 @@ func (a *answer) onChunk(b *extprocv3.HttpBody) *extprocv3.ProcessingResponse {
 			a.over, end = true, true
 			a.buf = a.cut(a.buf, a.encoder, true)
 		}
-		return nextPiece(a.buf, end)
+		return a.next.stream(a.buf, end)
 	}
-	return bodyResponse(&extprocv3.CommonResponse{
-		BodyMutation: &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: a.buf}},
-	})
+	return a.next.replace(a.buf)
 }
 
-// emit counts and prints one event.
-func (a *answer) emit(ev *canon.Event) {
+// onEvent counts and prints one event.
+func (a *answer) onEvent(ev *canon.Event) {
 	a.see(ev)
 	if ev.Kind == canon.EventError && a.account != nil {
 		a.account.Fail()

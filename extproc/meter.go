@@ -28,6 +28,8 @@ type meter struct {
 
 	discard []byte // what the encoder prints, which the caller has in the provider's words
 	tail    tail
+	emit    func(*canon.Event) // onEvent, made once
+	next    nextPiece
 	usage   bool // the provider's events speak of usage
 	over    bool // the caller has had the end
 }
@@ -52,6 +54,7 @@ func newMeter(d *canon.Dialect, reply canon.Reply, t tally) *meter {
 	reply.IncludeUsage = true // cut decides whether there is any
 	m := &meter{tally: t, in: d.In, reply: reply, decoder: d.Out.NewStreamDecoder(), encoder: d.In.NewStreamEncoder(reply)}
 	m.follows, _ = m.encoder.(follower)
+	m.emit = m.onEvent
 	for i := range m.tail {
 		m.tail[i] = '\n' // the beginning is between two events
 	}
@@ -96,15 +99,15 @@ func (m *meter) onBody(b *extprocv3.HttpBody) *extprocv3.ProcessingResponse {
 	m.deliver()
 	if b.GetEndOfStream() {
 		m.end()
-		return nextPiece(piece, true)
+		return m.next.stream(piece, true)
 	}
 	if m.due() {
 		if n := m.tail.lastEventEnd(piece); n >= 0 {
-			return nextPiece(m.cutAfter(piece[:n:n]), true)
+			return m.next.stream(m.cutAfter(piece[:n:n]), true)
 		}
 	}
 	m.tail.move(piece)
-	return nextPiece(piece, false)
+	return m.next.stream(piece, false)
 }
 
 // onTrailers ends the stream of a provider that ends with trailers. It returns nil when there is nothing to say.
@@ -127,7 +130,7 @@ func (m *meter) read(piece []byte) {
 		})
 	}
 	if !m.decoder.Ended() {
-		m.decoder.Feed(piece, m.onEvent)
+		m.decoder.Feed(piece, m.emit)
 	}
 	if m.decoder.Ended() {
 		m.endDecoder()
@@ -155,7 +158,7 @@ func (m *meter) end() {
 func (m *meter) endDecoder() {
 	if !m.closed {
 		m.closed = true
-		m.decoder.End(m.onEvent)
+		m.decoder.End(m.emit)
 	}
 }
 
@@ -217,15 +220,6 @@ func duplex() *filterv3.ProcessingMode {
 		ResponseBodyMode:    filterv3.ProcessingMode_FULL_DUPLEX_STREAMED,
 		ResponseTrailerMode: filterv3.ProcessingMode_SEND, // Envoy wants it with this mode
 	}
-}
-
-// nextPiece is the next piece of an answer in duplex mode.
-func nextPiece(body []byte, end bool) *extprocv3.ProcessingResponse {
-	return bodyResponse(&extprocv3.CommonResponse{
-		BodyMutation: &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_StreamedResponse{
-			StreamedResponse: &extprocv3.StreamedBodyResponse{Body: body, EndOfStream: end},
-		}},
-	})
 }
 
 // trailers lets trailers pass.

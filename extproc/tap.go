@@ -27,7 +27,8 @@ func (s *Server) capture(a *asked, d *decision) {
 // sends what it has kept: no byte of it can change here.
 type tap struct {
 	content *content.Capture
-	over    bool // the answer passes by
+	over    bool                          // the answer passes by
+	goOn    *extprocv3.ProcessingResponse // the same for each piece; nil before the first
 }
 
 // onHeaders lets answers pass by that hold no text or that cannot be read.
@@ -69,7 +70,10 @@ func (t *tap) onBody(b *extprocv3.HttpBody) *extprocv3.ProcessingResponse {
 	if !t.over {
 		t.content.Chunk(b.GetBody(), b.GetEndOfStream())
 	}
-	return bodyResponse(&extprocv3.CommonResponse{})
+	if t.goOn == nil {
+		t.goOn = bodyResponse(&extprocv3.CommonResponse{})
+	}
+	return t.goOn
 }
 
 // onTrailers lets trailers go on. They are not asked for.

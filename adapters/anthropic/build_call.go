@@ -2,8 +2,6 @@ package anthropic
 
 import (
 	"fmt"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/weir-dev/weir/adapters/canon"
@@ -21,13 +19,10 @@ const (
 
 // builder prints one request.
 type builder struct {
+	canon.Draft
 	req    *canon.Request
 	opts   canon.CallOptions
 	traits traits
-
-	dst     []byte
-	dropped []string
-	err     *canon.Error // the first problem
 
 	maxTokens       int64
 	budget          int64 // thinking budget, 0 for none
@@ -43,106 +38,84 @@ type builder struct {
 
 // BuildCall implements canon.Outbound.
 func (outbound) BuildCall(r *canon.Request, o canon.CallOptions) (*canon.Call, *canon.Error) {
-	b := builder{req: r, opts: o, traits: traitsOf(o.Model), asUser: -1}
-	for _, field := range r.Extra {
-		b.drop(field)
-	}
+	b := builder{Draft: canon.NewDraft(r), req: r, opts: o, traits: traitsOf(o.Model), asUser: -1}
 	b.planThinking()
 	b.planMessages()
-	b.dst = make([]byte, 0, b.req.SizeHint())
 	b.request()
-	if b.err != nil {
-		return nil, b.err
+	if b.Err != nil {
+		return nil, b.Err
 	}
 	return &canon.Call{
 		Path:    messagesPath,
 		Headers: [][2]string{{"anthropic-version", apiVersion}},
-		Body:    b.dst,
-		Dropped: b.dropped,
+		Body:    b.Text,
+		Dropped: b.Dropped,
 	}, nil
 }
 
-func (b *builder) drop(field string) {
-	if !slices.Contains(b.dropped, field) {
-		b.dropped = append(b.dropped, field)
-	}
-}
-
-// fail notes the first problem; what is printed after it does not matter.
-func (b *builder) fail(param, format string, args ...any) {
-	if b.err == nil {
-		b.err = &canon.Error{Kind: canon.ErrInvalidRequest, Param: param, Message: fmt.Sprintf(format, args...)}
-	}
-}
-
-func (b *builder) raw(s string)  { b.dst = append(b.dst, s...) }
-func (b *builder) str(s string)  { b.dst = jsonx.AppendString(b.dst, s) }
-func (b *builder) int(n int64)   { b.dst = strconv.AppendInt(b.dst, n, 10) }
-func (b *builder) num(f float64) { b.dst = strconv.AppendFloat(b.dst, f, 'g', -1, 64) }
-
 func (b *builder) request() {
-	b.raw(`{"model":`)
-	b.str(b.opts.Model)
-	b.raw(`,"max_tokens":`)
-	b.int(b.maxTokens)
+	b.Raw(`{"model":`)
+	b.Str(b.opts.Model)
+	b.Raw(`,"max_tokens":`)
+	b.Int(b.maxTokens)
 	if b.req.Stream {
-		b.raw(`,"stream":true`)
+		b.Raw(`,"stream":true`)
 	}
 	// Tools, system, messages: the order in which Anthropic reads them, and counts cache boundaries.
 	b.tools()
 	b.system()
-	b.raw(`,"messages":[`)
+	b.Raw(`,"messages":[`)
 	b.messages()
-	b.raw(`]`)
+	b.Raw(`]`)
 	b.sampling()
 	b.thinking()
 	b.outputConfig()
 	if b.req.User != "" {
 		if len(b.req.User) > maxUserID {
-			b.drop("user")
+			b.Drop("user")
 		} else {
-			b.raw(`,"metadata":{"user_id":`)
-			b.str(b.req.User)
-			b.raw(`}`)
+			b.Raw(`,"metadata":{"user_id":`)
+			b.Str(b.req.User)
+			b.Raw(`}`)
 		}
 	}
-	b.raw(`}`)
+	b.Raw(`}`)
 }
 
 func (b *builder) tools() {
 	if len(b.req.Tools) == 0 {
 		return
 	}
-	b.raw(`,"tools":[`)
+	b.Raw(`,"tools":[`)
 	for i := range b.req.Tools {
 		t := &b.req.Tools[i]
 		if i > 0 {
-			b.raw(`,`)
+			b.Raw(`,`)
 		}
 		// A name cannot be changed: the answer would call a tool that the caller does not have.
 		if !validName(t.Name, maxToolName) {
-			b.fail(fmt.Sprintf("tools[%d].name", i),
+			b.Fail(fmt.Sprintf("tools[%d].name", i),
 				"tools[%d]: Anthropic does not take the tool name %q; use 1 to 128 letters, digits, _ and -", i, t.Name)
 		}
-		b.raw(`{"name":`)
-		b.str(t.Name)
+		b.Raw(`{"name":`)
+		b.Str(t.Name)
 		if t.Description != "" {
-			b.raw(`,"description":`)
-			b.str(t.Description)
+			b.Raw(`,"description":`)
+			b.Str(t.Description)
 		}
-		b.raw(`,"input_schema":`)
+		b.Raw(`,"input_schema":`)
 		b.schema(i, t.Parameters)
 		if t.Strict != nil && *t.Strict {
 			if b.traits.noStrict {
-				b.drop("tools.strict")
+				b.Drop("tools.strict")
 			} else {
-				b.raw(`,"strict":true`)
+				b.Raw(`,"strict":true`)
 			}
 		}
 		b.mark(t.CacheMark)
-		b.raw(`}`)
+		b.Raw(`}`)
 	}
-	b.raw(`]`)
+	b.Raw(`]`)
 	b.toolChoice()
 }
 
@@ -150,23 +123,23 @@ func (b *builder) tools() {
 // providers let callers leave out.
 func (b *builder) schema(i int, schema []byte) {
 	if len(schema) == 0 || string(schema) == "null" {
-		b.raw(`{"type":"object","properties":{}}`)
+		b.Raw(`{"type":"object","properties":{}}`)
 		return
 	}
 	if jsonx.Check(schema) != nil || jsonx.Root(schema).Kind() != jsonx.Object {
-		b.fail(fmt.Sprintf("tools[%d].parameters", i), "tools[%d].parameters must be a JSON Schema object", i)
+		b.Fail(fmt.Sprintf("tools[%d].parameters", i), "tools[%d].parameters must be a JSON Schema object", i)
 		return
 	}
 	v := jsonx.Root(schema)
 	if v.Get("type") != nil {
-		b.dst = append(b.dst, v...)
+		b.Bytes(v)
 		return
 	}
-	b.raw(`{"type":"object"`)
+	b.Raw(`{"type":"object"`)
 	if rest := jsonx.Root(v[1:]); rest[0] != '}' {
-		b.raw(`,`)
+		b.Raw(`,`)
 	}
-	b.dst = append(b.dst, v[1:]...)
+	b.Bytes(v[1:])
 }
 
 func (b *builder) toolChoice() {
@@ -178,23 +151,23 @@ func (b *builder) toolChoice() {
 		}
 		c = &canon.ToolChoice{Mode: canon.ChoiceAuto} // the flag has no other place
 	}
-	b.raw(`,"tool_choice":{"type":`)
+	b.Raw(`,"tool_choice":{"type":`)
 	switch c.Mode {
 	case canon.ChoiceNone:
-		b.raw(`"none"}`)
+		b.Raw(`"none"}`)
 		return
 	case canon.ChoiceRequired:
-		b.raw(`"any"`)
+		b.Raw(`"any"`)
 	case canon.ChoiceTool:
-		b.raw(`"tool","name":`)
-		b.str(c.Name)
+		b.Raw(`"tool","name":`)
+		b.Str(c.Name)
 	default:
-		b.raw(`"auto"`)
+		b.Raw(`"auto"`)
 	}
 	if serial {
-		b.raw(`,"disable_parallel_tool_use":true`)
+		b.Raw(`,"disable_parallel_tool_use":true`)
 	}
-	b.raw(`}`)
+	b.Raw(`}`)
 }
 
 // sampling prints what steers the choice of tokens. Temperatures above 1 are held at 1, not
@@ -204,41 +177,41 @@ func (b *builder) sampling() {
 	thinks := b.adaptive || b.budget > 0
 	if temperature != nil && (b.traits.noSampling || thinks) {
 		if *temperature != 1 {
-			b.drop("temperature")
+			b.Drop("temperature")
 		}
 		temperature = nil
 	}
 	// Models from 4.1 on refuse temperature and top_p together. 1 is what top_p is by default.
 	if topP != nil && (b.traits.noSampling || temperature != nil || thinks && *topP < 0.95) {
 		if *topP < 1 {
-			b.drop("top_p")
+			b.Drop("top_p")
 		}
 		topP = nil
 	}
 	if topK != nil && (b.traits.noSampling || thinks) {
-		b.drop("top_k")
+		b.Drop("top_k")
 		topK = nil
 	}
 	if temperature != nil {
-		b.raw(`,"temperature":`)
-		b.num(min(1, max(0, *temperature)))
+		b.Raw(`,"temperature":`)
+		b.Num(min(1, max(0, *temperature)))
 	}
 	if topP != nil {
-		b.raw(`,"top_p":`)
-		b.num(min(1, max(0, *topP)))
+		b.Raw(`,"top_p":`)
+		b.Num(min(1, max(0, *topP)))
 	}
 	if topK != nil && *topK >= 0 {
-		b.raw(`,"top_k":`)
-		b.int(*topK)
+		b.Raw(`,"top_k":`)
+		b.Int(*topK)
 	}
 	if b.req.PresencePenalty != nil && *b.req.PresencePenalty != 0 {
-		b.drop("presence_penalty")
+		b.Drop("presence_penalty")
 	}
 	if b.req.FrequencyPenalty != nil && *b.req.FrequencyPenalty != 0 {
-		b.drop("frequency_penalty")
+		b.Drop("frequency_penalty")
 	}
 	if b.req.Seed != nil {
-		b.drop("seed")
+		b.Drop("seed")
 	}
 	b.stop()
 }
@@ -247,32 +220,32 @@ func (b *builder) stop() {
 	n := 0
 	for _, s := range b.req.Stop {
 		if strings.TrimSpace(s) == "" {
-			b.drop("stop") // Anthropic refuses sequences of white space alone
+			b.Drop("stop") // Anthropic refuses sequences of white space alone
 			continue
 		}
 		if n == 0 {
-			b.raw(`,"stop_sequences":[`)
+			b.Raw(`,"stop_sequences":[`)
 		} else {
-			b.raw(`,`)
+			b.Raw(`,`)
 		}
-		b.str(s)
+		b.Str(s)
 		n++
 	}
 	if n > 0 {
-		b.raw(`]`)
+		b.Raw(`]`)
 	}
 }
 
 func (b *builder) thinking() {
 	switch {
 	case b.disableThinking:
-		b.raw(`,"thinking":{"type":"disabled"}`)
+		b.Raw(`,"thinking":{"type":"disabled"}`)
 	case b.budget > 0:
-		b.raw(`,"thinking":{"type":"enabled","budget_tokens":`)
-		b.int(b.budget)
-		b.raw(`}`)
+		b.Raw(`,"thinking":{"type":"enabled","budget_tokens":`)
+		b.Int(b.budget)
+		b.Raw(`}`)
 	case b.adaptive:
-		b.raw(`,"thinking":{"type":"adaptive"}`)
+		b.Raw(`,"thinking":{"type":"adaptive"}`)
 	}
 }
 
@@ -282,23 +255,23 @@ func (b *builder) outputConfig() {
 	if b.effort == "" && !schema {
 		return
 	}
-	b.raw(`,"output_config":{`)
+	b.Raw(`,"output_config":{`)
 	if b.effort != "" {
-		b.raw(`"effort":`)
-		b.str(b.effort)
+		b.Raw(`"effort":`)
+		b.Str(b.effort)
 	}
 	if schema {
 		if b.effort != "" {
-			b.raw(`,`)
+			b.Raw(`,`)
 		}
 		if jsonx.Check(f.Schema) != nil || jsonx.Root(f.Schema).Kind() != jsonx.Object {
-			b.fail("response_format", "the JSON schema of the response format must be an object")
+			b.Fail("response_format", "the JSON schema of the response format must be an object")
 		}
-		b.raw(`"format":{"type":"json_schema","schema":`)
-		b.dst = append(b.dst, f.Schema...)
-		b.raw(`}`)
+		b.Raw(`"format":{"type":"json_schema","schema":`)
+		b.Bytes(f.Schema)
+		b.Raw(`}`)
 	}
-	b.raw(`}`)
+	b.Raw(`}`)
 }
 
 // mark prints a cache boundary, unless it is one of the first of too many.
@@ -310,5 +283,5 @@ func (b *builder) mark(wanted bool) {
 		b.skipMarks--
 		return
 	}
-	b.raw(`,"cache_control":{"type":"ephemeral"}`)
+	b.Raw(`,"cache_control":{"type":"ephemeral"}`)
 }

@@ -45,7 +45,7 @@ func (b *builder) planMessages() {
 			final = &msgs[i]
 		}
 		if msgs[i].Name != "" {
-			b.drop("messages.name")
+			b.Drop("messages.name")
 		}
 	}
 	b.skipMarks = max(0, marks-maxCacheMarks)
@@ -53,7 +53,7 @@ func (b *builder) planMessages() {
 		// A conversation of instructions alone: the last of them is what is asked.
 		b.asUser = lastSystem
 		if lastSystem < 0 {
-			b.fail("messages", "messages: there is no text, image or tool result in any message; at least one is required")
+			b.Fail("messages", "messages: there is no text, image or tool result in any message; at least one is required")
 		}
 	}
 	if final != nil && final.Role == canon.RoleAssistant {
@@ -91,11 +91,11 @@ func (b *builder) anyPrintable(m *canon.Message) bool {
 func (b *builder) system() {
 	sep := `,"system":[`
 	block := func(text string, mark bool) {
-		b.raw(sep)
-		b.raw(`{"type":"text","text":`)
-		b.str(text)
+		b.Raw(sep)
+		b.Raw(`{"type":"text","text":`)
+		b.Str(text)
 		b.mark(mark)
-		b.raw(`}`)
+		b.Raw(`}`)
 		sep = `,`
 	}
 	for i := range b.req.Messages {
@@ -106,7 +106,7 @@ func (b *builder) system() {
 		for j := range m.Parts {
 			p := &m.Parts[j]
 			if p.Kind != canon.PartText {
-				b.fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: a system message can hold text only", i)
+				b.Fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: a system message can hold text only", i)
 			} else if b.printable(m.Role, p) {
 				block(p.Text, p.CacheMark)
 			}
@@ -116,7 +116,7 @@ func (b *builder) system() {
 		block(jsonInstruction, false)
 	}
 	if sep == `,` {
-		b.raw(`]`)
+		b.Raw(`]`)
 	}
 }
 
@@ -141,9 +141,9 @@ func (b *builder) messages() {
 			end = j + 1
 		}
 		if first && assistant {
-			b.raw(`{"role":"user","content":[{"type":"text","text":"` + openingTurn + `"}]},`)
+			b.Raw(`{"role":"user","content":[{"type":"text","text":"` + openingTurn + `"}]},`)
 		} else if !first {
-			b.raw(`,`)
+			b.Raw(`,`)
 		}
 		first = false
 		b.turn(assistant, i, end)
@@ -175,13 +175,13 @@ func (b *builder) turn(assistant bool, from, end int) {
 				if (p.Kind == canon.PartToolResult) != results || !b.printable(m.Role, p) {
 					continue
 				}
-				b.raw(sep)
+				b.Raw(sep)
 				sep = `,`
 				b.part(i, assistant, p)
 			}
 		}
 	}
-	b.raw(`]}`)
+	b.Raw(`]}`)
 }
 
 func (b *builder) part(i int, assistant bool, p *canon.Part) {
@@ -191,11 +191,11 @@ func (b *builder) part(i int, assistant bool, p *canon.Part) {
 		if p == b.trim {
 			text = strings.TrimRight(text, " \t\r\n") // refused at the end of what the model shall continue
 		}
-		b.raw(`{"type":"text","text":`)
-		b.str(text)
+		b.Raw(`{"type":"text","text":`)
+		b.Str(text)
 	case canon.PartImage:
 		if assistant {
-			b.fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: Anthropic takes images from the user only", i)
+			b.Fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: Anthropic takes images from the user only", i)
 		}
 		b.image(i, p.Image)
 	case canon.PartReasoning:
@@ -207,21 +207,21 @@ func (b *builder) part(i int, assistant bool, p *canon.Part) {
 		b.result(i, p.Result)
 	}
 	b.mark(p.CacheMark)
-	b.raw(`}`)
+	b.Raw(`}`)
 }
 
 func (b *builder) image(i int, img *canon.Image) {
 	if img == nil {
-		b.fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: an image without content", i)
+		b.Fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: an image without content", i)
 		return
 	}
 	if img.Detail != "" && img.Detail != "auto" {
-		b.drop("image_url.detail")
+		b.Drop("image_url.detail")
 	}
 	if img.URL != "" {
-		b.raw(`{"type":"image","source":{"type":"url","url":`)
-		b.str(img.URL)
-		b.raw(`}`)
+		b.Raw(`{"type":"image","source":{"type":"url","url":`)
+		b.Str(img.URL)
+		b.Raw(`}`)
 		return
 	}
 	mediaType := strings.ToLower(img.MediaType)
@@ -229,87 +229,87 @@ func (b *builder) image(i int, img *canon.Image) {
 		mediaType = "image/jpeg"
 	}
 	if !knownImageType(mediaType) {
-		b.fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: Anthropic reads images of the types %s, not %q",
+		b.Fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: Anthropic reads images of the types %s, not %q",
 			i, strings.Join(imageTypes[:], ", "), img.MediaType)
 	}
-	b.raw(`{"type":"image","source":{"type":"base64","media_type":`)
-	b.str(mediaType)
-	b.raw(`,"data":`)
-	b.str(img.Data)
-	b.raw(`}`)
+	b.Raw(`{"type":"image","source":{"type":"base64","media_type":`)
+	b.Str(mediaType)
+	b.Raw(`,"data":`)
+	b.Str(img.Data)
+	b.Raw(`}`)
 }
 
 func (b *builder) reasoning(p *canon.Part) {
 	if data, ok := strings.CutPrefix(p.Signature, redactedPrefix); ok {
-		b.raw(`{"type":"redacted_thinking","data":`)
-		b.str(data)
-		b.raw(`}`)
+		b.Raw(`{"type":"redacted_thinking","data":`)
+		b.Str(data)
+		b.Raw(`}`)
 		return
 	}
-	b.raw(`{"type":"thinking","thinking":`)
-	b.str(p.Text)
-	b.raw(`,"signature":`)
-	b.str(p.Signature)
-	b.raw(`}`)
+	b.Raw(`{"type":"thinking","thinking":`)
+	b.Str(p.Text)
+	b.Raw(`,"signature":`)
+	b.Str(p.Signature)
+	b.Raw(`}`)
 }
 
 func (b *builder) call(i int, assistant bool, call *canon.ToolCall) {
 	if call == nil || !assistant {
-		b.fail(fmt.Sprintf("messages[%d]", i), "messages[%d]: a tool call can stand in an assistant message only", i)
+		b.Fail(fmt.Sprintf("messages[%d]", i), "messages[%d]: a tool call can stand in an assistant message only", i)
 		return
 	}
-	b.raw(`{"type":"tool_use","id":"`)
-	b.raw(b.ids.call(call.ID))
-	b.raw(`","name":`)
-	b.str(historyName(call.Name))
-	b.raw(`,"input":`)
+	b.Raw(`{"type":"tool_use","id":"`)
+	b.Raw(b.ids.call(call.ID))
+	b.Raw(`","name":`)
+	b.Str(historyName(call.Name))
+	b.Raw(`,"input":`)
 	arguments := strings.TrimSpace(call.Arguments)
 	if arguments == "" || arguments == "null" {
-		b.raw(`{}`)
+		b.Raw(`{}`)
 		return
 	}
-	if err := jsonx.Check([]byte(arguments)); err != nil || arguments[0] != '{' {
+	if err := jsonx.CheckString(arguments); err != nil || arguments[0] != '{' {
 		why := "it is no JSON object"
 		if err != nil {
 			why = err.Error()
 		}
-		b.fail(fmt.Sprintf("messages[%d].tool_calls", i),
+		b.Fail(fmt.Sprintf("messages[%d].tool_calls", i),
 			"messages[%d]: the arguments of the call to %q must be the text of a JSON object: %s", i, call.Name, why)
 		return
 	}
-	b.raw(arguments)
+	b.Raw(arguments)
 }
 
 func (b *builder) result(i int, result *canon.ToolResult) {
 	if result == nil {
-		b.fail(fmt.Sprintf("messages[%d]", i), "messages[%d]: a tool result without content", i)
+		b.Fail(fmt.Sprintf("messages[%d]", i), "messages[%d]: a tool result without content", i)
 		return
 	}
-	b.raw(`{"type":"tool_result","tool_use_id":"`)
-	b.raw(b.ids.result(result.ID))
-	b.raw(`"`)
+	b.Raw(`{"type":"tool_result","tool_use_id":"`)
+	b.Raw(b.ids.result(result.ID))
+	b.Raw(`"`)
 	sep := `,"content":[`
 	for j := range result.Parts {
 		p := &result.Parts[j]
 		if !b.printable(canon.RoleTool, p) {
 			continue
 		}
-		b.raw(sep)
+		b.Raw(sep)
 		sep = `,`
 		if p.Kind == canon.PartImage {
 			b.image(i, p.Image)
-			b.raw(`}`)
+			b.Raw(`}`)
 			continue
 		}
-		b.raw(`{"type":"text","text":`)
-		b.str(p.Text)
-		b.raw(`}`)
+		b.Raw(`{"type":"text","text":`)
+		b.Str(p.Text)
+		b.Raw(`}`)
 	}
 	if sep == `,` {
-		b.raw(`]`)
+		b.Raw(`]`)
 	}
 	if result.IsError {
-		b.raw(`,"is_error":true`)
+		b.Raw(`,"is_error":true`)
 	}
 }
 

@@ -8,8 +8,9 @@ import (
 
 // decoder reads an Anthropic stream.
 type decoder struct {
-	reader sse.Reader
-	ev     canon.Event // reused for every event
+	reader  sse.Reader
+	out     canon.Emitter
+	scratch []byte // for strings that are only looked at
 
 	started bool
 	ended   bool // by message_stop or an error
@@ -37,13 +38,10 @@ func (d *decoder) Feed(chunk []byte, emit func(*canon.Event)) {
 	if d.ended {
 		return
 	}
-	d.reader.Feed(chunk, func(ev sse.Event) {
-		if !d.ended && ev.Data != nil {
-			d.event(ev, emit)
-		}
-	})
+	d.out.To = emit
+	d.reader.Feed(chunk, d.event)
 	if err := d.reader.Err(); err != nil && !d.ended {
-		d.fail(emit, badGateway("%s", err))
+		d.fail(badGateway("%s", err))
 	}
 }
 
@@ -52,45 +50,49 @@ func (d *decoder) Ended() bool { return d.ended }
 
 // End implements canon.StreamDecoder.
 func (d *decoder) End(emit func(*canon.Event)) {
+	d.out.To = emit
 	if !d.ended {
-		d.fail(emit, badGateway("the provider's stream ended before the answer was complete (no message_stop)"))
+		d.fail(badGateway("the provider's stream ended before the answer was complete (no message_stop)"))
 	}
 }
 
-func (d *decoder) send(emit func(*canon.Event), ev canon.Event) {
-	d.ev = ev
-	emit(&d.ev)
-}
-
-func (d *decoder) fail(emit func(*canon.Event), err *canon.Error) {
+func (d *decoder) fail(err *canon.Error) {
 	d.ended = true
-	d.send(emit, canon.Event{Kind: canon.EventError, Err: err})
+	d.out.Send(canon.Event{Kind: canon.EventError, Err: err})
 }
 
-func (d *decoder) event(ev sse.Event, emit func(*canon.Event)) {
-	if len(ev.Data) == 0 || string(ev.Data) == "[DONE]" {
+func (d *decoder) event(ev sse.Event) {
+	if d.ended || len(ev.Data) == 0 || string(ev.Data) == "[DONE]" || d.out.Again(ev.Data) {
 		return
 	}
 	if err := jsonx.Check(ev.Data); err != nil {
-		d.fail(emit, badGateway("the provider's stream has an event that is not valid JSON: %s", err))
+		d.fail(badGateway("the provider's stream has an event that is not valid JSON: %s", err))
 		return
 	}
 	data := jsonx.Root(ev.Data)
-	kind := data.Get("type").Str()
+	kind := data.Get("type").Lend(&d.scratch)
 	if kind == "" {
-		kind = string(ev.Name)
+		d.read(string(ev.Name), data)
+		d.out.Read(nil) // the data alone do not tell
+		return
 	}
+	d.read(kind, data)
+	d.out.Read(ev.Data)
+}
+
+// read reads an event of a kind.
+func (d *decoder) read(kind string, data jsonx.Value) {
 	switch kind {
 	case "message_start":
-		d.messageStart(data.Get("message"), emit)
+		d.messageStart(data.Get("message"))
 	case "content_block_start":
-		d.begin(emit)
-		d.blockStart(data, emit)
+		d.begin()
+		d.blockStart(data)
 	case "content_block_delta":
-		d.begin(emit)
-		d.blockDelta(data, emit)
+		d.begin()
+		d.blockDelta(data)
 	case "content_block_stop":
-		d.blockStop(data, emit)
+		d.blockStop(data)
 	case "message_delta":
 		d.count.merge(data.Get("usage"))
 		delta := data.Get("delta")
@@ -98,95 +100,92 @@ func (d *decoder) event(ev sse.Event, emit func(*canon.Event)) {
 			d.reason, d.stop = reason, delta.Get("stop_sequence").Str()
 		}
 	case "message_stop":
-		d.messageStop(emit)
+		d.messageStop()
 	case "ping":
-		d.send(emit, canon.Event{Kind: canon.EventPing})
+		d.out.Send(canon.Event{Kind: canon.EventPing})
 	case "error":
-		d.fail(emit, readError(0, data))
+		d.fail(readError(0, data))
 	}
 	// Events of other names are to be ignored, says Anthropic: new ones may come at any time.
 }
 
-func (d *decoder) messageStart(message jsonx.Value, emit func(*canon.Event)) {
+func (d *decoder) messageStart(message jsonx.Value) {
 	d.count.merge(message.Get("usage"))
 	if d.started {
 		return
 	}
 	d.started = true
-	d.send(emit, canon.Event{Kind: canon.EventStart, ID: message.Get("id").Str(),
+	d.out.Send(canon.Event{Kind: canon.EventStart, ID: message.Get("id").Str(),
 		Model: message.Get("model").Str(), Usage: d.count.usage()})
 }
 
 // begin makes sure that a start event goes out before anything else.
-func (d *decoder) begin(emit func(*canon.Event)) {
+func (d *decoder) begin() {
 	if !d.started {
-		d.messageStart(nil, emit)
+		d.messageStart(nil)
 	}
 }
 
-func (d *decoder) blockStart(data jsonx.Value, emit func(*canon.Event)) {
+func (d *decoder) blockStart(data jsonx.Value) {
 	index, _ := data.Get("index").Int()
 	block := data.Get("content_block")
 	open := openBlock{index: index, tool: -1}
-	switch block.Get("type").Str() {
+	// What a start holds already is sent as what cannot come again: each start opens a block.
+	switch block.Get("type").Lend(&d.scratch) {
 	case "text":
 		if text := block.Get("text").Str(); text != "" {
-			d.send(emit, canon.Event{Kind: canon.EventText, Text: text})
+			d.out.Send(canon.Event{Kind: canon.EventText, Text: text})
 		}
 	case "thinking":
-		d.reasoning(emit, block.Get("thinking").Str(), block.Get("signature").Str())
+		text, signature := block.Get("thinking").Str(), block.Get("signature").Str()
+		if text != "" || signature != "" {
+			d.out.Send(canon.Event{Kind: canon.EventReasoning, Text: text, Signature: signature, Origin: name})
+		}
 	case "redacted_thinking":
-		d.reasoning(emit, "", redactedPrefix+block.Get("data").Str())
+		d.out.Send(canon.Event{Kind: canon.EventReasoning, Signature: redactedPrefix + block.Get("data").Str(), Origin: name})
 	case "tool_use":
 		open.tool = d.calls
 		d.calls++
 		if input := block.Get("input"); !input.Missing() {
 			open.input = string(input)
 		}
-		d.send(emit, canon.Event{Kind: canon.EventToolStart, Tool: open.tool,
+		d.out.Send(canon.Event{Kind: canon.EventToolStart, Tool: open.tool,
 			CallID: block.Get("id").Str(), Name: block.Get("name").Str()})
 	}
 	d.blocks = append(d.blocks, open)
 }
 
-func (d *decoder) reasoning(emit func(*canon.Event), text, signature string) {
-	if text == "" && signature == "" {
-		return
-	}
-	d.send(emit, canon.Event{Kind: canon.EventReasoning, Text: text, Signature: signature, Origin: name})
-}
-
-func (d *decoder) blockDelta(data jsonx.Value, emit func(*canon.Event)) {
+func (d *decoder) blockDelta(data jsonx.Value) {
 	delta := data.Get("delta")
-	switch delta.Get("type").Str() {
+	switch delta.Get("type").Lend(&d.scratch) {
 	case "text_delta":
-		if text := delta.Get("text").Str(); text != "" {
-			d.send(emit, canon.Event{Kind: canon.EventText, Text: text})
-		}
+		d.out.SendText(canon.Event{Kind: canon.EventText}, delta.Get("text"))
 	case "thinking_delta":
-		d.reasoning(emit, delta.Get("thinking").Str(), "")
+		d.out.SendText(canon.Event{Kind: canon.EventReasoning, Origin: name}, delta.Get("thinking"))
 	case "signature_delta":
-		d.reasoning(emit, "", delta.Get("signature").Str())
+		if signature := delta.Get("signature").Str(); signature != "" {
+			d.out.Send(canon.Event{Kind: canon.EventReasoning, Signature: signature, Origin: name})
+		}
 	case "input_json_delta":
-		text := delta.Get("partial_json").Str()
-		if text == "" {
+		text := delta.Get("partial_json")
+		if text.Kind() != jsonx.String || len(text) == len(`""`) {
 			return
 		}
 		index, _ := data.Get("index").Int()
 		i := d.find(index)
 		if i < 0 {
-			d.fail(emit, badGateway("the provider's stream has arguments for block %d, which is not open", index))
+			d.fail(badGateway("the provider's stream has arguments for block %d, which is not open", index))
 			return
 		}
 		if d.blocks[i].tool < 0 {
 			return // a tool that runs at the provider
 		}
 		d.blocks[i].written = true
-		d.send(emit, canon.Event{Kind: canon.EventToolDelta, Tool: d.blocks[i].tool, Text: text})
+		d.out.SendText(canon.Event{Kind: canon.EventToolDelta, Tool: d.blocks[i].tool}, text)
 	}
 }
 
-func (d *decoder) blockStop(data jsonx.Value, emit func(*canon.Event)) {
+func (d *decoder) blockStop(data jsonx.Value) {
 	index, _ := data.Get("index").Int()
 	i := d.find(index)
 	if i < 0 {
@@ -194,19 +193,19 @@ func (d *decoder) blockStop(data jsonx.Value, emit func(*canon.Event)) {
 	}
 	block := d.blocks[i]
 	d.blocks = append(d.blocks[:i], d.blocks[i+1:]...)
-	d.finishCall(block, emit)
+	d.finishCall(block)
 }
 
 // finishCall gives the arguments of a call that had no deltas: what its start said, or an empty
 // object. Clients of other dialects parse the arguments of every call.
-func (d *decoder) finishCall(block openBlock, emit func(*canon.Event)) {
+func (d *decoder) finishCall(block openBlock) {
 	if block.tool < 0 || block.written {
 		return
 	}
 	if block.input == "" {
 		block.input = "{}"
 	}
-	d.send(emit, canon.Event{Kind: canon.EventToolDelta, Tool: block.tool, Text: block.input})
+	d.out.Send(canon.Event{Kind: canon.EventToolDelta, Tool: block.tool, Text: block.input})
 }
 
 func (d *decoder) find(index int64) int {
@@ -218,14 +217,14 @@ func (d *decoder) find(index int64) int {
 	return -1
 }
 
-func (d *decoder) messageStop(emit func(*canon.Event)) {
-	d.begin(emit)
+func (d *decoder) messageStop() {
+	d.begin()
 	for _, block := range d.blocks {
-		d.finishCall(block, emit)
+		d.finishCall(block)
 	}
 	d.ended = true
-	d.send(emit, canon.Event{Kind: canon.EventFinish, Finish: finishReason(d.reason, d.calls > 0), StopSequence: d.stop})
+	d.out.Send(canon.Event{Kind: canon.EventFinish, Finish: finishReason(d.reason, d.calls > 0), StopSequence: d.stop})
 	if usage := d.count.usage(); usage != nil {
-		d.send(emit, canon.Event{Kind: canon.EventUsage, Usage: usage})
+		d.out.Send(canon.Event{Kind: canon.EventUsage, Usage: usage})
 	}
 }

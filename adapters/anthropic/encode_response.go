@@ -121,7 +121,7 @@ func appendInput(dst []byte, arguments string) []byte {
 	switch {
 	case arguments == "" || arguments == "null":
 		return append(dst, "{}"...)
-	case arguments[0] == '{' && jsonx.Check([]byte(arguments)) == nil:
+	case arguments[0] == '{' && jsonx.CheckString(arguments) == nil:
 		return append(dst, arguments...)
 	}
 	dst = append(dst, `{"_raw":`...)

@@ -42,6 +42,8 @@ type encoder struct {
 	finish       canon.FinishReason
 	stopSequence string
 	usage        canon.Usage
+
+	scratch []byte // for Follow
 }
 
 // pending is a block that waits for the open one to close.

@@ -62,7 +62,7 @@ func text(param string, v jsonx.Value) (string, *canon.Error) {
 		if len(v) == 2 {
 			return "", invalid(param, "must not be empty")
 		}
-		return v.Str(), nil
+		return v.Share(), nil
 	}
 	return "", wrongKind(param, "a string", v)
 }

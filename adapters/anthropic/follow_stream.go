@@ -13,7 +13,7 @@ func (e *encoder) Follow(ev sse.Event) (finished bool) {
 		return false
 	}
 	data := jsonx.Root(ev.Data)
-	kind := data.Get("type").Str()
+	kind := data.Get("type").Lend(&e.scratch)
 	if kind == "" {
 		kind = string(ev.Name)
 	}

@@ -88,7 +88,7 @@ func (b *builder) planThinking() {
 	case r.Disabled:
 		b.disableThinking = !b.traits.noThinking
 	case b.traits.noThinking:
-		b.drop("reasoning")
+		b.Drop("reasoning")
 	case r.BudgetTokens != nil || b.traits.budget:
 		b.planBudget(r)
 	default:
@@ -97,7 +97,7 @@ func (b *builder) planThinking() {
 			b.effort = "low" // the least that Anthropic has
 		}
 		if b.forcedCall() {
-			b.drop("reasoning")
+			b.Drop("reasoning")
 		} else {
 			b.adaptive, fallback = true, thinkingMaxTokens
 		}
@@ -112,7 +112,7 @@ func (b *builder) planThinking() {
 // (history that another provider or another dialect has made never does).
 func (b *builder) planBudget(r *canon.Reasoning) {
 	if b.forcedCall() || b.unsignedToolLoop() {
-		b.drop("reasoning")
+		b.Drop("reasoning")
 		return
 	}
 	budget := budgets[r.Effort]
@@ -134,7 +134,7 @@ func (b *builder) planBudget(r *canon.Reasoning) {
 		budget = min(budget, limit)
 	}
 	if budget < minBudget {
-		b.drop("reasoning")
+		b.Drop("reasoning")
 		return
 	}
 	b.budget = budget

@@ -31,51 +31,64 @@ func (p *parser) readMessages() *canon.Error {
 	default:
 		return wrongKind("messages", "an array", p.messages)
 	}
-	last := p.messages.Len() - 1
-	if last < 0 {
-		return invalid("messages", "at least one message is required")
-	}
-	if last >= maxMessages {
-		return invalid("messages", "at most %d messages are allowed", maxMessages)
-	}
+	count, empty := 0, false
 	for i, v := range p.messages.Elements() {
-		if err := p.readMessage(v, i == last); err != nil {
+		if empty {
+			return within("messages", withinIndex(i-1, mustSay()))
+		}
+		if i == maxMessages {
+			return invalid("messages", "at most %d messages are allowed", maxMessages)
+		}
+		var err *canon.Error
+		if empty, err = p.readMessage(v); err != nil {
 			return within("messages", withinIndex(i, err))
 		}
+		count++
+	}
+	if count == 0 {
+		return invalid("messages", "at least one message is required")
 	}
 	return nil
 }
 
-func (p *parser) readMessage(v jsonx.Value, last bool) *canon.Error {
+// mustSay is the error of a message that says nothing.
+func mustSay() *canon.Error {
+	return invalid("content", "must not be empty; only a final assistant message may be")
+}
+
+// readMessage reads a message. Only the last one may be an empty one of the assistant's.
+func (p *parser) readMessage(v jsonx.Value) (empty bool, err *canon.Error) {
 	if v.Kind() != jsonx.Object {
-		return wrongKind("", "an object", v)
+		return false, wrongKind("", "an object", v)
 	}
-	word, err := text("role", v.Get("role"))
+	f := v.Fields()
+	word, err := text("role", f.Get("role"))
 	if err != nil {
-		return err
+		return false, err
 	}
-	role := canon.Role(word)
+	role, _ := canon.RoleOf(word)
 	switch role {
 	case canon.RoleUser, canon.RoleAssistant, canon.RoleSystem:
 	default:
-		return invalid("role", "must be user, assistant or system")
+		return false, invalid("role", "must be user, assistant or system")
 	}
-	content := v.Get("content")
+	content := f.Get("content")
 	if content == nil {
-		return missing("content")
+		return false, missing("content")
 	}
 	before := len(p.req.Messages)
 	parts, err := p.readContent(role, content)
 	if err != nil {
-		return within("content", err)
+		return false, within("content", err)
 	}
 	if len(parts) > 0 {
 		p.req.Messages = append(p.req.Messages, canon.Message{Role: role, Parts: parts})
 	}
-	if len(p.req.Messages) == before && (role != canon.RoleAssistant || !last) {
-		return invalid("content", "must not be empty; only a final assistant message may be")
+	empty = len(p.req.Messages) == before
+	if empty && role != canon.RoleAssistant {
+		return false, mustSay()
 	}
-	return nil
+	return empty, nil
 }
 
 // readContent reads a string or an array of blocks. Tool results become messages of their own, in
@@ -83,7 +96,7 @@ func (p *parser) readMessage(v jsonx.Value, last bool) *canon.Error {
 func (p *parser) readContent(role canon.Role, v jsonx.Value) ([]canon.Part, *canon.Error) {
 	switch v.Kind() {
 	case jsonx.String:
-		if s := v.Str(); s != "" {
+		if s := v.Share(); s != "" {
 			return []canon.Part{{Text: s}}, nil
 		}
 		return nil, nil
@@ -114,7 +127,8 @@ func (p *parser) readBlock(role canon.Role, v jsonx.Value) (part canon.Part, err
 	if v.Kind() != jsonx.Object {
 		return part, wrongKind("", "an object", v)
 	}
-	kind, err := text("type", v.Get("type"))
+	f := v.Fields()
+	kind, err := text("type", f.Get("type"))
 	if err != nil {
 		return part, err
 	}
@@ -126,25 +140,25 @@ func (p *parser) readBlock(role canon.Role, v jsonx.Value) (part canon.Part, err
 	}
 	switch kind {
 	case "text":
-		part.Text, err = text("text", v.Get("text"))
+		part.Text, err = text("text", f.Get("text"))
 	case "image":
 		part.Kind = canon.PartImage
-		part.Image, err = readImage(v.Get("source"))
+		part.Image, err = readImage(f.Get("source"))
 		if err != nil {
 			err = within("source", err)
 		}
 	case "tool_use":
 		part.Kind = canon.PartToolCall
-		part.Call, err = readToolUse(v)
+		part.Call, err = readToolUse(&f)
 	case "tool_result":
 		part.Kind = canon.PartToolResult
-		part.Result, part.CacheMark, err = p.readToolResult(v)
+		part.Result, part.CacheMark, err = p.readToolResult(&f)
 	case "thinking":
 		part.Kind = canon.PartReasoning
-		err = readThinkingBlock(v, &part)
+		err = readThinkingBlock(&f, &part)
 	case "redacted_thinking":
 		part.Kind, part.Origin = canon.PartReasoning, name
-		part.Signature, err = text("data", v.Get("data"))
+		part.Signature, err = text("data", f.Get("data"))
 		part.Signature = redactedPrefix + part.Signature
 	default:
 		err = untranslatable("type", "the content block type "+strconv.Quote(kind))
@@ -152,7 +166,7 @@ func (p *parser) readBlock(role canon.Role, v jsonx.Value) (part canon.Part, err
 	if err != nil {
 		return part, err
 	}
-	mark, err := cacheMark(v.Get("cache_control"))
+	mark, err := cacheMark(f.Get("cache_control"))
 	part.CacheMark = part.CacheMark || mark
 	return part, err
 }
@@ -173,34 +187,34 @@ func blockAllowed(role canon.Role, kind string) bool {
 	return true
 }
 
-func readToolUse(v jsonx.Value) (*canon.ToolCall, *canon.Error) {
+func readToolUse(f *jsonx.Fields) (*canon.ToolCall, *canon.Error) {
 	call := &canon.ToolCall{}
 	var err *canon.Error
-	if call.ID, err = text("id", v.Get("id")); err != nil {
+	if call.ID, err = text("id", f.Get("id")); err != nil {
 		return nil, err
 	}
-	if call.Name, err = text("name", v.Get("name")); err != nil {
+	if call.Name, err = text("name", f.Get("name")); err != nil {
 		return nil, err
 	}
-	input := v.Get("input")
+	input := f.Get("input")
 	if err := object("input", input); err != nil {
 		return nil, err
 	}
-	call.Arguments = string(input)
+	call.Arguments = input.Text()
 	return call, nil
 }
 
-func (p *parser) readToolResult(v jsonx.Value) (result *canon.ToolResult, mark bool, err *canon.Error) {
+func (p *parser) readToolResult(f *jsonx.Fields) (result *canon.ToolResult, mark bool, err *canon.Error) {
 	result = &canon.ToolResult{}
-	if result.ID, err = text("tool_use_id", v.Get("tool_use_id")); err != nil {
+	if result.ID, err = text("tool_use_id", f.Get("tool_use_id")); err != nil {
 		return nil, false, err
 	}
-	isError, err := optionalBool("is_error", v.Get("is_error"))
+	isError, err := optionalBool("is_error", f.Get("is_error"))
 	if err != nil {
 		return nil, false, err
 	}
 	result.IsError = isError != nil && *isError
-	content := v.Get("content")
+	content := f.Get("content")
 	if content.Missing() {
 		return result, false, nil
 	}
@@ -216,8 +230,8 @@ func (p *parser) readToolResult(v jsonx.Value) (result *canon.ToolResult, mark b
 // readThinkingBlock reads a thinking block. One without a signature was not made by Anthropic:
 // other gateways write such blocks for other providers' reasoning. It has no Origin, so that it
 // returns to none.
-func readThinkingBlock(v jsonx.Value, part *canon.Part) *canon.Error {
-	thinking, signature := v.Get("thinking"), v.Get("signature")
+func readThinkingBlock(f *jsonx.Fields, part *canon.Part) *canon.Error {
+	thinking, signature := f.Get("thinking"), f.Get("signature")
 	if thinking.Kind() != jsonx.String {
 		if thinking == nil {
 			return missing("thinking")
@@ -230,7 +244,7 @@ func readThinkingBlock(v jsonx.Value, part *canon.Part) *canon.Error {
 		}
 		return wrongKind("signature", "a string", signature)
 	}
-	part.Text, part.Signature = thinking.Str(), signature.Str()
+	part.Text, part.Signature = thinking.Share(), signature.Share()
 	if part.Signature != "" {
 		part.Origin = name
 	}

@@ -2,6 +2,7 @@ package anthropic
 
 import (
 	"bytes"
+	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -188,7 +189,7 @@ func (p *parser) basics() (err *canon.Error) {
 				if v.Kind() != jsonx.String {
 					return wrongKind("metadata.user_id", "a string", v)
 				}
-				p.req.User = v.Str()
+				p.req.User = v.Share()
 			}
 		}
 	}
@@ -218,7 +219,7 @@ func (p *parser) sampling() (err *canon.Error) {
 		if v.Kind() != jsonx.String {
 			return within("stop_sequences", wrongKind(strconv.Itoa(i), "a string", v))
 		}
-		s := v.Str()
+		s := v.Share()
 		if strings.TrimSpace(s) == "" {
 			return within("stop_sequences", invalid(strconv.Itoa(i), "each stop sequence must contain non-whitespace"))
 		}
@@ -329,6 +330,6 @@ func (p *parser) readFormat(field string, v jsonx.Value) *canon.Error {
 	if err := object("schema", schema); err != nil {
 		return within(field, err)
 	}
-	p.req.Format = &canon.Format{Kind: canon.FormatSchema, Schema: bytes.Clone(schema)}
+	p.req.Format = &canon.Format{Kind: canon.FormatSchema, Schema: json.RawMessage(schema)}
 	return nil
 }

@@ -1,7 +1,7 @@
 package anthropic
 
 import (
-	"bytes"
+	"encoding/json"
 	"strconv"
 
 	"github.com/weir-dev/weir/adapters/canon"
@@ -57,7 +57,7 @@ func (p *parser) readTool(v jsonx.Value) (tool canon.Tool, err *canon.Error) {
 			if !m.Missing() && m.Kind() != jsonx.String {
 				err = wrongKind("description", "a string", m)
 			}
-			tool.Description = m.Str()
+			tool.Description = m.Share()
 		case "input_schema":
 			schema = m
 		case "strict":
@@ -80,7 +80,7 @@ func (p *parser) readTool(v jsonx.Value) (tool canon.Tool, err *canon.Error) {
 	if err := object("input_schema", schema); err != nil {
 		return tool, err
 	}
-	tool.Parameters = bytes.Clone(schema)
+	tool.Parameters = json.RawMessage(schema)
 	return tool, nil
 }
 

@@ -17,14 +17,15 @@ func (outbound) ParseResponse(body []byte) (*canon.Response, *canon.Error) {
 	if root.Kind() != jsonx.Object {
 		return nil, badGateway("the provider's answer is %s, not a message object", root.Kind())
 	}
-	if root.Get("type").Str() == "error" {
+	f := root.Fields()
+	if f.Get("type").Share() == "error" {
 		return nil, readError(0, root)
 	}
-	content := root.Get("content")
+	content := f.Get("content")
 	if content.Kind() != jsonx.Array {
 		return nil, badGateway("the provider's answer is no message: it has no content array")
 	}
-	r := &canon.Response{ID: root.Get("id").Str(), Model: root.Get("model").Str()}
+	r := &canon.Response{ID: f.Get("id").Share(), Model: f.Get("model").Share()}
 	called := false
 	for _, block := range content.Elements() {
 		part, ok := readAnswerBlock(block)
@@ -33,9 +34,9 @@ func (outbound) ParseResponse(body []byte) (*canon.Response, *canon.Error) {
 			called = called || part.Kind == canon.PartToolCall
 		}
 	}
-	r.Finish = finishReason(root.Get("stop_reason").Str(), called)
-	r.StopSequence = root.Get("stop_sequence").Str()
-	if usage := root.Get("usage"); usage.Kind() == jsonx.Object {
+	r.Finish = finishReason(f.Get("stop_reason").Share(), called)
+	r.StopSequence = f.Get("stop_sequence").Share()
+	if usage := f.Get("usage"); usage.Kind() == jsonx.Object {
 		var count counts
 		count.merge(usage)
 		r.Usage = count.usage()
@@ -46,22 +47,23 @@ func (outbound) ParseResponse(body []byte) (*canon.Response, *canon.Error) {
 // readAnswerBlock reads a content block. Those of tools that ran at the provider have no
 // counterpart elsewhere; their outcome is told in the text beside them.
 func readAnswerBlock(v jsonx.Value) (canon.Part, bool) {
-	switch v.Get("type").Str() {
+	f := v.Fields()
+	switch f.Get("type").Share() {
 	case "text":
-		text := v.Get("text").Str()
+		text := f.Get("text").Share()
 		return canon.Part{Kind: canon.PartText, Text: text}, text != ""
 	case "thinking":
-		part := canon.Part{Kind: canon.PartReasoning, Text: v.Get("thinking").Str(), Signature: v.Get("signature").Str()}
+		part := canon.Part{Kind: canon.PartReasoning, Text: f.Get("thinking").Share(), Signature: f.Get("signature").Share()}
 		if part.Signature != "" {
 			part.Origin = name
 		}
 		return part, part.Text != "" || part.Signature != ""
 	case "redacted_thinking":
-		return canon.Part{Kind: canon.PartReasoning, Signature: redactedPrefix + v.Get("data").Str(), Origin: name}, true
+		return canon.Part{Kind: canon.PartReasoning, Signature: redactedPrefix + f.Get("data").Share(), Origin: name}, true
 	case "tool_use":
-		call := &canon.ToolCall{ID: v.Get("id").Str(), Name: v.Get("name").Str(), Arguments: "{}"}
-		if input := v.Get("input"); !input.Missing() {
-			call.Arguments = string(input)
+		call := &canon.ToolCall{ID: f.Get("id").Share(), Name: f.Get("name").Share(), Arguments: "{}"}
+		if input := f.Get("input"); !input.Missing() {
+			call.Arguments = input.Text()
 		}
 		return canon.Part{Kind: canon.PartToolCall, Call: call}, true
 	}

@@ -46,7 +46,8 @@ type Dialect struct {
 // Inbound is the face a dialect shows to clients. Implementations are stateless and safe for
 // concurrent use.
 type Inbound interface {
-	// ParseRequest reads an OpChat body. A failure is an ErrInvalidRequest that names the field.
+	// ParseRequest reads an OpChat body, which must not change as long as the Request is used. A failure is an ErrInvalidRequest
+	// that names the field.
 	ParseRequest(body []byte) (*Request, *Error)
 	// AppendResponse appends the JSON body of a whole answer.
 	AppendResponse(dst []byte, r *Response, o Reply) []byte
@@ -125,7 +126,7 @@ type Outbound interface {
 	// A failure is an ErrInvalidRequest: the request cannot be said in this dialect.
 	BuildCall(r *Request, o CallOptions) (*Call, *Error)
 	// ParseResponse reads a whole answer with a 2xx status. Some providers report failures under
-	// 200: those come back as *Error.
+	// 200: those come back as *Error. The body must not change as long as the Response is used.
 	ParseResponse(body []byte) (*Response, *Error)
 	// ParseError reads an answer with any other status. It always returns an error, whatever the
 	// body is (HTML from a proxy, nothing at all).

@@ -23,7 +23,18 @@ const (
 	RoleTool      Role = "tool"
 )
 
-// Request is one generation request. Pointers are nil where the caller said nothing.
+// RoleOf is the role of that name; ok is false where there is none.
+func RoleOf(name string) (r Role, ok bool) {
+	for _, r := range [...]Role{RoleUser, RoleAssistant, RoleTool, RoleSystem, RoleDeveloper} {
+		if string(r) == name {
+			return r, true
+		}
+	}
+	return "", false
+}
+
+// Request is one generation request. Pointers are nil where the caller said nothing. Its strings may share their bytes with the body
+// it was read from: what outlives the request must be cloned.
 type Request struct {
 	Model    string
 	Messages []Message // in the caller's order; system turns stand where the caller put them

@@ -11,7 +11,7 @@ const (
 	FinishContentFilter FinishReason = "content_filter"
 )
 
-// Response is one whole answer.
+// Response is one whole answer. Its strings may share their bytes with the body it was read from: what is kept must be cloned.
 type Response struct {
 	ID           string // the provider's, or "" where the dialect has none
 	Model        string // as the provider names it

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/adapters/jsonx"
@@ -18,35 +17,28 @@ const (
 
 // builder prints one request.
 type builder struct {
+	canon.Draft
 	req    *canon.Request
 	opts   canon.CallOptions
 	traits traits
 	multi  bool // the multimodal service, whose contents are arrays
-
-	dst     []byte
-	dropped []string
-	err     *canon.Error // the first problem
 }
 
 // BuildCall implements canon.Outbound.
 func (outbound) BuildCall(r *canon.Request, o canon.CallOptions) (*canon.Call, *canon.Error) {
-	b := builder{req: r, opts: o, traits: traitsOf(o.Model)}
+	b := builder{Draft: canon.NewDraft(r), req: r, opts: o, traits: traitsOf(o.Model)}
 	b.multi = b.traits.multimodal || hasImages(r)
-	for _, field := range r.Extra {
-		b.drop(field)
-	}
-	b.dst = make([]byte, 0, b.req.SizeHint())
-	b.raw(`{"model":`)
-	b.str(o.Model)
-	b.raw(`,"input":{"messages":[`)
+	b.Raw(`{"model":`)
+	b.Str(o.Model)
+	b.Raw(`,"input":{"messages":[`)
 	b.messages()
-	b.raw(`]},"parameters":{"result_format":"message"`)
+	b.Raw(`]},"parameters":{"result_format":"message"`)
 	b.parameters()
-	b.raw(`}}`)
-	if b.err != nil {
-		return nil, b.err
+	b.Raw(`}}`)
+	if b.Err != nil {
+		return nil, b.Err
 	}
-	call := &canon.Call{Path: textPath, Body: b.dst, Dropped: b.dropped}
+	call := &canon.Call{Path: textPath, Body: b.Text, Dropped: b.Dropped}
 	if b.multi {
 		call.Path = multimodalPath
 	}
@@ -73,86 +65,68 @@ func hasImage(parts []canon.Part) bool {
 	return slices.ContainsFunc(parts, func(p canon.Part) bool { return p.Kind == canon.PartImage })
 }
 
-func (b *builder) drop(field string) {
-	if !slices.Contains(b.dropped, field) {
-		b.dropped = append(b.dropped, field)
-	}
-}
-
-// fail notes the first problem; what is printed after it does not matter.
-func (b *builder) fail(param, format string, args ...any) {
-	if b.err == nil {
-		b.err = &canon.Error{Kind: canon.ErrInvalidRequest, Param: param, Message: fmt.Sprintf(format, args...)}
-	}
-}
-
-func (b *builder) raw(s string)  { b.dst = append(b.dst, s...) }
-func (b *builder) str(s string)  { b.dst = jsonx.AppendString(b.dst, s) }
-func (b *builder) int(n int64)   { b.dst = strconv.AppendInt(b.dst, n, 10) }
-func (b *builder) num(f float64) { b.dst = strconv.AppendFloat(b.dst, f, 'g', -1, 64) }
-
 func (b *builder) parameters() {
 	r := b.req
 	if r.Stream {
 		// Without it every frame repeats the whole text so far.
-		b.raw(`,"incremental_output":true`)
+		b.Raw(`,"incremental_output":true`)
 	}
 	switch {
 	case r.MaxTokens != nil:
-		b.raw(`,"max_tokens":`)
-		b.int(*r.MaxTokens)
+		b.Raw(`,"max_tokens":`)
+		b.Int(*r.MaxTokens)
 	case b.opts.DefaultMaxTokens > 0:
-		b.raw(`,"max_tokens":`)
-		b.int(b.opts.DefaultMaxTokens)
+		b.Raw(`,"max_tokens":`)
+		b.Int(b.opts.DefaultMaxTokens)
 	}
 	b.sampling()
 	b.thinking()
 	b.tools()
 	b.format()
 	if r.User != "" {
-		b.drop("user")
+		b.Drop("user")
 	}
 }
 
 func (b *builder) sampling() {
 	r := b.req
 	if r.Temperature != nil {
-		b.raw(`,"temperature":`)
-		b.num(min(maxTemperature, max(0, *r.Temperature)))
+		b.Raw(`,"temperature":`)
+		b.Num(min(maxTemperature, max(0, *r.Temperature)))
 	}
 	if r.TopP != nil {
-		b.raw(`,"top_p":`)
-		b.num(min(1, max(minTopP, *r.TopP)))
+		b.Raw(`,"top_p":`)
+		b.Num(min(1, max(minTopP, *r.TopP)))
 	}
 	if r.TopK != nil && *r.TopK >= 0 {
-		b.raw(`,"top_k":`)
-		b.int(*r.TopK)
+		b.Raw(`,"top_k":`)
+		b.Int(*r.TopK)
 	}
 	if r.PresencePenalty != nil {
-		b.raw(`,"presence_penalty":`)
-		b.num(*r.PresencePenalty)
+		b.Raw(`,"presence_penalty":`)
+		b.Num(*r.PresencePenalty)
 	}
 	if r.FrequencyPenalty != nil && *r.FrequencyPenalty != 0 {
-		b.drop("frequency_penalty")
+		b.Drop("frequency_penalty")
 	}
 	if r.Seed != nil {
 		if *r.Seed < 0 || *r.Seed > math.MaxInt32 {
-			b.drop("seed") // the provider's range is 0 to 2^31-1
+			b.Drop("seed") // the provider's range is 0 to 2^31-1
 		} else {
-			b.raw(`,"seed":`)
-			b.int(*r.Seed)
+			b.Raw(`,"seed":`)
+			b.Int(*r.Seed)
 		}
 	}
 	for i, s := range r.Stop {
 		if i == 0 {
-			b.raw(`,"stop":[`)
+			b.Raw(`,"stop":[`)
 		} else {
-			b.raw(`,`)
+			b.Raw(`,`)
 		}
-		b.str(s)
+		b.Str(s)
 	}
 	if len(r.Stop) > 0 {
-		b.raw(`]`)
+		b.Raw(`]`)
 	}
 }
 
@@ -187,29 +161,29 @@ func (b *builder) thinking() {
 	r := b.req.Reasoning
 	if b.forcedCall() || b.jsonFormat() {
 		if r != nil && !r.Disabled {
-			b.drop("reasoning")
+			b.Drop("reasoning")
 		}
 		if r != nil || b.traits.thinks || b.traits.streamThinks {
-			b.raw(`,"enable_thinking":false`)
+			b.Raw(`,"enable_thinking":false`)
 		}
 		return
 	}
 	switch {
 	case r == nil:
 		if b.traits.streamThinks && !b.req.Stream {
-			b.raw(`,"enable_thinking":false`)
+			b.Raw(`,"enable_thinking":false`)
 		}
 	case r.Disabled:
-		b.raw(`,"enable_thinking":false`)
+		b.Raw(`,"enable_thinking":false`)
 	default:
-		b.raw(`,"enable_thinking":true`)
+		b.Raw(`,"enable_thinking":true`)
 		budget := effortBudget(r.Effort)
 		if r.BudgetTokens != nil {
 			budget = *r.BudgetTokens
 		}
 		if budget > 0 {
-			b.raw(`,"thinking_budget":`)
-			b.int(budget)
+			b.Raw(`,"thinking_budget":`)
+			b.Int(budget)
 		}
 	}
 }
@@ -221,38 +195,38 @@ func (b *builder) tools() {
 	for i := range b.req.Tools {
 		t := &b.req.Tools[i]
 		if i == 0 {
-			b.raw(`,"tools":[`)
+			b.Raw(`,"tools":[`)
 		} else {
-			b.raw(`,`)
+			b.Raw(`,`)
 		}
-		b.raw(`{"type":"function","function":{"name":`)
-		b.str(t.Name)
+		b.Raw(`{"type":"function","function":{"name":`)
+		b.Str(t.Name)
 		if t.Description != "" {
-			b.raw(`,"description":`)
-			b.str(t.Description)
+			b.Raw(`,"description":`)
+			b.Str(t.Description)
 		}
-		b.raw(`,"parameters":`)
+		b.Raw(`,"parameters":`)
 		switch {
 		case len(t.Parameters) == 0 || string(t.Parameters) == "null":
-			b.raw(`{"type":"object","properties":{}}`)
+			b.Raw(`{"type":"object","properties":{}}`)
 		case jsonx.Check(t.Parameters) != nil || jsonx.Root(t.Parameters).Kind() != jsonx.Object:
-			b.fail(fmt.Sprintf("tools[%d].parameters", i), "tools[%d].parameters must be a JSON Schema object", i)
+			b.Fail(fmt.Sprintf("tools[%d].parameters", i), "tools[%d].parameters must be a JSON Schema object", i)
 		default:
-			b.dst = append(b.dst, t.Parameters...)
+			b.Bytes(t.Parameters)
 		}
-		b.raw(`}}`)
+		b.Raw(`}}`)
 		if t.Strict != nil && *t.Strict {
-			b.drop("tools.strict")
+			b.Drop("tools.strict")
 		}
 	}
-	b.raw(`]`)
+	b.Raw(`]`)
 	b.toolChoice()
 	// The other dialects let a model call several tools at once unless told not to; here it is the
 	// other way round.
 	if b.req.ParallelToolCalls == nil || *b.req.ParallelToolCalls {
-		b.raw(`,"parallel_tool_calls":true`)
+		b.Raw(`,"parallel_tool_calls":true`)
 	} else {
-		b.raw(`,"parallel_tool_calls":false`)
+		b.Raw(`,"parallel_tool_calls":false`)
 	}
 }
 
@@ -266,18 +240,18 @@ func (b *builder) toolChoice() {
 		// The same wish in the form that every model takes: "required" came later.
 		choice = canon.ToolChoice{Mode: canon.ChoiceTool, Name: b.req.Tools[0].Name}
 	}
-	b.raw(`,"tool_choice":`)
+	b.Raw(`,"tool_choice":`)
 	switch choice.Mode {
 	case canon.ChoiceNone:
-		b.raw(`"none"`)
+		b.Raw(`"none"`)
 	case canon.ChoiceRequired:
-		b.raw(`"required"`)
+		b.Raw(`"required"`)
 	case canon.ChoiceTool:
-		b.raw(`{"type":"function","function":{"name":`)
-		b.str(choice.Name)
-		b.raw(`}}`)
+		b.Raw(`{"type":"function","function":{"name":`)
+		b.Str(choice.Name)
+		b.Raw(`}}`)
 	default:
-		b.raw(`"auto"`)
+		b.Raw(`"auto"`)
 	}
 }
 
@@ -288,23 +262,23 @@ func (b *builder) format() {
 	}
 	switch f.Kind {
 	case canon.FormatJSON:
-		b.raw(`,"response_format":{"type":"json_object"}`)
+		b.Raw(`,"response_format":{"type":"json_object"}`)
 	case canon.FormatSchema:
 		if jsonx.Check(f.Schema) != nil || jsonx.Root(f.Schema).Kind() != jsonx.Object {
-			b.fail("response_format", "the JSON schema of the response format must be an object")
+			b.Fail("response_format", "the JSON schema of the response format must be an object")
 		}
-		b.raw(`,"response_format":{"type":"json_schema","json_schema":{"name":`)
+		b.Raw(`,"response_format":{"type":"json_schema","json_schema":{"name":`)
 		if f.Name == "" {
-			b.raw(`"answer"`) // required here, absent in some dialects
+			b.Raw(`"answer"`) // required here, absent in some dialects
 		} else {
-			b.str(f.Name)
+			b.Str(f.Name)
 		}
-		b.raw(`,"schema":`)
-		b.dst = append(b.dst, f.Schema...)
+		b.Raw(`,"schema":`)
+		b.Bytes(f.Schema)
 		if f.Strict != nil {
-			b.raw(`,"strict":`)
-			b.dst = strconv.AppendBool(b.dst, *f.Strict)
+			b.Raw(`,"strict":`)
+			b.Bool(*f.Strict)
 		}
-		b.raw(`}}`)
+		b.Raw(`}}`)
 	}
 }

@@ -24,14 +24,14 @@ func (b *builder) messages() {
 	msgs := b.req.Messages
 	sep := ""
 	next := func() {
-		b.raw(sep)
+		b.Raw(sep)
 		sep = ","
 	}
 	var system []canon.Part
 	turns := 0
 	for i := range msgs {
 		if msgs[i].Name != "" {
-			b.drop("messages.name")
+			b.Drop("messages.name")
 		}
 		if !isSystem(msgs[i].Role) {
 			if speaks(&msgs[i]) {
@@ -41,7 +41,7 @@ func (b *builder) messages() {
 		}
 		for _, p := range msgs[i].Parts {
 			if p.Kind != canon.PartText {
-				b.fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: a system message can hold text only", i)
+				b.Fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: a system message can hold text only", i)
 			}
 			if p.Text != "" {
 				system = append(system, p)
@@ -49,18 +49,18 @@ func (b *builder) messages() {
 		}
 	}
 	if len(msgs) == 0 || turns == 0 && len(system) == 0 {
-		b.fail("messages", "messages: at least one message with content is required")
+		b.Fail("messages", "messages: at least one message with content is required")
 	}
 	if len(system) > 0 {
 		next()
 		if turns == 0 {
 			// Instructions alone: they are what is asked.
-			b.raw(`{"role":"user","content":`)
+			b.Raw(`{"role":"user","content":`)
 		} else {
-			b.raw(`{"role":"system","content":`)
+			b.Raw(`{"role":"system","content":`)
 		}
 		b.content(0, system)
-		b.raw(`}`)
+		b.Raw(`}`)
 	}
 	var images []canon.Part // of tool results, which can hold text only
 	for i := range msgs {
@@ -86,13 +86,13 @@ func (b *builder) messages() {
 			b.assistant(i, m.Parts)
 		default:
 			next()
-			b.raw(`{"role":"user","content":`)
+			b.Raw(`{"role":"user","content":`)
 			parts := m.Parts
 			if !hasText(parts) && !hasImage(parts) {
 				parts = []canon.Part{{Text: noText}}
 			}
 			b.content(i, parts)
-			b.raw(`}`)
+			b.Raw(`}`)
 		}
 	}
 	if len(images) > 0 {
@@ -112,16 +112,16 @@ func speaks(m *canon.Message) bool {
 
 // toolImages hands the images of tool results on in a user message of their own.
 func (b *builder) toolImages(i int, images []canon.Part) {
-	b.raw(`{"role":"user","content":`)
+	b.Raw(`{"role":"user","content":`)
 	b.content(i, append([]canon.Part{{Text: "The images that the tool returned:"}}, images...))
-	b.raw(`}`)
+	b.Raw(`}`)
 }
 
 // content prints text and images: a string for the text service, an array of untyped parts for the
 // multimodal one. Reasoning stays out: the API does not take it back.
 func (b *builder) content(i int, parts []canon.Part) {
 	if !b.multi {
-		b.str(joined(parts))
+		b.Str(joined(parts))
 		return
 	}
 	sep := `[`
@@ -132,26 +132,26 @@ func (b *builder) content(i int, parts []canon.Part) {
 			if p.Text == "" {
 				continue
 			}
-			b.raw(sep)
-			b.raw(`{"text":`)
-			b.str(p.Text)
+			b.Raw(sep)
+			b.Raw(`{"text":`)
+			b.Str(p.Text)
 		case canon.PartImage:
-			b.raw(sep)
-			b.raw(`{"image":`)
+			b.Raw(sep)
+			b.Raw(`{"image":`)
 			b.image(i, p.Image)
 		default:
 			continue
 		}
 		if p.CacheMark {
-			b.raw(`,"cache_control":{"type":"ephemeral"}`)
+			b.Raw(`,"cache_control":{"type":"ephemeral"}`)
 		}
-		b.raw(`}`)
+		b.Raw(`}`)
 		sep = `,`
 	}
 	if sep == `[` {
-		b.raw(`[{"text":""}`) // beside calls; an array must not be empty
+		b.Raw(`[{"text":""}`) // beside calls; an array must not be empty
 	}
-	b.raw(`]`)
+	b.Raw(`]`)
 }
 
 // joined is the text of parts, one below the other.
@@ -189,47 +189,47 @@ func hasText(parts []canon.Part) bool {
 func (b *builder) image(i int, img *canon.Image) {
 	switch {
 	case img == nil || img.URL == "" && img.Data == "":
-		b.fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: an image without content", i)
+		b.Fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: an image without content", i)
 	case img.URL != "":
-		b.str(img.URL)
+		b.Str(img.URL)
 	default:
-		b.raw(`"data:`)
-		b.dst = jsonx.AppendEscaped(b.dst, img.MediaType)
-		b.raw(`;base64,`)
-		b.dst = jsonx.AppendEscaped(b.dst, img.Data)
-		b.raw(`"`)
+		b.Raw(`"data:`)
+		b.Text = jsonx.AppendEscaped(b.Text, img.MediaType)
+		b.Raw(`;base64,`)
+		b.Text = jsonx.AppendEscaped(b.Text, img.Data)
+		b.Raw(`"`)
 	}
 	if img != nil && img.Detail != "" && img.Detail != "auto" {
-		b.drop("image_url.detail")
+		b.Drop("image_url.detail")
 	}
 }
 
 func (b *builder) assistant(i int, parts []canon.Part) {
-	b.raw(`{"role":"assistant","content":`)
+	b.Raw(`{"role":"assistant","content":`)
 	b.content(i, parts)
 	sep := `,"tool_calls":[`
 	for j := range parts {
 		p := &parts[j]
 		if p.Kind == canon.PartImage {
-			b.fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: an assistant message can hold no image", i)
+			b.Fail(fmt.Sprintf("messages[%d].content", i), "messages[%d]: an assistant message can hold no image", i)
 		}
 		if p.Kind != canon.PartToolCall || p.Call == nil {
 			continue
 		}
-		b.raw(sep)
+		b.Raw(sep)
 		sep = `,`
-		b.raw(`{"id":`)
-		b.str(p.Call.ID)
-		b.raw(`,"type":"function","function":{"name":`)
-		b.str(p.Call.Name)
-		b.raw(`,"arguments":`)
+		b.Raw(`{"id":`)
+		b.Str(p.Call.ID)
+		b.Raw(`,"type":"function","function":{"name":`)
+		b.Str(p.Call.Name)
+		b.Raw(`,"arguments":`)
 		b.arguments(p.Call.Arguments)
-		b.raw(`}}`)
+		b.Raw(`}}`)
 	}
 	if sep == `,` {
-		b.raw(`]`)
+		b.Raw(`]`)
 	}
-	b.raw(`}`)
+	b.Raw(`}`)
 }
 
 // arguments prints a past call's arguments. Qwen's chat templates parse them, so that text which is
@@ -237,11 +237,11 @@ func (b *builder) assistant(i int, parts []canon.Part) {
 func (b *builder) arguments(text string) {
 	switch {
 	case strings.TrimSpace(text) == "":
-		b.raw(`"{}"`)
-	case jsonx.Check([]byte(text)) == nil:
-		b.str(text)
+		b.Raw(`"{}"`)
+	case jsonx.CheckString(text) == nil:
+		b.Str(text)
 	default:
-		b.str(string(append(jsonx.AppendString([]byte(`{"_raw":`), text), '}')))
+		b.Str(string(append(jsonx.AppendString([]byte(`{"_raw":`), text), '}')))
 	}
 }
 
@@ -263,14 +263,14 @@ func (b *builder) result(r *canon.ToolResult, images []canon.Part) []canon.Part 
 			images = append(images, r.Parts[i])
 		}
 	}
-	b.raw(`{"role":"tool","tool_call_id":`)
-	b.str(r.ID)
+	b.Raw(`{"role":"tool","tool_call_id":`)
+	b.Str(r.ID)
 	if r.Name != "" {
-		b.raw(`,"name":`)
-		b.str(r.Name)
+		b.Raw(`,"name":`)
+		b.Str(r.Name)
 	}
-	b.raw(`,"content":`)
+	b.Raw(`,"content":`)
 	b.content(0, []canon.Part{{Text: text}})
-	b.raw(`}`)
+	b.Raw(`}`)
 	return images
 }

@@ -3,6 +3,7 @@ package dashscope
 import (
 	"bytes"
 	"strconv"
+	"strings"
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/adapters/jsonx"
@@ -16,8 +17,9 @@ const maxPlain = 1 << 20
 // does: every frame holds what is new. Frames do not tell whether they are increments, and text
 // that repeats looks the same in both forms, so that nothing is guessed here.
 type decoder struct {
-	reader sse.Reader
-	ev     canon.Event // reused for every event
+	reader  sse.Reader
+	out     canon.Emitter
+	scratch []byte // for strings that are only looked at
 
 	sniffed bool
 	plain   []byte // an answer that is no event stream; nil for one that is
@@ -25,7 +27,8 @@ type decoder struct {
 	started  bool
 	finished bool // a real finish reason came
 	ended    bool // an error, or all there is, was told
-	usage    *canon.Usage
+	usage    canon.Usage
+	counted  bool // usage was told
 	calls    []call
 }
 
@@ -62,13 +65,10 @@ func (d *decoder) Feed(chunk []byte, emit func(*canon.Event)) {
 		d.plain = append(d.plain, chunk[:min(len(chunk), maxPlain-len(d.plain))]...)
 		return
 	}
-	d.reader.Feed(chunk, func(ev sse.Event) {
-		if !d.ended && len(ev.Data) > 0 {
-			d.frame(ev, emit)
-		}
-	})
+	d.out.To = emit
+	d.reader.Feed(chunk, d.frame)
 	if err := d.reader.Err(); err != nil && !d.ended {
-		d.fail(emit, badGateway("%s", err))
+		d.fail(badGateway("%s", err))
 	}
 }
 
@@ -79,97 +79,111 @@ func (d *decoder) Ended() bool { return d.ended }
 
 // End implements canon.StreamDecoder.
 func (d *decoder) End(emit func(*canon.Event)) {
+	d.out.To = emit
 	switch {
 	case d.ended:
 	case d.plain != nil:
-		d.fail(emit, plainError(d.plain))
+		d.fail(plainError(d.plain))
 	default:
-		d.end(emit)
+		d.end()
 	}
 }
 
 // end closes the stream: after the last frame, at a [DONE], or at its last byte.
-func (d *decoder) end(emit func(*canon.Event)) {
+func (d *decoder) end() {
 	if !d.finished {
-		d.fail(emit, badGateway("the provider's stream ended before the answer was complete (no finish_reason)"))
+		d.fail(badGateway("the provider's stream ended before the answer was complete (no finish_reason)"))
 		return
 	}
 	d.ended = true
-	if d.usage != nil {
-		d.send(emit, canon.Event{Kind: canon.EventUsage, Usage: d.usage})
+	if d.counted {
+		d.out.Send(canon.Event{Kind: canon.EventUsage, Usage: &d.usage})
 	}
 }
 
 // plainError is what a body that is no stream, under status 200, says went wrong.
 func plainError(body []byte) *canon.Error {
 	if jsonx.Check(body) == nil {
-		if root := jsonx.Root(body); isError(root) {
+		root := jsonx.Root(body)
+		if f := root.Fields(); isError(&f) {
 			return readError(0, root)
 		}
 	}
 	return badGateway("the provider was asked for an event stream and answered with something else")
 }
 
-func (d *decoder) send(emit func(*canon.Event), ev canon.Event) {
-	d.ev = ev
-	emit(&d.ev)
-}
-
-func (d *decoder) fail(emit func(*canon.Event), err *canon.Error) {
+func (d *decoder) fail(err *canon.Error) {
 	d.ended = true
-	d.send(emit, canon.Event{Kind: canon.EventError, Err: err})
+	d.out.Send(canon.Event{Kind: canon.EventError, Err: err})
 }
 
-func (d *decoder) frame(ev sse.Event, emit func(*canon.Event)) {
+func (d *decoder) frame(ev sse.Event) {
+	if d.ended || len(ev.Data) == 0 {
+		return
+	}
 	if string(ev.Data) == "[DONE]" { // not DashScope's own, but proxies add it
-		d.end(emit)
+		d.end()
 		return
 	}
 	status := statusComment(ev.Comment)
 	failed := string(ev.Name) == "error" || status >= 400
 	if err := jsonx.Check(ev.Data); err != nil {
 		if failed {
-			d.fail(emit, badGateway("the provider reported a failure in a form that is not valid JSON: %s", err))
+			d.fail(badGateway("the provider reported a failure in a form that is not valid JSON: %s", err))
 			return
 		}
-		d.fail(emit, badGateway("the provider's stream has a frame that is not valid JSON: %s", err))
+		d.fail(badGateway("the provider's stream has a frame that is not valid JSON: %s", err))
 		return
 	}
 	root := jsonx.Root(ev.Data)
-	if failed || isError(root) {
-		d.fail(emit, readError(status, root))
+	f := root.Fields()
+	if failed || isError(&f) {
+		d.fail(readError(status, root))
 		return
 	}
-	usage := readUsage(root.Get("usage"))
-	if usage != nil {
-		d.usage = usage // cumulative: the last one counts
+	usage, counted := readUsage(f.Get("usage"))
+	if counted {
+		d.usage, d.counted = usage, true // cumulative: the last one counts
 	}
 	if !d.finished {
-		d.output(root, emit)
+		d.output(&f)
 	}
-	if d.finished && usage != nil {
-		d.end(emit)
+	if d.finished && counted {
+		d.end()
 	}
 }
 
 // output tells what is new in a frame.
-func (d *decoder) output(root jsonx.Value, emit func(*canon.Event)) {
+func (d *decoder) output(frame *jsonx.Fields) {
 	if !d.started {
 		d.started = true
-		d.send(emit, canon.Event{Kind: canon.EventStart, ID: root.Get("request_id").Str(), Usage: inputOnly(d.usage)})
+		d.out.Send(canon.Event{Kind: canon.EventStart, ID: frame.Get("request_id").Str(), Usage: d.inputOnly()})
 	}
-	out := readOutput(root)
-	if text := out.message.Get("reasoning_content").Str(); text != "" {
-		d.send(emit, canon.Event{Kind: canon.EventReasoning, Text: text})
-	}
-	if text := contentText(out.content); text != "" {
-		d.send(emit, canon.Event{Kind: canon.EventText, Text: text})
-	}
+	out := readOutput(frame.Get("output"))
+	d.out.SendText(canon.Event{Kind: canon.EventReasoning}, out.message.Get("reasoning_content"))
+	d.content(out.content)
 	for _, v := range out.message.Get("tool_calls").Elements() {
-		d.fragment(v, emit)
+		d.fragment(v)
 	}
-	if reason, real := finishReason(out.finish); real {
-		d.finish(reason, emit)
+	if reason, real := finishReason(out.finish.Lend(&d.scratch)); real {
+		d.finish(reason)
+	}
+}
+
+// content tells the text of a frame: a string, or an array, which nearly always has one element.
+func (d *decoder) content(v jsonx.Value) {
+	text := canon.Event{Kind: canon.EventText}
+	switch {
+	case v.Kind() != jsonx.Array:
+		d.out.SendText(text, v)
+	case v.Len() == 1:
+		for _, part := range v.Elements() {
+			d.out.SendText(text, part.Get("text"))
+		}
+	default:
+		if text.Text = contentText(v); text.Text != "" {
+			d.out.Send(text)
+		}
 	}
 }
 
@@ -186,39 +200,41 @@ func statusComment(comment []byte) int {
 	return n
 }
 
-// inputOnly is the first frame's usage, as far as it will not grow any more.
-func inputOnly(u *canon.Usage) *canon.Usage {
-	if u == nil {
+// inputOnly is the first frame's usage, as far as it will not grow any more; nil where it has none.
+func (d *decoder) inputOnly() *canon.Usage {
+	if !d.counted {
 		return nil
 	}
-	return &canon.Usage{Input: u.Input, CacheRead: u.CacheRead, CacheWrite: u.CacheWrite}
+	return &canon.Usage{Input: d.usage.Input, CacheRead: d.usage.CacheRead, CacheWrite: d.usage.CacheWrite}
 }
 
-func (d *decoder) fragment(v jsonx.Value, emit func(*canon.Event)) {
-	n := d.find(v)
+func (d *decoder) fragment(v jsonx.Value) {
+	fragment := v.Fields()
+	n := d.find(&fragment)
 	c := &d.calls[n]
-	name, arguments := readFunction(v)
-	if c.name == "" {
-		c.name = name
-	}
+	f := fragment.Get("function").Fields()
+	arguments := f.Get("arguments")
 	if c.id == "" {
-		c.id = v.Get("id").Str()
+		c.id = fragment.Get("id").Str()
 	}
-	if !c.told {
-		c.waiting += arguments
-		if c.name != "" {
-			d.tell(n, emit)
-		}
+	if c.told {
+		d.write(n, arguments)
 		return
 	}
-	d.write(n, arguments, emit)
+	if c.name == "" {
+		c.name = f.Get("name").Str()
+	}
+	c.waiting += strings.Clone(argumentsText(arguments))
+	if c.name != "" {
+		d.tell(n)
+	}
 }
 
 // find gives the number of the call that a fragment belongs to: by its index, else by its id, else
 // the last one.
-func (d *decoder) find(v jsonx.Value) int {
-	index, ok := v.Get("index").Int()
-	id := v.Get("id").Str()
+func (d *decoder) find(fragment *jsonx.Fields) int {
+	index, ok := fragment.Get("index").Int()
+	id := fragment.Get("id").Lend(&d.scratch)
 	if !ok {
 		index = -1
 	}
@@ -230,44 +246,55 @@ func (d *decoder) find(v jsonx.Value) int {
 	if !ok && id == "" && len(d.calls) > 0 {
 		return len(d.calls) - 1
 	}
-	d.calls = append(d.calls, call{index: index, id: id})
+	d.calls = append(d.calls, call{index: index, id: strings.Clone(id)})
 	return len(d.calls) - 1
 }
 
 // tell announces a call, after those before it: calls are numbered in the order of their start.
-func (d *decoder) tell(n int, emit func(*canon.Event)) {
+func (d *decoder) tell(n int) {
 	for i := 0; i <= n; i++ {
 		c := &d.calls[i]
 		if c.told {
 			continue
 		}
 		c.told = true
-		d.send(emit, canon.Event{Kind: canon.EventToolStart, Tool: i, CallID: c.id, Name: c.name})
-		d.write(i, c.waiting, emit)
+		d.out.Send(canon.Event{Kind: canon.EventToolStart, Tool: i, CallID: c.id, Name: c.name})
+		d.writeText(i, c.waiting)
 		c.waiting = ""
 	}
 }
 
-func (d *decoder) write(n int, arguments string, emit func(*canon.Event)) {
-	if arguments == "" {
+// write tells a fragment of a call's arguments.
+func (d *decoder) write(n int, arguments jsonx.Value) {
+	if arguments.Kind() != jsonx.String {
+		d.writeText(n, argumentsText(arguments))
 		return
 	}
-	d.calls[n].written = true
-	d.send(emit, canon.Event{Kind: canon.EventToolDelta, Tool: n, Text: arguments})
+	if len(arguments) > len(`""`) {
+		d.calls[n].written = true
+		d.out.SendText(canon.Event{Kind: canon.EventToolDelta, Tool: n}, arguments)
+	}
 }
 
-func (d *decoder) finish(reason canon.FinishReason, emit func(*canon.Event)) {
+func (d *decoder) writeText(n int, arguments string) {
+	if arguments != "" {
+		d.calls[n].written = true
+		d.out.Send(canon.Event{Kind: canon.EventToolDelta, Tool: n, Text: arguments})
+	}
+}
+
+func (d *decoder) finish(reason canon.FinishReason) {
 	d.finished = true
 	if n := len(d.calls); n > 0 {
-		d.tell(n-1, emit)
+		d.tell(n - 1)
 		if reason == canon.FinishStop {
 			reason = canon.FinishToolCalls
 		}
 	}
 	for n := range d.calls {
 		if !d.calls[n].written {
-			d.write(n, "{}", emit) // clients parse the arguments of every call
+			d.writeText(n, "{}") // clients parse the arguments of every call
 		}
 	}
-	d.send(emit, canon.Event{Kind: canon.EventFinish, Finish: reason})
+	d.out.Send(canon.Event{Kind: canon.EventFinish, Finish: reason})
 }

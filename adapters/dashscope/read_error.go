@@ -13,7 +13,8 @@ import (
 func (outbound) ParseError(status int, retryAfter string, body []byte) *canon.Error {
 	var e *canon.Error
 	if jsonx.Check(body) == nil {
-		if root := jsonx.Root(body); isError(root) {
+		root := jsonx.Root(body)
+		if f := root.Fields(); isError(&f) {
 			e = readError(status, root)
 		}
 	}
@@ -32,7 +33,7 @@ func (outbound) ParseError(status int, retryAfter string, body []byte) *canon.Er
 
 // isError reports {code, message}, with success's empty code let through, or the compatible mode's
 // {"error": {...}}.
-func isError(root jsonx.Value) bool {
+func isError(root *jsonx.Fields) bool {
 	return codeOf(root.Get("code")) != "" || root.Get("error").Kind() == jsonx.Object
 }
 

@@ -15,15 +15,19 @@ func (outbound) ParseResponse(body []byte) (*canon.Response, *canon.Error) {
 		return nil, badGateway("the provider's answer is not valid JSON: %s", err)
 	}
 	root := jsonx.Root(body)
-	if isError(root) {
+	f := root.Fields()
+	if isError(&f) {
 		return nil, readError(0, root)
 	}
-	out := readOutput(root)
+	out := readOutput(f.Get("output"))
 	if out.missing {
 		return nil, badGateway("the provider answered with status 200 but without an output")
 	}
-	r := &canon.Response{ID: root.Get("request_id").Str(), Usage: readUsage(root.Get("usage"))}
-	if text := out.message.Get("reasoning_content").Str(); text != "" {
+	r := &canon.Response{ID: f.Get("request_id").Share()}
+	if usage, counted := readUsage(f.Get("usage")); counted {
+		r.Usage = &usage
+	}
+	if text := out.message.Get("reasoning_content").Share(); text != "" {
 		r.Parts = append(r.Parts, canon.Part{Kind: canon.PartReasoning, Text: text})
 	}
 	if text := contentText(out.content); text != "" {
@@ -31,15 +35,15 @@ func (outbound) ParseResponse(body []byte) (*canon.Response, *canon.Error) {
 	}
 	calls := 0
 	for _, v := range out.message.Get("tool_calls").Elements() {
-		call := &canon.ToolCall{ID: v.Get("id").Str()}
-		call.Name, call.Arguments = readFunction(v)
+		f := v.Get("function")
+		call := &canon.ToolCall{ID: v.Get("id").Share(), Name: f.Get("name").Share(), Arguments: argumentsText(f.Get("arguments"))}
 		if strings.TrimSpace(call.Arguments) == "" {
 			call.Arguments = "{}"
 		}
 		r.Parts = append(r.Parts, canon.Part{Kind: canon.PartToolCall, Call: call})
 		calls++
 	}
-	finish, _ := finishReason(out.finish)
+	finish, _ := finishReason(out.finish.Share())
 	r.Finish = finish
 	if finish == canon.FinishStop && calls > 0 {
 		r.Finish = canon.FinishToolCalls
@@ -50,46 +54,43 @@ func (outbound) ParseResponse(body []byte) (*canon.Response, *canon.Error) {
 // output is what an answer or a frame of a stream holds.
 type output struct {
 	missing bool
-	message jsonx.Value
+	message jsonx.Fields
 	content jsonx.Value // a string, or an array of {text}
-	finish  string
+	finish  jsonx.Value
 }
 
-// readOutput reads output.choices[0], or output.text as result_format "text" has it.
-func readOutput(root jsonx.Value) output {
-	out := root.Get("output")
-	if out.Kind() != jsonx.Object {
+// readOutput reads choices[0] of an output, or its text as result_format "text" has it.
+func readOutput(v jsonx.Value) output {
+	if v.Kind() != jsonx.Object {
 		return output{missing: true}
 	}
-	for _, choice := range out.Get("choices").Elements() {
-		message := choice.Get("message")
-		return output{message: message, content: message.Get("content"), finish: choice.Get("finish_reason").Str()}
+	f := v.Fields()
+	for _, choice := range f.Get("choices").Elements() {
+		c := choice.Fields()
+		message := c.Get("message").Fields()
+		return output{message: message, content: message.Get("content"), finish: c.Get("finish_reason")}
 	}
-	text := out.Get("text")
-	finish := out.Get("finish_reason").Str()
-	return output{content: text, finish: finish, missing: text.Missing() && finish == ""}
+	text, finish := f.Get("text"), f.Get("finish_reason")
+	return output{content: text, finish: finish, missing: text.Missing() && finish.Share() == ""}
 }
 
 func contentText(v jsonx.Value) string {
 	if v.Kind() != jsonx.Array {
-		return v.Str()
+		return v.Share()
 	}
 	text := ""
 	for _, part := range v.Elements() {
-		text += part.Get("text").Str()
+		text += part.Get("text").Share()
 	}
 	return text
 }
 
-// readFunction reads a call's name and arguments; the latter are a string here, and an object in
-// the answers of some models.
-func readFunction(call jsonx.Value) (name, arguments string) {
-	f := call.Get("function")
-	args := f.Get("arguments")
-	if args.Kind() == jsonx.Object {
-		return f.Get("name").Str(), string(args)
+// argumentsText is a call's arguments: a string here, and an object in the answers of some models.
+func argumentsText(v jsonx.Value) string {
+	if v.Kind() == jsonx.Object {
+		return v.Text()
 	}
-	return f.Get("name").Str(), args.Str()
+	return v.Share()
 }
 
 // finishReason reads a finish reason; real is false for the string "null", which means that the
@@ -108,10 +109,8 @@ func finishReason(word string) (reason canon.FinishReason, real bool) {
 	return canon.FinishStop, true
 }
 
-// readUsage reads a usage object; nil where it counts nothing.
-func readUsage(v jsonx.Value) *canon.Usage {
-	u := &canon.Usage{}
-	seen := false
+// readUsage reads a usage object; counted is false where it counts nothing.
+func readUsage(v jsonx.Value) (u canon.Usage, counted bool) {
 	count := func(v jsonx.Value, to *int64) {
 		if n, ok := v.Int(); ok && n >= 0 {
 			*to = n
@@ -121,10 +120,10 @@ func readUsage(v jsonx.Value) *canon.Usage {
 		switch string(field) {
 		case "input_tokens":
 			count(m, &u.Input)
-			seen = true
+			counted = true
 		case "output_tokens":
 			count(m, &u.Output)
-			seen = true
+			counted = true
 		case "cached_tokens":
 			count(m, &u.CacheRead)
 		case "prompt_tokens_details", "input_tokens_details":
@@ -134,13 +133,10 @@ func readUsage(v jsonx.Value) *canon.Usage {
 			count(m.Get("reasoning_tokens"), &u.Reasoning)
 		}
 	}
-	if !seen {
-		return nil
-	}
 	u.Reasoning = min(u.Reasoning, u.Output)
 	u.CacheRead = min(u.CacheRead, u.Input)
 	u.CacheWrite = min(u.CacheWrite, u.Input-u.CacheRead)
-	return u
+	return u, counted
 }
 
 func badGateway(format string, args ...any) *canon.Error {

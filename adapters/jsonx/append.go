@@ -3,7 +3,10 @@
 // member of an object in place.
 package jsonx
 
-import "unicode/utf8"
+import (
+	"strconv"
+	"unicode/utf8"
+)
 
 const hex = "0123456789abcdef"
 
@@ -16,27 +19,20 @@ func AppendString(dst []byte, s string) []byte {
 
 // AppendEscaped appends s as the inside of a JSON string, without quotes.
 func AppendEscaped(dst []byte, s string) []byte {
-	start := 0
-	for i := 0; i < len(s); {
-		c := s[i]
-		if c >= 0x20 && c < utf8.RuneSelf && c != '"' && c != '\\' {
-			i++
-			continue
-		}
-		if c >= utf8.RuneSelf {
-			r, size := utf8.DecodeRuneInString(s[i:])
-			if r != utf8.RuneError || size != 1 {
-				i += size
-				continue
-			}
-			dst = append(dst, s[start:i]...)
-			dst = append(dst, "\xef\xbf\xbd"...)
-			i++
-			start = i
-			continue
+	if !utf8.ValidString(s) {
+		s = string([]rune(s))
+	}
+	b, start := bytesOf(s), 0
+	for i := 0; ; i++ {
+		i = skipPlain(b, i)
+		for i < len(s) && s[i] >= 0x20 && s[i] != '"' && s[i] != '\\' {
+			i++ // one of the last seven
 		}
 		dst = append(dst, s[start:i]...)
-		switch c {
+		if i == len(s) {
+			return dst
+		}
+		switch c := s[i]; c {
 		case '"', '\\':
 			dst = append(dst, '\\', c)
 		case '\n':
@@ -48,8 +44,29 @@ func AppendEscaped(dst []byte, s string) []byte {
 		default:
 			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
 		}
-		i++
-		start = i
+		start = i + 1
 	}
-	return append(dst, s[start:]...)
 }
+
+// Builder collects a JSON text. Its methods append; the zero value is ready.
+type Builder struct {
+	Text []byte
+}
+
+// Raw appends a piece of JSON as it is.
+func (b *Builder) Raw(s string) { b.Text = append(b.Text, s...) }
+
+// Bytes appends a piece of JSON as it is.
+func (b *Builder) Bytes(v []byte) { b.Text = append(b.Text, v...) }
+
+// Str appends a string.
+func (b *Builder) Str(s string) { b.Text = AppendString(b.Text, s) }
+
+// Int appends a whole number.
+func (b *Builder) Int(n int64) { b.Text = strconv.AppendInt(b.Text, n, 10) }
+
+// Num appends a number in as few digits as tell it.
+func (b *Builder) Num(f float64) { b.Text = strconv.AppendFloat(b.Text, f, 'g', -1, 64) }
+
+// Bool appends true or false.
+func (b *Builder) Bool(v bool) { b.Text = strconv.AppendBool(b.Text, v) }

@@ -3,6 +3,7 @@ package jsonx
 import (
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -36,13 +37,17 @@ func Check(body []byte) error {
 	c := checker{b: body}
 	i, ok := c.value(c.space(0), 0)
 	if !ok {
-		return &c.err
+		err := c.err // a copy, so that the good case allocates nothing
+		return &err
 	}
 	if i = c.space(i); i < len(body) {
 		return &SyntaxError{i, "more data after the JSON value"}
 	}
 	return nil
 }
+
+// CheckString is Check for a text that is a string.
+func CheckString(text string) error { return Check(bytesOf(text)) }
 
 type checker struct {
 	b   []byte
@@ -148,9 +153,7 @@ func (c *checker) array(i, depth int) (int, bool) {
 
 func (c *checker) str(i int) (int, bool) {
 	for i++; i < len(c.b); i++ {
-		for i+8 <= len(c.b) && plain(binary.LittleEndian.Uint64(c.b[i:])) {
-			i += 8
-		}
+		i = skipPlain(c.b, i)
 		switch b := c.at(i); {
 		case b == '"':
 			return i + 1, true
@@ -174,14 +177,25 @@ func (c *checker) str(i int) (int, bool) {
 	return c.fail(i, "")
 }
 
-// plain reports that none of eight bytes is a quotation mark, a backslash or a control character;
-// it may say no for eight bytes where none is. It reads a body of 30 MB, an image in base64 most
-// often, three times as fast as a byte at a time.
-func plain(w uint64) bool {
+// skipPlain returns the index of the first byte from i on that a string cannot hold as it is (a quotation mark, a backslash, a
+// control character), or of one of the last seven bytes. It reads eight bytes at a time: a body of 30 MB, an image in base64 most
+// often, three times as fast as byte by byte.
+func skipPlain(b []byte, i int) int {
+	for ; i+8 <= len(b); i += 8 {
+		if at := special(binary.LittleEndian.Uint64(b[i:])); at < 8 {
+			return i + at
+		}
+	}
+	return i
+}
+
+// special is the place of the first of eight bytes that is a quotation mark, a backslash or a control character; 8 where none is.
+// A subtraction borrows only from bytes behind a hit, so that the first hit is a true one.
+func special(w uint64) int {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	quote := w ^ ones*'"'
 	slash := w ^ ones*'\\'
-	return ((w-ones*0x20)&^w|(quote-ones)&^quote|(slash-ones)&^slash)&tops == 0
+	return bits.TrailingZeros64(((w-ones*0x20)&^w|(quote-ones)&^quote|(slash-ones)&^slash)&tops) / 8
 }
 
 func (c *checker) literal(i int, word string) (int, bool) {

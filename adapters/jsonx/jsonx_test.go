@@ -84,6 +84,16 @@ func TestValue(t *testing.T) {
 	if s := v.Get("e").Str(); s != "\"\\/\b\f\n\r\té🌍\ufffdA" {
 		t.Errorf("Str = %q", s)
 	}
+	scratch := []byte("left over")
+	if e := v.Get("e"); e.Lend(&scratch) != e.Str() || e.Share() != e.Str() {
+		t.Errorf("Lend gives %q, Share %q, Str %q", e.Lend(&scratch), e.Share(), e.Str())
+	}
+	if n := v.Get("n"); n.Lend(&scratch)+n.Share()+n.Str() != "" || v.Get("a").Share() != "" {
+		t.Error("what is no string is one")
+	}
+	if s := v.Get("a").Text(); s != `[ 1 , "x,]}\\" , {"y":[]} ]` {
+		t.Errorf("Text = %s", s)
+	}
 	if n := v.Get("a").Len(); n != 3 {
 		t.Errorf("Len = %d, want 3", n)
 	}
@@ -176,8 +186,15 @@ func FuzzCheck(f *testing.F) {
 		if err := d.Decode(&tree); err != nil {
 			t.Fatal(err)
 		}
-		if w := walk(Root(body)); !reflect.DeepEqual(w, tree) {
+		root := Root(body)
+		if w := walk(root); !reflect.DeepEqual(w, tree) {
 			t.Fatalf("walked %#v, encoding/json has %#v", w, tree)
+		}
+		fields := root.Fields()
+		for k := range root.Members() {
+			if got, want := fields.Get(string(k)), root.Get(string(k)); string(got) != string(want) {
+				t.Fatalf("Fields have %s as %q, Get as %q", got, k, want)
+			}
 		}
 	})
 }

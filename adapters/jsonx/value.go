@@ -126,7 +126,8 @@ func (v Value) Len() int {
 	return n
 }
 
-// Str decodes a string; other kinds give "". Half a surrogate pair becomes U+FFFD.
+// Str decodes a string; other kinds give "". Half a surrogate pair becomes U+FFFD. The string is a copy: Share and Lend make
+// none where there is nothing to decode.
 func (v Value) Str() string {
 	if v.Kind() != String {
 		return ""
@@ -135,7 +136,7 @@ func (v Value) Str() string {
 	if bytes.IndexByte(in, '\\') < 0 {
 		return string(in)
 	}
-	return string(appendDecoded(make([]byte, 0, len(in)), in))
+	return view(appendDecoded(make([]byte, 0, len(in)), in))
 }
 
 // AppendStr appends what Str returns.

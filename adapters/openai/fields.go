@@ -95,7 +95,7 @@ func optString(v jsonx.Value, field string) (string, *canon.Error) {
 	if v.Kind() != jsonx.String {
 		return "", wrongKind(field, "a string", v)
 	}
-	return v.Str(), nil
+	return v.Share(), nil
 }
 
 // reqString reads a string that must be there and hold something.
@@ -106,5 +106,5 @@ func reqString(v jsonx.Value, field string) (string, *canon.Error) {
 	if len(v) == 2 {
 		return "", bad(field, "must not be empty")
 	}
-	return v.Str(), nil
+	return v.Share(), nil
 }

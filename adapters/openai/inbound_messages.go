@@ -8,12 +8,15 @@ import (
 	"github.com/weir-dev/weir/adapters/jsonx"
 )
 
+// usualMessages is room for most conversations.
+const usualMessages = 8
+
 // readMessages reads the conversation.
 func (q *request) readMessages(r *canon.Request) *canon.Error {
 	if q.messages.Kind() != jsonx.Array {
 		return wrongKind("messages", "an array", q.messages)
 	}
-	r.Messages = make([]canon.Message, 0, q.messages.Len())
+	r.Messages = make([]canon.Message, 0, usualMessages)
 	for i, v := range q.messages.Elements() {
 		m, err := readMessage(v)
 		if err != nil {
@@ -31,54 +34,56 @@ func readMessage(v jsonx.Value) (m canon.Message, err *canon.Error) {
 	if v.Kind() != jsonx.Object {
 		return m, wrongKind("", "an object", v)
 	}
-	role, err := reqString(v.Get("role"), "role")
+	f := v.Fields()
+	role, err := reqString(f.Get("role"), "role")
 	if err != nil {
 		return m, err
 	}
-	m.Role = canon.Role(role)
-	if m.Name, err = optString(v.Get("name"), "name"); err != nil {
+	var known bool
+	if m.Role, known = canon.RoleOf(role); !known {
+		if role == "function" {
+			return m, cannot("role", `is "function", the legacy form of "tool", and cannot be translated: use tool`)
+		}
+		return m, bad("role", "must be developer, system, user, assistant or tool, not %q", clip(role))
+	}
+	if m.Name, err = optString(f.Get("name"), "name"); err != nil {
 		return m, err
 	}
 	switch m.Role {
-	case canon.RoleSystem, canon.RoleDeveloper:
-		m.Parts, err = readContent(v.Get("content"), readText)
-	case canon.RoleUser:
-		m.Parts, err = readContent(v.Get("content"), readUserPart)
+	case canon.RoleSystem, canon.RoleDeveloper, canon.RoleUser:
+		m.Parts, err = readContent(f.Get("content"), m.Role)
 	case canon.RoleAssistant:
-		m.Parts, err = readAssistant(v)
+		m.Parts, err = readAssistant(&f)
 	case canon.RoleTool:
-		m.Parts, err = readToolResult(v)
-	case "function":
-		err = cannot("role", `is "function", the legacy form of "tool", and cannot be translated: use tool`)
-	default:
-		err = bad("role", "must be developer, system, user, assistant or tool, not %q", clip(role))
+		m.Parts, err = readToolResult(&f)
 	}
 	return m, err
 }
 
 // readContent reads a content that is a string or an array of parts.
-func readContent(v jsonx.Value, readPart func(kind string, v jsonx.Value) (canon.Part, *canon.Error)) ([]canon.Part, *canon.Error) {
+func readContent(v jsonx.Value, role canon.Role) ([]canon.Part, *canon.Error) {
 	switch v.Kind() {
 	case jsonx.String:
-		return []canon.Part{{Text: v.Str()}}, nil
+		return []canon.Part{{Text: v.Share()}}, nil
 	case jsonx.Array:
 	default:
 		return nil, wrongKind("content", "a string or an array of parts", v)
 	}
-	parts := make([]canon.Part, 0, v.Len())
+	parts := make([]canon.Part, 0, 1) // which is usual
 	for i, e := range v.Elements() {
 		if e.Kind() != jsonx.Object {
 			return nil, at(wrongKind("", "an object", e), "content", i)
 		}
-		kind, err := reqString(e.Get("type"), "type")
+		f := e.Fields()
+		kind, err := reqString(f.Get("type"), "type")
 		if err != nil {
 			return nil, at(err, "content", i)
 		}
-		p, err := readPart(kind, e)
+		p, err := readPart(role, kind, &f)
 		if err != nil {
 			return nil, at(err, "content", i)
 		}
-		p.CacheMark = marked(e)
+		p.CacheMark = marked(&f)
 		parts = append(parts, p)
 	}
 	if len(parts) == 0 {
@@ -87,23 +92,34 @@ func readContent(v jsonx.Value, readPart func(kind string, v jsonx.Value) (canon
 	return parts, nil
 }
 
-func readText(kind string, v jsonx.Value) (p canon.Part, err *canon.Error) {
+// readPart reads a part of a content, of those that a message of the role may have.
+func readPart(role canon.Role, kind string, f *jsonx.Fields) (canon.Part, *canon.Error) {
+	switch role {
+	case canon.RoleUser, canon.RoleTool:
+		return readUserPart(kind, f)
+	case canon.RoleAssistant:
+		return readAssistantPart(kind, f)
+	}
+	return readText(kind, f)
+}
+
+func readText(kind string, f *jsonx.Fields) (p canon.Part, err *canon.Error) {
 	if kind != "text" {
 		return p, bad("type", "is %q, but only text is allowed in a message of this role", clip(kind))
 	}
-	text := v.Get("text")
+	text := f.Get("text")
 	if text.Kind() != jsonx.String {
 		return p, wrongKind("text", "a string", text)
 	}
-	return canon.Part{Text: text.Str()}, nil
+	return canon.Part{Text: text.Share()}, nil
 }
 
-func readUserPart(kind string, v jsonx.Value) (p canon.Part, err *canon.Error) {
+func readUserPart(kind string, f *jsonx.Fields) (p canon.Part, err *canon.Error) {
 	switch kind {
 	case "text":
-		return readText(kind, v)
+		return readText(kind, f)
 	case "image_url":
-		img, err := readImage(v.Get("image_url"))
+		img, err := readImage(f.Get("image_url"))
 		if err != nil {
 			return p, under(err, "image_url")
 		}
@@ -114,28 +130,28 @@ func readUserPart(kind string, v jsonx.Value) (p canon.Part, err *canon.Error) {
 	return p, bad("type", "must be text or image_url, not %q", clip(kind))
 }
 
-func readAssistantPart(kind string, v jsonx.Value) (p canon.Part, err *canon.Error) {
+func readAssistantPart(kind string, f *jsonx.Fields) (p canon.Part, err *canon.Error) {
 	if kind != "refusal" {
-		return readText(kind, v)
+		return readText(kind, f)
 	}
-	text := v.Get("refusal")
+	text := f.Get("refusal")
 	if text.Kind() != jsonx.String {
 		return p, wrongKind("refusal", "a string", text)
 	}
-	return canon.Part{Kind: canon.PartRefusal, Text: text.Str()}, nil
+	return canon.Part{Kind: canon.PartRefusal, Text: text.Share()}, nil
 }
 
 // readAssistant reads an answer of the past: reasoning, content, refusal, tool calls.
-func readAssistant(v jsonx.Value) ([]canon.Part, *canon.Error) {
-	if !v.Get("function_call").Missing() {
+func readAssistant(f *jsonx.Fields) ([]canon.Part, *canon.Error) {
+	if !f.Get("function_call").Missing() {
 		return nil, cannot("function_call", "is the legacy form of tool_calls and cannot be translated: use tool_calls")
 	}
-	if !v.Get("audio").Missing() {
+	if !f.Get("audio").Missing() {
 		return nil, cannot("audio", "cannot be translated: send the transcript as content")
 	}
 	var parts []canon.Part
 	for _, field := range [...]string{"reasoning_content", "reasoning"} { // one thing, two spellings
-		text, err := optString(v.Get(field), field)
+		text, err := optString(f.Get(field), field)
 		if err != nil {
 			return nil, err
 		}
@@ -144,20 +160,20 @@ func readAssistant(v jsonx.Value) ([]canon.Part, *canon.Error) {
 			break
 		}
 	}
-	content := v.Get("content")
-	calls := v.Get("tool_calls")
+	content := f.Get("content")
+	calls := f.Get("tool_calls")
 	if !calls.Missing() && calls.Kind() != jsonx.Array {
 		return nil, wrongKind("tool_calls", "an array", calls)
 	}
 	// An empty text beside tool calls says nothing, and other dialects refuse it.
 	if !content.Missing() && (len(content) > 2 || calls.Missing()) {
-		p, err := readContent(content, readAssistantPart)
+		p, err := readContent(content, canon.RoleAssistant)
 		if err != nil {
 			return nil, err
 		}
 		parts = append(parts, p...)
 	}
-	refusal, err := optString(v.Get("refusal"), "refusal")
+	refusal, err := optString(f.Get("refusal"), "refusal")
 	if err != nil {
 		return nil, err
 	}
@@ -178,12 +194,12 @@ func readAssistant(v jsonx.Value) ([]canon.Part, *canon.Error) {
 }
 
 func readToolCall(v jsonx.Value) (*canon.ToolCall, *canon.Error) {
-	f, err := functionOf(v)
+	outer, f, err := functionOf(v)
 	if err != nil {
 		return nil, err
 	}
 	c := &canon.ToolCall{}
-	if c.ID, err = reqString(v.Get("id"), "id"); err != nil {
+	if c.ID, err = reqString(outer.Get("id"), "id"); err != nil {
 		return nil, err
 	}
 	if c.Name, err = reqString(f.Get("name"), "function.name"); err != nil {
@@ -193,7 +209,7 @@ func readToolCall(v jsonx.Value) (*canon.ToolCall, *canon.Error) {
 	if args.Kind() != jsonx.String {
 		return nil, wrongKind("function.arguments", "a string", args)
 	}
-	if c.Arguments = strings.TrimSpace(args.Str()); c.Arguments == "" {
+	if c.Arguments = strings.TrimSpace(args.Share()); c.Arguments == "" {
 		c.Arguments = "{}"
 	}
 	if !isObject(c.Arguments) {
@@ -205,17 +221,17 @@ func readToolCall(v jsonx.Value) (*canon.ToolCall, *canon.Error) {
 
 // isObject reports whether s is the JSON text of an object.
 func isObject(s string) bool {
-	return strings.HasPrefix(s, "{") && jsonx.Check([]byte(s)) == nil
+	return strings.HasPrefix(s, "{") && jsonx.CheckString(s) == nil
 }
 
 // readToolResult reads a tool message. Images are taken although OpenAI itself allows text alone:
 // some compatible servers take them, and other dialects can say them.
-func readToolResult(v jsonx.Value) ([]canon.Part, *canon.Error) {
-	id, err := reqString(v.Get("tool_call_id"), "tool_call_id")
+func readToolResult(f *jsonx.Fields) ([]canon.Part, *canon.Error) {
+	id, err := reqString(f.Get("tool_call_id"), "tool_call_id")
 	if err != nil {
 		return nil, err
 	}
-	parts, err := readContent(v.Get("content"), readUserPart)
+	parts, err := readContent(f.Get("content"), canon.RoleTool)
 	if err != nil {
 		return nil, err
 	}
@@ -224,7 +240,7 @@ func readToolResult(v jsonx.Value) ([]canon.Part, *canon.Error) {
 		mark = mark || parts[i].CacheMark
 		parts[i].CacheMark = false
 	}
-	name, err := optString(v.Get("name"), "name")
+	name, err := optString(f.Get("name"), "name")
 	if err != nil {
 		return nil, err
 	}

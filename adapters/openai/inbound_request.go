@@ -2,6 +2,7 @@ package openai
 
 import (
 	"bytes"
+	"encoding/json"
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/adapters/jsonx"
@@ -73,14 +74,14 @@ func split(body []byte) (*request, *canon.Error) {
 		}
 		seen[count] = name
 		count++
-		q.sort(string(name), v)
+		q.sort(name, v)
 	}
 	return q, nil
 }
 
 // sort puts one member where read looks for it.
-func (q *request) sort(name string, v jsonx.Value) {
-	switch name {
+func (q *request) sort(name []byte, v jsonx.Value) {
+	switch string(name) {
 	case "model":
 		q.model = v
 	case "messages":
@@ -143,7 +144,7 @@ func (q *request) sort(name string, v jsonx.Value) {
 		// Qwen
 		"enable_search", "search_options", "vl_high_resolution_images", "translation_options":
 		if b, ok := v.Bool(); !v.Missing() && (!ok || b) { // null and false ask for nothing
-			q.extra = append(q.extra, name)
+			q.extra = append(q.extra, string(name))
 		}
 	}
 }
@@ -188,7 +189,7 @@ func (q *request) refuse(*canon.Request) *canon.Error {
 		return wrongKind("modalities", "an array of strings", q.modalities)
 	}
 	for _, m := range q.modalities.Elements() {
-		if m.Str() != "text" {
+		if m.Share() != "text" {
 			return cannot("modalities", `must be ["text"]: other outputs cannot be translated`)
 		}
 	}
@@ -241,7 +242,7 @@ func (q *request) readStop(r *canon.Request) *canon.Error {
 	switch q.stop.Kind() {
 	case jsonx.None, jsonx.Null:
 	case jsonx.String:
-		if s := q.stop.Str(); s != "" { // an empty sequence can stop nothing
+		if s := q.stop.Share(); s != "" { // an empty sequence can stop nothing
 			r.Stop = []string{s}
 		}
 	case jsonx.Array:
@@ -311,7 +312,7 @@ func (q *request) readFormat(r *canon.Request) *canon.Error {
 	if schema.Kind() != jsonx.Object {
 		return wrongKind("response_format.json_schema.schema", "an object", schema)
 	}
-	f.Schema = bytes.Clone(schema)
+	f.Schema = json.RawMessage(schema)
 	if f.Strict, err = optBool(spec.Get("strict"), "response_format.json_schema.strict"); err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 package openai
 
 import (
-	"bytes"
+	"encoding/json"
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/adapters/jsonx"
@@ -31,7 +31,7 @@ func (q *request) readTools(r *canon.Request) (err *canon.Error) {
 }
 
 func readTool(v jsonx.Value) (t canon.Tool, err *canon.Error) {
-	f, err := functionOf(v)
+	outer, f, err := functionOf(v)
 	if err != nil {
 		return t, err
 	}
@@ -45,33 +45,34 @@ func readTool(v jsonx.Value) (t canon.Tool, err *canon.Error) {
 		if p.Kind() != jsonx.Object {
 			return t, wrongKind("function.parameters", "a JSON Schema object", p)
 		}
-		t.Parameters = bytes.Clone(p)
+		t.Parameters = json.RawMessage(p)
 	}
 	if t.Strict, err = optBool(f.Get("strict"), "function.strict"); err != nil {
 		return t, err
 	}
-	t.CacheMark = marked(v)
+	t.CacheMark = marked(&outer)
 	return t, nil
 }
 
-// functionOf gives the function object of {"type":"function","function":{...}}, the form that
-// tools, tool calls and tool choices share.
-func functionOf(v jsonx.Value) (jsonx.Value, *canon.Error) {
+// functionOf reads {"type":"function","function":{...}}, the form that tools, tool calls and tool choices share: the outer object
+// and the function.
+func functionOf(v jsonx.Value) (outer, function jsonx.Fields, err *canon.Error) {
 	if v.Kind() != jsonx.Object {
-		return nil, wrongKind("", "an object", v)
+		return outer, function, wrongKind("", "an object", v)
 	}
-	kind, err := reqString(v.Get("type"), "type")
+	outer = v.Fields()
+	kind, err := reqString(outer.Get("type"), "type")
 	if err != nil {
-		return nil, err
+		return outer, function, err
 	}
 	if kind != "function" {
-		return nil, cannot("type", "is %q, which cannot be translated: only function can", clip(kind))
+		return outer, function, cannot("type", "is %q, which cannot be translated: only function can", clip(kind))
 	}
-	f := v.Get("function")
+	f := outer.Get("function")
 	if f.Kind() != jsonx.Object {
-		return nil, wrongKind("function", "an object", f)
+		return outer, function, wrongKind("function", "an object", f)
 	}
-	return f, nil
+	return outer, f.Fields(), nil
 }
 
 func readToolChoice(r *canon.Request, v jsonx.Value) *canon.Error {
@@ -79,15 +80,15 @@ func readToolChoice(r *canon.Request, v jsonx.Value) *canon.Error {
 	case jsonx.None, jsonx.Null:
 		return nil
 	case jsonx.String:
-		return chooseMode(r, v.Str())
+		return chooseMode(r, v.Share())
 	case jsonx.Object:
 	default:
 		return wrongKind("", "a string or an object", v)
 	}
-	if v.Get("type").Str() == "allowed_tools" {
+	if v.Get("type").Share() == "allowed_tools" {
 		return allowTools(r, v.Get("allowed_tools"))
 	}
-	f, err := functionOf(v)
+	_, f, err := functionOf(v)
 	if err != nil {
 		return err
 	}
@@ -138,7 +139,7 @@ func allowTools(r *canon.Request, v jsonx.Value) *canon.Error {
 	}
 	var allowed []canon.Tool
 	for i, e := range list.Elements() {
-		f, err := functionOf(e)
+		_, f, err := functionOf(e)
 		if err != nil {
 			return at(err, "allowed_tools.tools", i)
 		}
@@ -173,6 +174,6 @@ func toolNamed(tools []canon.Tool, name string) *canon.Tool {
 
 // marked reports a prompt-cache boundary: OpenAI's own spelling, or the one that compatible servers
 // borrowed from Anthropic.
-func marked(v jsonx.Value) bool {
-	return v.Get("prompt_cache_breakpoint").Kind() == jsonx.Object || v.Get("cache_control").Kind() == jsonx.Object
+func marked(f *jsonx.Fields) bool {
+	return f.Get("prompt_cache_breakpoint").Kind() == jsonx.Object || f.Get("cache_control").Kind() == jsonx.Object
 }

@@ -2,7 +2,6 @@ package openai
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/weir-dev/weir/adapters/canon"
@@ -17,17 +16,17 @@ import (
 //
 // A stream always asks for usage, whether or not the caller did; the inbound side hides it.
 func (outbound) BuildCall(r *canon.Request, o canon.CallOptions) (*canon.Call, *canon.Error) {
-	b := builder{dst: make([]byte, 0, bodySize(r)), dropped: slices.Clone(r.Extra)}
-	b.raw(`{"model":`)
-	b.str(o.Model)
-	b.raw(`,"messages":[`)
+	b := builder{canon.NewDraft(r)}
+	b.Raw(`{"model":`)
+	b.Str(o.Model)
+	b.Raw(`,"messages":[`)
 	if err := b.messages(r.Messages); err != nil {
 		if err.Param != "" {
 			err.Message = err.Param + " " + err.Message
 		}
 		return nil, err
 	}
-	b.raw("]")
+	b.Raw("]")
 	b.tools(r)
 	b.integer("max_completion_tokens", r.MaxTokens)
 	b.float("temperature", r.Temperature)
@@ -36,20 +35,20 @@ func (outbound) BuildCall(r *canon.Request, o canon.CallOptions) (*canon.Call, *
 	b.float("frequency_penalty", r.FrequencyPenalty)
 	b.integer("seed", r.Seed)
 	if r.TopK != nil {
-		b.drop("top_k")
+		b.Drop("top_k")
 	}
 	b.stop(r.Stop)
 	b.format(r.Format)
 	b.reasoning(r.Reasoning, o.Model)
 	if r.User != "" {
-		b.raw(`,"user":`)
-		b.str(r.User)
+		b.Raw(`,"user":`)
+		b.Str(r.User)
 	}
 	if r.Stream {
-		b.raw(`,"stream":true,"stream_options":{"include_usage":true}`)
+		b.Raw(`,"stream":true,"stream_options":{"include_usage":true}`)
 	}
-	b.raw("}")
-	return &canon.Call{Path: "/chat/completions", Body: b.dst, Dropped: b.dropped}, nil
+	b.Raw("}")
+	return &canon.Call{Path: "/chat/completions", Body: b.Text, Dropped: b.Dropped}, nil
 }
 
 // Credentials gives the bearer header.
@@ -66,47 +65,33 @@ func (outbound) SetModel(body []byte, model string) ([]byte, *canon.Error) {
 	return out, nil
 }
 
-// builder collects the body of a call.
-type builder struct {
-	dst     []byte
-	dropped []string
-}
-
-func (b *builder) raw(s string) { b.dst = append(b.dst, s...) }
-
-func (b *builder) str(s string) { b.dst = jsonx.AppendString(b.dst, s) }
-
-// drop names a field that is left out, once.
-func (b *builder) drop(field string) {
-	if !slices.Contains(b.dropped, field) {
-		b.dropped = append(b.dropped, field)
-	}
-}
+// builder prints one request.
+type builder struct{ canon.Draft }
 
 func (b *builder) member(name string) {
-	b.raw(`,"`)
-	b.raw(name)
-	b.raw(`":`)
+	b.Raw(`,"`)
+	b.Raw(name)
+	b.Raw(`":`)
 }
 
 func (b *builder) integer(name string, n *int64) {
 	if n != nil {
 		b.member(name)
-		b.dst = strconv.AppendInt(b.dst, *n, 10)
+		b.Int(*n)
 	}
 }
 
 func (b *builder) float(name string, f *float64) {
 	if f != nil {
 		b.member(name)
-		b.dst = strconv.AppendFloat(b.dst, *f, 'g', -1, 64)
+		b.Num(*f)
 	}
 }
 
 func (b *builder) boolean(name string, v *bool) {
 	if v != nil {
 		b.member(name)
-		b.dst = strconv.AppendBool(b.dst, *v)
+		b.Bool(*v)
 	}
 }
 
@@ -114,14 +99,14 @@ func (b *builder) stop(stop []string) {
 	if len(stop) == 0 {
 		return
 	}
-	b.raw(`,"stop":[`)
+	b.Raw(`,"stop":[`)
 	for i, s := range stop {
 		if i > 0 {
-			b.raw(",")
+			b.Raw(",")
 		}
-		b.str(s)
+		b.Str(s)
 	}
-	b.raw("]")
+	b.Raw("]")
 }
 
 // tools prints the tools and what is said about them; OpenAI refuses the latter without the former.
@@ -129,34 +114,34 @@ func (b *builder) tools(r *canon.Request) {
 	if len(r.Tools) == 0 {
 		return
 	}
-	b.raw(`,"tools":[`)
+	b.Raw(`,"tools":[`)
 	for i := range r.Tools {
 		t := &r.Tools[i]
 		if i > 0 {
-			b.raw(",")
+			b.Raw(",")
 		}
-		b.raw(`{"type":"function","function":{"name":`)
-		b.str(t.Name)
+		b.Raw(`{"type":"function","function":{"name":`)
+		b.Str(t.Name)
 		if t.Description != "" {
-			b.raw(`,"description":`)
-			b.str(t.Description)
+			b.Raw(`,"description":`)
+			b.Str(t.Description)
 		}
 		if t.Parameters != nil {
-			b.raw(`,"parameters":`)
-			b.dst = append(b.dst, t.Parameters...)
+			b.Raw(`,"parameters":`)
+			b.Bytes(t.Parameters)
 		}
 		b.boolean("strict", t.Strict)
-		b.raw("}}")
+		b.Raw("}}")
 	}
-	b.raw("]")
+	b.Raw("]")
 	if c := r.ToolChoice; c != nil {
-		b.raw(`,"tool_choice":`)
+		b.Raw(`,"tool_choice":`)
 		if c.Mode == canon.ChoiceTool {
-			b.raw(`{"type":"function","function":{"name":`)
-			b.str(c.Name)
-			b.raw("}}")
+			b.Raw(`{"type":"function","function":{"name":`)
+			b.Str(c.Name)
+			b.Raw("}}")
 		} else {
-			b.str(string(c.Mode))
+			b.Str(string(c.Mode))
 		}
 	}
 	b.boolean("parallel_tool_calls", r.ParallelToolCalls)
@@ -168,18 +153,18 @@ func (b *builder) format(f *canon.Format) {
 	}
 	switch f.Kind {
 	case canon.FormatJSON:
-		b.raw(`,"response_format":{"type":"json_object"}`)
+		b.Raw(`,"response_format":{"type":"json_object"}`)
 	case canon.FormatSchema:
-		b.raw(`,"response_format":{"type":"json_schema","json_schema":{"name":`)
+		b.Raw(`,"response_format":{"type":"json_schema","json_schema":{"name":`)
 		if f.Name == "" { // required here, absent in other dialects
-			b.str("response")
+			b.Str("response")
 		} else {
-			b.str(f.Name)
+			b.Str(f.Name)
 		}
-		b.raw(`,"schema":`)
-		b.dst = append(b.dst, f.Schema...)
+		b.Raw(`,"schema":`)
+		b.Bytes(f.Schema)
 		b.boolean("strict", f.Strict)
-		b.raw("}}")
+		b.Raw("}}")
 	}
 }
 
@@ -196,23 +181,23 @@ func (b *builder) reasoning(r *canon.Reasoning, model string) {
 		return
 	}
 	if !r.Disabled && slices.ContainsFunc(cannotReason, func(p string) bool { return strings.HasPrefix(model, p) }) {
-		b.drop("reasoning_effort")
+		b.Drop("reasoning_effort")
 		return
 	}
 	if r.Disabled {
-		b.drop("thinking")
+		b.Drop("thinking")
 		return
 	}
 	effort := r.Effort
 	if r.BudgetTokens != nil {
-		b.drop("thinking_budget")
+		b.Drop("thinking_budget")
 		if effort == "" {
 			effort = effortFor(*r.BudgetTokens)
 		}
 	}
 	if effort != "" {
-		b.raw(`,"reasoning_effort":`)
-		b.str(effort)
+		b.Raw(`,"reasoning_effort":`)
+		b.Str(effort)
 	}
 }
 
@@ -226,34 +211,4 @@ func effortFor(budget int64) string {
 		return "medium"
 	}
 	return "high"
-}
-
-// bodySize guesses the size of the body, so that a prompt with images is not copied while it grows.
-func bodySize(r *canon.Request) int {
-	n := 1024
-	for i := range r.Messages {
-		n += 64 + partsSize(r.Messages[i].Parts)
-	}
-	for i := range r.Tools {
-		n += 128 + len(r.Tools[i].Description) + len(r.Tools[i].Parameters)
-	}
-	return n
-}
-
-func partsSize(parts []canon.Part) int {
-	n := 0
-	for i := range parts {
-		p := &parts[i]
-		n += 64 + len(p.Text) + len(p.Text)/16 // escapes
-		if p.Image != nil {
-			n += len(p.Image.Data) + len(p.Image.URL)
-		}
-		if p.Call != nil {
-			n += 64 + len(p.Call.Arguments)*5/4
-		}
-		if p.Result != nil {
-			n += partsSize(p.Result.Parts)
-		}
-	}
-	return n
 }

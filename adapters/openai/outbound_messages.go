@@ -14,7 +14,7 @@ func (b *builder) messages(messages []canon.Message) *canon.Error {
 	first := true
 	next := func() {
 		if !first {
-			b.raw(",")
+			b.Raw(",")
 		}
 		first = false
 	}
@@ -23,9 +23,9 @@ func (b *builder) messages(messages []canon.Message) *canon.Error {
 			return
 		}
 		next()
-		b.raw(`{"role":"user","content":`)
+		b.Raw(`{"role":"user","content":`)
 		b.parts(images)
-		b.raw("}")
+		b.Raw("}")
 		images = nil
 	}
 	for i := range messages {
@@ -53,11 +53,11 @@ func (b *builder) messages(messages []canon.Message) *canon.Error {
 
 // message prints a message of any role but tool.
 func (b *builder) message(m *canon.Message) *canon.Error {
-	b.raw(`{"role":`)
-	b.str(string(m.Role))
+	b.Raw(`{"role":`)
+	b.Str(string(m.Role))
 	if m.Name != "" {
-		b.raw(`,"name":`)
-		b.str(m.Name)
+		b.Raw(`,"name":`)
+		b.Str(m.Name)
 	}
 	var calls, said int
 	var said0 *canon.Part
@@ -66,7 +66,7 @@ func (b *builder) message(m *canon.Message) *canon.Error {
 		switch {
 		case p.Kind == canon.PartReasoning:
 			// The dialect has no way to return reasoning, and models do not want it back.
-			b.drop("messages[].reasoning")
+			b.Drop("messages[].reasoning")
 			continue
 		case p.Kind == canon.PartImage && m.Role != canon.RoleUser:
 			return bad("content", "has an image in a message of the role %s: OpenAI takes images from the user alone", m.Role)
@@ -82,21 +82,21 @@ func (b *builder) message(m *canon.Message) *canon.Error {
 		}
 		said++
 	}
-	b.raw(`,"content":`)
+	b.Raw(`,"content":`)
 	switch {
 	case said == 0 && calls > 0:
-		b.raw("null")
+		b.Raw("null")
 	case said == 0:
-		b.raw(`""`)
+		b.Raw(`""`)
 	case said == 1 && said0.Kind == canon.PartText: // the form that every server knows
-		b.str(said0.Text)
+		b.Str(said0.Text)
 	default:
 		b.parts(m.Parts)
 	}
 	if calls > 0 {
 		b.toolCalls(m.Parts)
 	}
-	b.raw("}")
+	b.Raw("}")
 	return nil
 }
 
@@ -107,64 +107,64 @@ func (b *builder) parts(parts []canon.Part) {
 		p := &parts[i]
 		switch p.Kind {
 		case canon.PartText:
-			b.raw(open)
-			b.raw(`{"type":"text","text":`)
-			b.str(p.Text)
-			b.raw("}")
+			b.Raw(open)
+			b.Raw(`{"type":"text","text":`)
+			b.Str(p.Text)
+			b.Raw("}")
 		case canon.PartRefusal:
-			b.raw(open)
-			b.raw(`{"type":"refusal","refusal":`)
-			b.str(p.Text)
-			b.raw("}")
+			b.Raw(open)
+			b.Raw(`{"type":"refusal","refusal":`)
+			b.Str(p.Text)
+			b.Raw("}")
 		case canon.PartImage:
-			b.raw(open)
+			b.Raw(open)
 			b.image(p.Image)
 		default:
 			continue
 		}
 		open = ","
 	}
-	b.raw("]")
+	b.Raw("]")
 }
 
 func (b *builder) image(img *canon.Image) {
-	b.raw(`{"type":"image_url","image_url":{"url":`)
+	b.Raw(`{"type":"image_url","image_url":{"url":`)
 	if img.URL != "" {
-		b.str(img.URL)
+		b.Str(img.URL)
 	} else { // media type and base64 hold nothing that needs an escape
-		b.raw(`"data:`)
-		b.raw(img.MediaType)
-		b.raw(";base64,")
-		b.raw(img.Data)
-		b.raw(`"`)
+		b.Raw(`"data:`)
+		b.Raw(img.MediaType)
+		b.Raw(";base64,")
+		b.Raw(img.Data)
+		b.Raw(`"`)
 	}
 	if img.Detail != "" {
-		b.raw(`,"detail":`)
-		b.str(img.Detail)
+		b.Raw(`,"detail":`)
+		b.Str(img.Detail)
 	}
-	b.raw("}}")
+	b.Raw("}}")
 }
 
 func (b *builder) toolCalls(parts []canon.Part) {
-	b.raw(`,"tool_calls":`)
+	b.Raw(`,"tool_calls":`)
 	open := "["
 	for i := range parts {
 		if parts[i].Kind != canon.PartToolCall {
 			continue
 		}
-		b.raw(open)
+		b.Raw(open)
 		open = ","
-		b.dst = appendToolCall(b.dst, parts[i].Call)
+		b.Text = appendToolCall(b.Text, parts[i].Call)
 	}
-	b.raw("]")
+	b.Raw("]")
 }
 
 // toolResult prints a tool message and appends its images to those that wait. The dialect has no
 // flag for a failed tool, so the text says it.
 func (b *builder) toolResult(res *canon.ToolResult, images []canon.Part) []canon.Part {
-	b.raw(`{"role":"tool","tool_call_id":`)
-	b.str(res.ID)
-	b.raw(`,"content":`)
+	b.Raw(`{"role":"tool","tool_call_id":`)
+	b.Str(res.ID)
+	b.Raw(`,"content":`)
 	var texts []canon.Part
 	if res.IsError {
 		texts = append(texts, canon.Part{Text: "Error: "})
@@ -187,12 +187,12 @@ func (b *builder) toolResult(res *canon.ToolResult, images []canon.Part) []canon
 	}
 	switch {
 	case len(texts) == 0:
-		b.raw(`""`)
+		b.Raw(`""`)
 	case len(texts) == 1 || res.IsError:
-		b.dst = appendJoined(b.dst, texts, canon.PartText)
+		b.Text = appendJoined(b.Text, texts, canon.PartText)
 	default:
 		b.parts(texts)
 	}
-	b.raw("}")
+	b.Raw("}")
 	return images
 }

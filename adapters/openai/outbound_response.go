@@ -17,31 +17,34 @@ func (outbound) ParseResponse(body []byte) (*canon.Response, *canon.Error) {
 	if err := errorIn(root); err != nil {
 		return nil, err
 	}
-	r := &canon.Response{ID: root.Get("id").Str(), Model: root.Get("model").Str()}
-	r.Created, _ = root.Get("created").Int()
-	r.Usage = readUsage(root.Get("usage"))
-	var choice jsonx.Value
-	for _, c := range root.Get("choices").Elements() {
-		choice = c
+	answer := root.Fields()
+	r := &canon.Response{ID: answer.Get("id").Share(), Model: answer.Get("model").Share()}
+	r.Created, _ = answer.Get("created").Int()
+	if usage, ok := readUsage(answer.Get("usage")); ok {
+		r.Usage = &usage
+	}
+	var choice jsonx.Fields
+	for _, c := range answer.Get("choices").Elements() {
+		choice = c.Fields()
 		break
 	}
-	message := choice.Get("message")
-	if message.Kind() != jsonx.Object {
+	if choice.Get("message").Kind() != jsonx.Object {
 		return nil, badGateway("the provider's answer has no choices[0].message")
 	}
-	if text := reasoningOf(message); text != nil {
-		r.Parts = append(r.Parts, canon.Part{Kind: canon.PartReasoning, Text: text.Str()})
+	message := choice.Get("message").Fields()
+	if text := reasoningOf(&message); text != nil {
+		r.Parts = append(r.Parts, canon.Part{Kind: canon.PartReasoning, Text: text.Share()})
 	}
 	if text := textOf(message.Get("content")); text != "" {
 		r.Parts = append(r.Parts, canon.Part{Kind: canon.PartText, Text: text})
 	}
-	if text := message.Get("refusal").Str(); text != "" {
+	if text := message.Get("refusal").Share(); text != "" {
 		r.Parts = append(r.Parts, canon.Part{Kind: canon.PartRefusal, Text: text})
 	}
 	calls := 0
 	for _, v := range message.Get("tool_calls").Elements() {
 		f := v.Get("function")
-		c := &canon.ToolCall{ID: v.Get("id").Str(), Name: f.Get("name").Str(), Arguments: objectText(f.Get("arguments"))}
+		c := &canon.ToolCall{ID: v.Get("id").Share(), Name: f.Get("name").Share(), Arguments: objectText(f.Get("arguments"))}
 		if c.Name == "" {
 			return nil, badGateway("the provider's answer has a tool call without a name")
 		}
@@ -51,7 +54,7 @@ func (outbound) ParseResponse(body []byte) (*canon.Response, *canon.Error) {
 		calls++
 		r.Parts = append(r.Parts, canon.Part{Kind: canon.PartToolCall, Call: c})
 	}
-	word := choice.Get("finish_reason").Str()
+	word := choice.Get("finish_reason").Share()
 	finish, err := finishOf(word, calls > 0)
 	if err != nil {
 		return nil, err
@@ -66,9 +69,9 @@ func badGateway(message string) *canon.Error {
 
 // reasoningOf gives the string under either of the two names in use, or nil. Servers in transition
 // send both with the same text.
-func reasoningOf(v jsonx.Value) jsonx.Value {
+func reasoningOf(message *jsonx.Fields) jsonx.Value {
 	for _, field := range [...]string{"reasoning_content", "reasoning"} {
-		if s := v.Get(field); s.Kind() == jsonx.String && len(s) > 2 {
+		if s := message.Get(field); s.Kind() == jsonx.String && len(s) > 2 {
 			return s
 		}
 	}
@@ -78,11 +81,11 @@ func reasoningOf(v jsonx.Value) jsonx.Value {
 // textOf reads content: a string, or with some servers an array of text parts.
 func textOf(v jsonx.Value) string {
 	if v.Kind() != jsonx.Array {
-		return v.Str()
+		return v.Share()
 	}
 	var sb strings.Builder
 	for _, p := range v.Elements() {
-		sb.WriteString(p.Get("text").Str())
+		sb.WriteString(p.Get("text").Share())
 	}
 	return sb.String()
 }
@@ -92,9 +95,9 @@ func textOf(v jsonx.Value) string {
 // wrapped as {"_raw":"..."}, so that it is neither lost nor taken for more than it is.
 func objectText(v jsonx.Value) string {
 	if v.Kind() == jsonx.Object { // not the standard, but unmistakable
-		return string(v)
+		return v.Text()
 	}
-	s := strings.TrimSpace(v.Str())
+	s := strings.TrimSpace(v.Share())
 	switch {
 	case s == "":
 		return "{}"
@@ -140,28 +143,26 @@ func finishOf(word string, calls bool) (canon.FinishReason, *canon.Error) {
 	return canon.FinishStop, nil
 }
 
-// readUsage reads a usage object; nil where there is none.
-func readUsage(v jsonx.Value) *canon.Usage {
-	if v.Kind() != jsonx.Object {
-		return nil
-	}
-	in, ok := v.Get("prompt_tokens").Int()
-	out, ok2 := v.Get("completion_tokens").Int()
+// readUsage reads a usage object; counted is false where there is none.
+func readUsage(v jsonx.Value) (u canon.Usage, counted bool) {
+	f := v.Fields()
+	in, ok := f.Get("prompt_tokens").Int()
+	out, ok2 := f.Get("completion_tokens").Int()
 	if !ok && !ok2 {
-		return nil
+		return u, false
 	}
-	u := &canon.Usage{Input: max(in, 0), Output: max(out, 0)}
-	details := v.Get("prompt_tokens_details")
+	u.Input, u.Output = max(in, 0), max(out, 0)
+	details := f.Get("prompt_tokens_details")
 	if n, ok := details.Get("cached_tokens").Int(); ok {
 		u.CacheRead = max(n, 0)
-	} else if n, ok := v.Get("prompt_cache_hit_tokens").Int(); ok { // DeepSeek
+	} else if n, ok := f.Get("prompt_cache_hit_tokens").Int(); ok { // DeepSeek
 		u.CacheRead = max(n, 0)
 	}
 	if n, ok := details.Get("cache_write_tokens").Int(); ok {
 		u.CacheWrite = max(n, 0)
 	}
-	if n, ok := v.Get("completion_tokens_details").Get("reasoning_tokens").Int(); ok {
+	if n, ok := f.Get("completion_tokens_details").Get("reasoning_tokens").Int(); ok {
 		u.Reasoning = max(n, 0)
 	}
-	return u
+	return u, true
 }

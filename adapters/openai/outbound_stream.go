@@ -8,19 +8,15 @@ import (
 
 // NewStreamDecoder makes the decoder of chat.completion.chunk events.
 func (outbound) NewStreamDecoder() canon.StreamDecoder {
-	d := &decoder{}
-	d.onEvent = d.event
-	return d
+	return &decoder{}
 }
 
 // decoder turns chunks into events. A stream is whole when a finish_reason has come; [DONE] is
 // neither needed nor enough, since proxies add it to streams that broke off. But only [DONE] ends
 // it: the usage comes after the finish_reason.
 type decoder struct {
-	lines   sse.Reader
-	onEvent func(sse.Event) // the method value, made once
-	emit    func(*canon.Event)
-	ev      canon.Event
+	lines sse.Reader
+	out   canon.Emitter
 
 	id       string
 	started  bool
@@ -30,7 +26,7 @@ type decoder struct {
 	hasUsage bool
 	tools    []tool // in order of appearance
 	begun    int    // how many of them have a name: the next dense index
-	text     []byte // scratch for decoded strings
+	scratch  []byte // for strings that are only looked at
 }
 
 // tool is one tool call under way.
@@ -47,12 +43,11 @@ func (d *decoder) Feed(chunk []byte, emit func(*canon.Event)) {
 	if d.ended {
 		return
 	}
-	d.emit = emit
-	d.lines.Feed(chunk, d.onEvent)
+	d.out.To = emit
+	d.lines.Feed(chunk, d.event)
 	if err := d.lines.Err(); err != nil {
 		d.fail(badGateway(err.Error()))
 	}
-	d.emit = nil
 }
 
 // Ended is true after [DONE] or an error.
@@ -60,20 +55,10 @@ func (d *decoder) Ended() bool { return d.ended }
 
 // End tells that the provider closed the stream.
 func (d *decoder) End(emit func(*canon.Event)) {
-	d.emit = emit
+	d.out.To = emit
 	if !d.ended {
 		d.end()
 	}
-	d.emit = nil
-}
-
-// send emits d.ev after fill has set its fields.
-func (d *decoder) send(kind canon.EventKind, fill func(*canon.Event)) {
-	d.ev = canon.Event{Kind: kind}
-	if fill != nil {
-		fill(&d.ev)
-	}
-	d.emit(&d.ev)
 }
 
 func (d *decoder) fail(err *canon.Error) {
@@ -81,7 +66,7 @@ func (d *decoder) fail(err *canon.Error) {
 		return
 	}
 	d.ended = true
-	d.send(canon.EventError, func(ev *canon.Event) { ev.Err = err })
+	d.out.Send(canon.Event{Kind: canon.EventError, Err: err})
 }
 
 // end closes the stream at [DONE] or at its last byte.
@@ -92,7 +77,7 @@ func (d *decoder) end() {
 	}
 	d.ended = true
 	if d.hasUsage {
-		d.send(canon.EventUsage, func(ev *canon.Event) { ev.Usage = &d.usage })
+		d.out.Send(canon.Event{Kind: canon.EventUsage, Usage: &d.usage})
 	}
 }
 
@@ -101,10 +86,11 @@ func (d *decoder) event(ev sse.Event) {
 	switch {
 	case d.ended:
 	case ev.Data == nil:
-		d.send(canon.EventPing, nil)
+		d.out.Send(canon.Event{Kind: canon.EventPing})
 	case len(ev.Data) == 0:
 	case string(ev.Data) == "[DONE]":
 		d.end()
+	case string(ev.Name) != "error" && d.out.Again(ev.Data):
 	default:
 		if err := jsonx.Check(ev.Data); err != nil {
 			d.fail(badGateway("the provider's stream has an event that is not JSON: " + err.Error()))
@@ -116,6 +102,7 @@ func (d *decoder) event(ev sse.Event) {
 			return
 		}
 		d.chunk(root)
+		d.out.Read(ev.Data)
 	}
 }
 
@@ -150,8 +137,8 @@ func (d *decoder) chunk(root jsonx.Value) {
 	}
 	// Usage is cumulative wherever it comes (with the last choice, after it, or, on request, with
 	// each chunk): the last one counts.
-	if u := readUsage(usage); u != nil {
-		d.usage, d.hasUsage = *u, true
+	if u, ok := readUsage(usage); ok {
+		d.usage, d.hasUsage = u, true
 	}
 	for _, choice := range choices.Elements() {
 		// The first chunk of a stream may have no choices and no id (Azure's prompt filter).
@@ -169,7 +156,7 @@ func (d *decoder) start(id, model jsonx.Value) {
 	}
 	d.started = true
 	d.id = id.Str()
-	d.send(canon.EventStart, func(ev *canon.Event) { ev.ID, ev.Model = d.id, model.Str() })
+	d.out.Send(canon.Event{Kind: canon.EventStart, ID: d.id, Model: model.Str()})
 }
 
 // choice reads one choice; only the first was asked for.
@@ -191,7 +178,7 @@ func (d *decoder) choice(v jsonx.Value) {
 		return
 	}
 	d.delta(delta)
-	if word := finish.Str(); word != "" && word != "null" && !d.ended {
+	if word := finish.Lend(&d.scratch); word != "" && word != "null" && !d.ended {
 		d.finish(word)
 	}
 }
@@ -215,27 +202,15 @@ func (d *decoder) delta(v jsonx.Value) {
 	if reasoning.Kind() != jsonx.String || len(reasoning) == 2 {
 		reasoning = reasoning2
 	}
-	d.sendText(canon.EventReasoning, reasoning)
-	if content.Kind() == jsonx.Array {
-		for _, p := range content.Elements() {
-			d.sendText(canon.EventText, p.Get("text"))
-		}
+	d.out.SendText(canon.Event{Kind: canon.EventReasoning}, reasoning)
+	for _, p := range content.Elements() {
+		d.out.SendText(canon.Event{Kind: canon.EventText}, p.Get("text"))
 	}
-	d.sendText(canon.EventText, content)
-	d.sendText(canon.EventRefusal, refusal)
+	d.out.SendText(canon.Event{Kind: canon.EventText}, content)
+	d.out.SendText(canon.Event{Kind: canon.EventRefusal}, refusal)
 	for _, c := range calls.Elements() {
 		d.call(c)
 	}
-}
-
-// sendText emits a string that is not empty.
-func (d *decoder) sendText(kind canon.EventKind, v jsonx.Value) {
-	if v.Kind() != jsonx.String || len(v) == 2 {
-		return
-	}
-	d.text = v.AppendStr(d.text[:0])
-	d.ev = canon.Event{Kind: kind, Text: string(d.text)}
-	d.emit(&d.ev)
 }
 
 // call reads one element of delta.tool_calls.
@@ -260,17 +235,12 @@ func (d *decoder) call(v jsonx.Value) {
 		d.tools = append(d.tools, tool{index: index, id: id.Str()})
 	}
 	t := &d.tools[n]
-	if args.Kind() == jsonx.Object { // not the standard, but unmistakable
-		d.text = append(d.text[:0], args...)
-	} else {
-		d.text = args.AppendStr(d.text[:0])
-	}
 	if t.name == "" {
 		if t.id == "" {
 			t.id = id.Str()
 		}
 		if t.name = name.Str(); t.name == "" {
-			t.held = append(t.held, d.text...)
+			t.held = appendArguments(t.held, args)
 			return
 		}
 		t.dense = d.begun
@@ -278,14 +248,26 @@ func (d *decoder) call(v jsonx.Value) {
 		if t.id == "" {
 			t.id = callID(d.id, t.dense)
 		}
-		d.send(canon.EventToolStart, func(ev *canon.Event) { ev.Tool, ev.CallID, ev.Name = t.dense, t.id, t.name })
-		d.text = append(t.held, d.text...)
-		t.held = nil
+		d.out.Send(canon.Event{Kind: canon.EventToolStart, Tool: t.dense, CallID: t.id, Name: t.name})
 	}
-	if len(d.text) > 0 {
-		d.ev = canon.Event{Kind: canon.EventToolDelta, Tool: t.dense, Text: string(d.text)}
-		d.emit(&d.ev)
+	delta := canon.Event{Kind: canon.EventToolDelta, Tool: t.dense}
+	if args.Kind() == jsonx.String && t.held == nil {
+		d.out.SendText(delta, args)
+		return
 	}
+	delta.Text = string(appendArguments(t.held, args))
+	t.held = nil
+	if delta.Text != "" {
+		d.out.Send(delta)
+	}
+}
+
+// appendArguments appends a fragment of a call's arguments: a string, or an object, which is not the standard but unmistakable.
+func appendArguments(dst []byte, v jsonx.Value) []byte {
+	if v.Kind() == jsonx.Object {
+		return append(dst, v...)
+	}
+	return v.AppendStr(dst)
 }
 
 // find gives the place of the tool call that a fragment continues, or -1 where it begins a new one.
@@ -297,7 +279,7 @@ func (d *decoder) find(index int64, id, name jsonx.Value) int {
 	for n := len(d.tools) - 1; n >= 0; n-- {
 		t := &d.tools[n]
 		switch {
-		case len(id) > 2 && t.id == id.Str():
+		case len(id) > 2 && t.id == id.Lend(&d.scratch):
 			return n
 		case fresh && t.id != "":
 			continue
@@ -319,5 +301,5 @@ func (d *decoder) finish(word string) {
 		return
 	}
 	d.finished = true
-	d.send(canon.EventFinish, func(ev *canon.Event) { ev.Finish = finish })
+	d.out.Send(canon.Event{Kind: canon.EventFinish, Finish: finish})
 }

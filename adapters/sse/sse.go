@@ -36,6 +36,7 @@ type Reader struct {
 
 	line    []byte // the beginning of a line whose end has not come yet
 	data    []byte
+	whole   []byte // the event's only data line so far, as a piece of the chunk; data is empty then
 	name    []byte
 	id      []byte
 	comment []byte
@@ -53,33 +54,43 @@ var bom = []byte("\xef\xbb\xbf")
 // a blank line; one without data and without comment is not delivered, as the standard has it.
 // After an error Feed does nothing.
 func (r *Reader) Feed(chunk []byte, emit func(ev Event)) {
+	lines := lineEnds{lf: -1, cr: -1}
 	for len(chunk) > 0 && r.err == nil {
 		if r.skipLF {
 			r.skipLF = false
 			if chunk[0] == '\n' {
 				chunk = chunk[1:]
+				lines.pass(1)
 				continue
 			}
 		}
-		end := lineEnd(chunk)
-		if end < 0 {
-			if r.grows(len(chunk)) {
-				r.line = append(r.line, chunk...)
-			}
-			return
-		}
+		end := lines.next(chunk)
 		if !r.grows(end) {
 			return
 		}
-		line := chunk[:end]
-		if len(r.line) > 0 {
+		if end == len(chunk) {
+			r.line = append(r.line, chunk...)
+			break
+		}
+		line, whole := chunk[:end], len(r.line) == 0
+		if !whole {
 			r.line = append(r.line, line...)
 			line = r.line
 		}
 		r.skipLF = chunk[end] == '\r'
 		chunk = chunk[end+1:]
-		r.take(line, emit)
+		lines.pass(end + 1)
+		r.take(line, whole, emit)
 		r.line = r.line[:0]
+	}
+	r.keep()
+}
+
+// keep copies what the event has in the chunk.
+func (r *Reader) keep() {
+	if r.whole != nil {
+		r.data = append(r.data[:0], r.whole...)
+		r.whole = nil
 	}
 }
 
@@ -102,16 +113,16 @@ func (r *Reader) grows(n int) bool {
 	if limit <= 0 {
 		limit = DefaultMax
 	}
-	if len(r.line)+len(r.data)+len(r.name)+len(r.id)+len(r.comment)+n <= limit {
+	if len(r.line)+len(r.whole)+len(r.data)+len(r.name)+len(r.id)+len(r.comment)+n <= limit {
 		return true
 	}
 	r.err = ErrTooLarge
-	r.line, r.data = nil, nil
+	r.line, r.whole, r.data = nil, nil, nil
 	return false
 }
 
-// take reads one line without its end.
-func (r *Reader) take(line []byte, emit func(ev Event)) {
+// take reads one line without its end. whole says that it is a piece of the chunk, which stays as it is until Feed returns.
+func (r *Reader) take(line []byte, whole bool, emit func(ev Event)) {
 	if !r.started {
 		r.started = true
 		line = bytes.TrimPrefix(line, bom)
@@ -129,13 +140,15 @@ func (r *Reader) take(line []byte, emit func(ev Event)) {
 	}
 	switch string(field) {
 	case "data":
-		if r.data == nil {
-			r.data = make([]byte, 0, 512) // never nil: an empty data line differs from none
+		switch {
+		case !r.hasData && whole:
+			r.whole = value[:len(value):len(value)]
+		case !r.hasData:
+			r.data = append(r.data, value...)
+		default:
+			r.keep()
+			r.data = append(append(r.data, '\n'), value...)
 		}
-		if r.hasData {
-			r.data = append(r.data, '\n')
-		}
-		r.data = append(r.data, value...)
 		r.hasData = true
 	case "event":
 		r.name = append(r.name[:0], value...)
@@ -157,22 +170,46 @@ func (r *Reader) dispatch(emit func(ev Event)) {
 		ev := Event{Name: r.name, ID: r.id}
 		if r.hasData {
 			ev.Data = r.data
+			if r.whole != nil {
+				ev.Data = r.whole
+			}
+			if ev.Data == nil {
+				ev.Data = []byte{} // an empty data line differs from none
+			}
 		}
 		if r.hasComment {
 			ev.Comment = r.comment
 		}
 		emit(ev)
 	}
+	r.whole = nil
 	r.data, r.name, r.id, r.comment = r.data[:0], r.name[:0], r.id[:0], r.comment[:0]
 	r.hasData, r.hasComment = false, false
 }
 
-// lineEnd is the index of the first CR or LF, or -1. One pass, whichever of the two a stream uses.
-func lineEnd(b []byte) int {
-	for i, c := range b {
-		if c == '\n' || c == '\r' {
-			return i
-		}
+// lineEnds finds the ends of a chunk's lines, with one search for each of the two bytes that end lines, whichever a stream uses.
+// The fields are the places of the next of each in what is left of the chunk; -1 where they must be searched for.
+type lineEnds struct{ lf, cr int }
+
+// next is the place of the first CR or LF of what is left of the chunk; its length where there is none.
+func (l *lineEnds) next(rest []byte) int {
+	if l.lf < 0 {
+		l.lf = indexOr(rest, '\n')
 	}
-	return -1
+	if l.cr < 0 {
+		l.cr = indexOr(rest, '\r')
+	}
+	return min(l.lf, l.cr)
+}
+
+// pass tells that n bytes of the chunk are done with.
+func (l *lineEnds) pass(n int) {
+	l.lf, l.cr = max(l.lf-n, -1), max(l.cr-n, -1)
+}
+
+func indexOr(b []byte, c byte) int {
+	if i := bytes.IndexByte(b, c); i >= 0 {
+		return i
+	}
+	return len(b)
 }
