@@ -7,12 +7,14 @@ import (
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 
 	"github.com/weir-dev/weir/extproc/wire"
 )
 
-// Sink takes records. It is called by several goroutines, and must not keep the pointer.
+// Sink takes records. It is called by several goroutines, and must not keep the pointer: the next record is read to the same place. It may
+// keep a copy, and what that points to.
 type Sink func(*Record)
 
 // FailedSink takes failed attempts. It is called by several goroutines, and must not keep the pointer.
@@ -20,7 +22,6 @@ type FailedSink func(*Failed)
 
 // Receiver is the access log service (ALS, gRPC) that Envoy reports to.
 type Receiver struct {
-	alsv3.UnimplementedAccessLogServiceServer
 	sinks  []Sink
 	failed []FailedSink
 	begins func(traceID string) bool
@@ -36,36 +37,135 @@ func (r *Receiver) Failed(sinks ...FailedSink) { r.failed = append(r.failed, sin
 // came without a trace. Without it, none of them is sampled. Call it before Register.
 func (r *Receiver) Begins(sampled func(traceID string) bool) { r.begins = sampled }
 
-// Register adds the service to g.
-func (r *Receiver) Register(g *grpc.Server) { alsv3.RegisterAccessLogServiceServer(g, r) }
+// Register adds the service to g, which must have been made with grpc.ForceServerCodecV2(Codec()).
+func (r *Receiver) Register(g *grpc.Server) {
+	g.RegisterService(&grpc.ServiceDesc{
+		ServiceName: alsv3.AccessLogService_ServiceDesc.ServiceName,
+		HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{{
+			StreamName: alsv3.AccessLogService_ServiceDesc.Streams[0].StreamName, ClientStreams: true,
+			Handler: func(_ any, stream grpc.ServerStream) error { return r.receive(stream) },
+		}},
+		Metadata: alsv3.AccessLogService_ServiceDesc.Metadata,
+	}, r)
+}
 
-// StreamAccessLogs receives one stream; Envoy keeps one open for each of its workers.
-func (r *Receiver) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
-	attempts := false
+// receive receives one stream; Envoy keeps one open for each of its workers and logs.
+func (r *Receiver) receive(stream grpc.ServerStream) error {
+	d, attempts := newDecoder(r.begins), false
+	var m message
 	for {
-		m, err := stream.Recv()
-		if err != nil {
+		if err := stream.RecvMsg(&m); err != nil {
 			if errors.Is(err, io.EOF) || status.Code(err) == codes.Canceled {
 				return nil
 			}
 			return err
 		}
-		if id := m.GetIdentifier(); id != nil { // of the first message only
-			attempts = id.GetLogName() == wire.AttemptLog
+		ok := m.read()
+		if m.identified { // the first message of a stream is
+			attempts = m.log == wire.AttemptLog
 		}
-		for _, entry := range m.GetHttpLogs().GetLogEntry() {
+		ok = ok && m.entries(func(entry []byte) bool {
 			if attempts {
-				if f, ok := failed(entry); ok {
-					for _, sink := range r.failed {
-						sink(&f)
-					}
-				}
-				continue
+				return r.attempt(d, entry)
 			}
-			rec := record(entry, r.begins)
-			for _, sink := range r.sinks {
-				sink(&rec)
-			}
+			return r.request(d, entry)
+		})
+		if !ok {
+			return status.Error(codes.Internal, "an access log of Envoy cannot be read: it is no message of envoy.service.accesslog.v3")
 		}
 	}
+}
+
+// request hands the record of a request on. It is false for what is none.
+func (r *Receiver) request(d *decoder, entry []byte) bool {
+	rec, ok := d.record(entry)
+	if !ok {
+		return false
+	}
+	for _, sink := range r.sinks {
+		sink(rec)
+	}
+	return true
+}
+
+// attempt hands the record of an attempt on. It is false for what is none.
+func (r *Receiver) attempt(d *decoder, entry []byte) bool {
+	f, known, ok := d.failed(entry)
+	if !known {
+		return ok
+	}
+	for _, sink := range r.failed {
+		sink(&f)
+	}
+	return true
+}
+
+// message is an envoy.service.accesslog.v3.StreamAccessLogsMessage.
+type message struct {
+	encoded    []byte
+	logs       []byte // the part of it in which the entries are
+	identified bool
+	log        string // its name, where it is identified
+}
+
+// largeMessage is the largest buffer that is kept for the next message, in bytes. Envoy sends its records some 16 KiB at a time.
+const largeMessage = 256 << 10
+
+// UnmarshalWire implements wire.Unmarshaler: it copies the message, which is read later.
+func (m *message) UnmarshalWire(data mem.BufferSlice) error {
+	if n := data.Len(); n > cap(m.encoded) || cap(m.encoded) > largeMessage {
+		m.encoded = make([]byte, n)
+	} else {
+		m.encoded = m.encoded[:n]
+	}
+	data.CopyTo(m.encoded)
+	return nil
+}
+
+// read reads what is not entries.
+func (m *message) read() bool {
+	m.logs, m.identified, m.log = m.encoded, false, ""
+	ok := true
+	f := read(m.encoded)
+	for ok && f.next() {
+		switch f.tag {
+		case 1<<3 | sized:
+			m.identified = true
+			ok = m.identifier(f.bytes)
+		case 3<<3 | sized: // of TCP; of the two kinds, the last one counts
+			m.logs = f.rest
+		}
+	}
+	return ok && !f.broken
+}
+
+func (m *message) identifier(b []byte) bool {
+	f := read(b)
+	for f.next() {
+		if f.tag == 2<<3|sized {
+			m.log = string(f.bytes)
+		}
+	}
+	return !f.broken
+}
+
+// entries calls do for every entry, until it returns false or the message turns out to be broken: then entries does.
+func (m *message) entries(do func([]byte) bool) bool {
+	f := read(m.logs)
+	for f.next() {
+		if f.tag != 2<<3|sized {
+			continue
+		}
+		logs := read(f.bytes)
+		for logs.next() {
+			if logs.tag == 1<<3|sized && !do(logs.bytes) {
+				return false
+			}
+		}
+		if logs.broken {
+			return false
+		}
+	}
+	return !f.broken
 }

@@ -10,17 +10,23 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/weir-dev/weir/extproc/wire"
 )
 
 // Codec is gRPC's own for protobuf, but that it takes messages whose strings are not UTF-8: it reads a "?" for each byte
 // at fault. Envoy copies some headers of clients into such strings as they came (x-request-id into access logs), and
-// gRPC would end the stream over it, with the records of everybody else that were on their way.
+// gRPC would end the stream over it, with the records of everybody else that were on their way. Messages that decode or
+// encode themselves, as package wire has it, do so.
 func Codec() encoding.CodecV2 { return lenient{encoding.GetCodecV2("proto")} }
 
 type lenient struct{ encoding.CodecV2 }
 
 // Unmarshal implements encoding.CodecV2. A sound message costs nothing more than gRPC's own codec does.
 func (c lenient) Unmarshal(data mem.BufferSlice, v any) error {
+	if m, ok := v.(wire.Unmarshaler); ok {
+		return m.UnmarshalWire(data)
+	}
 	err := c.CodecV2.Unmarshal(data, v)
 	m, ok := v.(proto.Message)
 	if err == nil || !ok {
@@ -34,6 +40,14 @@ func (c lenient) Unmarshal(data mem.BufferSlice, v any) error {
 		return fmt.Errorf("a message of Envoy cannot be read: %w", err)
 	}
 	return nil
+}
+
+// Marshal implements encoding.CodecV2.
+func (c lenient) Marshal(v any) (mem.BufferSlice, error) {
+	if m, ok := v.(wire.Marshaler); ok {
+		return m.MarshalWire()
+	}
+	return c.CodecV2.Marshal(v)
 }
 
 // maxDepth of messages in each other; Envoy's have about ten.

@@ -2,6 +2,7 @@ package usage
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -74,6 +75,33 @@ func TestCodec(t *testing.T) {
 	var back alsv3.StreamAccessLogsMessage
 	if err := unmarshal(data.Materialize(), &back); err != nil || !proto.Equal(&back, logs()) {
 		t.Errorf("there and back: %v, %v", &back, err)
+	}
+}
+
+// own is a message that decodes and encodes itself.
+type own struct{ bytes []byte }
+
+func (o *own) UnmarshalWire(data mem.BufferSlice) error {
+	if o.bytes = data.Materialize(); len(o.bytes) == 0 {
+		return errors.New("it is empty")
+	}
+	return nil
+}
+
+func (o *own) MarshalWire() (mem.BufferSlice, error) {
+	return mem.BufferSlice{mem.SliceBuffer(o.bytes)}, nil
+}
+
+func TestCodecLetsMessagesDoItThemselves(t *testing.T) {
+	var m own
+	if err := Codec().Unmarshal(mem.BufferSlice{mem.SliceBuffer("\xff"), mem.SliceBuffer("x")}, &m); err != nil || string(m.bytes) != "\xffx" {
+		t.Errorf("%q, %v", m.bytes, err)
+	}
+	if data, err := Codec().Marshal(&m); err != nil || string(data.Materialize()) != "\xffx" {
+		t.Errorf("%q, %v", data.Materialize(), err)
+	}
+	if err := Codec().Unmarshal(nil, &m); err == nil {
+		t.Error("its error is lost")
 	}
 }
 

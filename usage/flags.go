@@ -1,42 +1,42 @@
 package usage
 
-import (
-	"strings"
+import corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+// Envoy's response flags that are asked for by themselves: the numbers of their fields in ResponseFlags.
+const (
+	flagUnauthorized    = 13
+	flagDownstreamEnded = 15
+	flagDownstreamReset = 28
+	numFlags            = 29
 )
 
-// flagNames writes Envoy's response flags as its text logs do: "UF,URX"; "" for none.
-func flagNames(f *accesslogv3.ResponseFlags) string {
-	if f == nil {
-		return ""
+// appendFlagNames appends the names of the flags whose bits are set, as Envoy's text logs have them: "UF,URX". The bits have the numbers of
+// the fields in ResponseFlags.
+func appendFlagNames(b []byte, flags uint32) []byte {
+	if flags == 0 {
+		return b
 	}
-	var out []string
-	for _, x := range [...]struct {
-		set  bool
-		name string
-	}{
-		{f.GetFailedLocalHealthcheck(), "LH"}, {f.GetNoHealthyUpstream(), "UH"}, {f.GetUpstreamRequestTimeout(), "UT"}, {f.GetLocalReset(), "LR"},
-		{f.GetUpstreamRemoteReset(), "UR"}, {f.GetUpstreamConnectionFailure(), "UF"}, {f.GetUpstreamConnectionTermination(), "UC"},
-		{f.GetUpstreamOverflow(), "UO"}, {f.GetNoRouteFound(), "NR"}, {f.GetDelayInjected(), "DI"}, {f.GetFaultInjected(), "FI"}, {f.GetRateLimited(), "RL"},
-		{f.GetUnauthorizedDetails() != nil, "UAEX"}, {f.GetRateLimitServiceError(), "RLSE"}, {f.GetDownstreamConnectionTermination(), "DC"},
-		{f.GetUpstreamRetryLimitExceeded(), "URX"}, {f.GetStreamIdleTimeout(), "SI"}, {f.GetInvalidEnvoyRequestHeaders(), "IH"},
-		{f.GetDownstreamProtocolError(), "DPE"}, {f.GetUpstreamMaxStreamDurationReached(), "UMSDR"}, {f.GetResponseFromCacheFilter(), "RFCF"},
-		{f.GetNoFilterConfigFound(), "NFCF"}, {f.GetDurationTimeout(), "DT"}, {f.GetUpstreamProtocolError(), "UPE"}, {f.GetNoClusterFound(), "NC"},
-		{f.GetOverloadManager(), "OM"}, {f.GetDnsResolutionFailure(), "DF"}, {f.GetDownstreamRemoteReset(), "DR"},
+	begin := len(b)
+	for n, name := range [numFlags]string{
+		1: "LH", 2: "UH", 3: "UT", 4: "LR", 5: "UR", 6: "UF", 7: "UC", 8: "UO", 9: "NR", 10: "DI", 11: "FI", 12: "RL", flagUnauthorized: "UAEX",
+		14: "RLSE", flagDownstreamEnded: "DC", 16: "URX", 17: "SI", 18: "IH", 19: "DPE", 20: "UMSDR", 21: "RFCF", 22: "NFCF", 23: "DT", 24: "UPE",
+		25: "NC", 26: "OM", 27: "DF", flagDownstreamReset: "DR",
 	} {
-		if x.set {
-			out = append(out, x.name)
+		if flags>>n&1 == 0 {
+			continue
 		}
+		if len(b) > begin {
+			b = append(b, ',')
+		}
+		b = append(b, name...)
 	}
-	return strings.Join(out, ",")
+	return b
 }
 
 // method is the name of a request's method; "" where it is none that has a name.
-func method(m corev3.RequestMethod) string {
-	if m == corev3.RequestMethod_METHOD_UNSPECIFIED {
+func method(m int32) string {
+	if m == 0 {
 		return ""
 	}
-	return m.String()
+	return corev3.RequestMethod(m).String()
 }

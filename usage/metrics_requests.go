@@ -49,7 +49,26 @@ type RequestMetrics struct {
 
 	models, tenants *labels
 	providers       providersOf
+
+	ofTenants  family[tenantLabels, tenantSeries]
+	ofRequests family[requestLabels, requestSeries]
+	ofOverhead family[overheadLabels, observer]
 }
+
+// tenantLabels are all that metrics of tenants have.
+type tenantLabels struct{ tenant, outcome, currency string }
+
+type tenantSeries struct{ requests, input, output, cost counter }
+
+// requestLabels are those of gen_ai_server_request_duration_seconds, which has all that the others of generative AI have.
+type requestLabels struct{ operation, provider, model, wrong string }
+
+type requestSeries struct {
+	serverDuration, clientDuration, input, output observer
+	firstChunk, firstToken, perToken              observer
+}
+
+type overheadLabels struct{ stream, translated bool }
 
 // The buckets of the conventions. Times are in seconds.
 var (
@@ -116,6 +135,8 @@ func (m *RequestMetrics) Use(n Names) {
 			v.DeletePartialMatch(of)
 		}
 	}
+	m.ofRequests.forget()
+	m.ofTenants.forget()
 }
 
 // Finished counts a request that is over. It is a FinishedSink.
@@ -129,7 +150,10 @@ func (m *RequestMetrics) Finished(f *Finished) {
 	}
 	m.genAI(f)
 	if added, ok := Overhead(f); ok {
-		m.overhead.WithLabelValues(strconv.FormatBool(f.Record.Stream), strconv.FormatBool(f.Entry != nil && f.Entry.Translated)).Observe(added.Seconds())
+		l := overheadLabels{f.Record.Stream, f.Entry != nil && f.Entry.Translated}
+		m.ofOverhead.of(l).get(func() prometheus.Observer {
+			return m.overhead.WithLabelValues(strconv.FormatBool(l.stream), strconv.FormatBool(l.translated))
+		}).Observe(added.Seconds())
 	}
 }
 
@@ -145,20 +169,24 @@ func (m *RequestMetrics) tenant(f *Finished) {
 	if name == "" {
 		return // nobody knows who called
 	}
-	tenant := m.tenants.of(name)
-	m.tenantRequests.WithLabelValues(tenant, result(f)).Inc()
+	l := tenantLabels{tenant: m.tenants.of(name), outcome: result(f)}
 	e := f.Entry
+	if e != nil {
+		l.currency = e.Currency
+	}
+	of := m.ofTenants.of(l)
+	of.requests.get(func() prometheus.Counter { return m.tenantRequests.WithLabelValues(l.tenant, l.outcome) }).Inc()
 	if e == nil {
 		return
 	}
 	if n := e.Tokens.InputTotal(); n > 0 {
-		m.tenantTokens.WithLabelValues(tenant, "input").Add(float64(n))
+		of.input.get(func() prometheus.Counter { return m.tenantTokens.WithLabelValues(l.tenant, "input") }).Add(float64(n))
 	}
 	if n := e.Tokens.OutputTotal(); n > 0 {
-		m.tenantTokens.WithLabelValues(tenant, "output").Add(float64(n))
+		of.output.get(func() prometheus.Counter { return m.tenantTokens.WithLabelValues(l.tenant, "output") }).Add(float64(n))
 	}
 	if e.Cost > 0 {
-		m.tenantCost.WithLabelValues(tenant, e.Currency).Add(float64(e.Cost) / float64(money.Unit))
+		of.cost.get(func() prometheus.Counter { return m.tenantCost.WithLabelValues(l.tenant, l.currency) }).Add(float64(e.Cost) / float64(money.Unit))
 	}
 }
 
@@ -185,28 +213,35 @@ func (m *RequestMetrics) genAI(f *Finished) {
 	if r.Attempts == 0 || r.Immediate || e == nil || e.Operation == "" {
 		return
 	}
-	operation, model, provider := OperationName(e.Operation), m.models.of(e.Model), m.providers.of(e)
-	wrong := errorType(r, e)
-	m.serverDuration.WithLabelValues(operation, provider, model, wrong).Observe(r.Duration.Seconds())
+	l := requestLabels{operation: OperationName(e.Operation), model: m.models.of(e.Model), provider: m.providers.of(e), wrong: errorType(r, e)}
+	of := m.ofRequests.of(l)
+	observe := func(o *observer, v *prometheus.HistogramVec, value float64) {
+		o.get(func() prometheus.Observer { return v.WithLabelValues(l.operation, l.provider, l.model) }).Observe(value)
+	}
+	ended := func(o *observer, v *prometheus.HistogramVec, d time.Duration) {
+		o.get(func() prometheus.Observer { return v.WithLabelValues(l.operation, l.provider, l.model, l.wrong) }).Observe(d.Seconds())
+	}
+	used := func(o *observer, kind string, tokens int64) {
+		if tokens > 0 {
+			o.get(func() prometheus.Observer { return m.tokens.WithLabelValues(l.operation, l.provider, l.model, kind) }).Observe(float64(tokens))
+		}
+	}
+	ended(&of.serverDuration, m.serverDuration, r.Duration)
 	if d := asked(f); d > 0 {
-		m.clientDuration.WithLabelValues(operation, provider, model, wrong).Observe(d.Seconds())
+		ended(&of.clientDuration, m.clientDuration, d)
 	}
 	if !e.Estimated {
-		if n := e.Tokens.InputTotal(); n > 0 {
-			m.tokens.WithLabelValues(operation, provider, model, "input").Observe(float64(n))
-		}
-		if n := e.Tokens.OutputTotal(); n > 0 {
-			m.tokens.WithLabelValues(operation, provider, model, "output").Observe(float64(n))
-		}
+		used(&of.input, "input", e.Tokens.InputTotal())
+		used(&of.output, "output", e.Tokens.OutputTotal())
 	}
-	if wrong != "" || !r.Stream || r.FirstToken <= 0 || r.Timing.BackendSent <= 0 {
+	if l.wrong != "" || !r.Stream || r.FirstToken <= 0 || r.Timing.BackendSent <= 0 {
 		return
 	}
-	m.firstChunk.WithLabelValues(operation, provider, model).Observe(r.FirstToken.Seconds())
+	observe(&of.firstChunk, m.firstChunk, r.FirstToken.Seconds())
 	ttft := r.Timing.BackendSent + r.FirstToken
-	m.firstToken.WithLabelValues(operation, provider, model).Observe(ttft.Seconds())
+	observe(&of.firstToken, m.firstToken, ttft.Seconds())
 	if n := e.Tokens.OutputTotal(); !e.Estimated && n > 1 && r.Duration > ttft {
-		m.perToken.WithLabelValues(operation, provider, model).Observe((r.Duration - ttft).Seconds() / float64(n-1))
+		observe(&of.perToken, m.perToken, (r.Duration-ttft).Seconds()/float64(n-1))
 	}
 }
 

@@ -277,6 +277,32 @@ func TestManyDeclaredNames(t *testing.T) {
 	}
 }
 
+// TestNamesThatComeBack: what a configuration has left out and the next one has again is counted where it is seen.
+func TestNamesThatComeBack(t *testing.T) {
+	reg, m := requestMetrics(t, 0)
+	known := Names{Models: map[string]bool{"gpt": true}, Tenants: map[string]bool{"acme": true}}
+	m.Finished(answered())
+	m.Use(Names{})
+	if got, ok := sums(t, reg)["weir_tenant_requests_total{outcome=ok,tenant=acme}"]; ok {
+		t.Errorf("%s requests of a tenant that is gone", got)
+	}
+	m.Use(known)
+	m.Finished(answered())
+	m.Finished(answered())
+	got := sums(t, reg)
+	for s, want := range map[string]string{
+		"weir_tenant_requests_total{outcome=ok,tenant=acme}":                                                 "2",
+		"weir_tenant_tokens_total{direction=input,tenant=acme}":                                              "30",
+		"weir_tenant_tokens_total{direction=output,tenant=acme}":                                             "20",
+		"weir_tenant_cost_total{currency=USD,tenant=acme}":                                                   "5",
+		"gen_ai_server_request_duration_seconds{operation_name=chat,provider_name=openai,request_model=gpt}": "2: 2.024",
+	} {
+		if got[s] != want {
+			t.Errorf("%s: %q, want %q", s, got[s], want)
+		}
+	}
+}
+
 // TestNamesThatAreNoLabels: whatever a claim holds, it breaks nothing.
 func TestNamesThatAreNoLabels(t *testing.T) {
 	reg, m := requestMetrics(t, 0)

@@ -16,7 +16,26 @@ type deskMetrics struct {
 	entries   *prometheus.CounterVec
 	unmatched prometheus.Counter
 	abandoned prometheus.Counter
+
+	of    family[settledLabels, settledSeries]
+	flags [numEntryFlags]counter
 }
+
+// settledLabels are all that an entry has of those of weir_tokens_total and weir_cost_total.
+type settledLabels struct {
+	route, backend, currency string
+	estimated                bool
+}
+
+type settledSeries struct {
+	tokens [numTokenKinds]counter
+	cost   counter
+}
+
+const (
+	numTokenKinds = 5
+	numEntryFlags = 8 // the last one is that there is none
+)
 
 func newDeskMetrics(reg prometheus.Registerer, inFlight func() int) *deskMetrics {
 	m := &deskMetrics{
@@ -44,8 +63,8 @@ func newDeskMetrics(reg prometheus.Registerer, inFlight func() int) *deskMetrics
 
 // settled counts an entry.
 func (m *deskMetrics) settled(e *ledger.Entry) {
-	estimated := strconv.FormatBool(e.Estimated)
-	for _, k := range [...]struct {
+	of := m.of.of(settledLabels{e.Route, e.Backend, e.Currency, e.Estimated})
+	for i, k := range [numTokenKinds]struct {
 		name string
 		n    int64
 	}{
@@ -53,26 +72,23 @@ func (m *deskMetrics) settled(e *ledger.Entry) {
 		{"output", e.Tokens.Output}, {"reasoning", e.Tokens.Reasoning},
 	} {
 		if k.n > 0 {
-			m.tokens.WithLabelValues(e.Route, e.Backend, k.name, estimated).Add(float64(k.n))
+			of.tokens[i].get(func() prometheus.Counter {
+				return m.tokens.WithLabelValues(e.Route, e.Backend, k.name, strconv.FormatBool(e.Estimated))
+			}).Add(float64(k.n))
 		}
 	}
 	if e.Cost > 0 {
-		m.cost.WithLabelValues(e.Route, e.Backend, e.Currency).Add(float64(e.Cost) / float64(money.Unit))
+		of.cost.get(func() prometheus.Counter { return m.cost.WithLabelValues(e.Route, e.Backend, e.Currency) }).Add(float64(e.Cost) / float64(money.Unit))
 	}
-	flagged := false
-	for _, f := range [...]struct {
+	for i, f := range [numEntryFlags]struct {
 		name string
 		set  bool
 	}{
 		{"estimated", e.Estimated}, {"aborted", e.Aborted}, {"interrupted", e.Interrupted}, {"unpriced", e.Unpriced},
-		{"translated", e.Translated}, {"cached", e.Cached}, {"cut", e.Cut},
+		{"translated", e.Translated}, {"cached", e.Cached}, {"cut", e.Cut}, {"none", e.Flags == ledger.Flags{}},
 	} {
 		if f.set {
-			flagged = true
-			m.entries.WithLabelValues(f.name).Inc()
+			m.flags[i].get(func() prometheus.Counter { return m.entries.WithLabelValues(f.name) }).Inc()
 		}
-	}
-	if !flagged {
-		m.entries.WithLabelValues("none").Inc()
 	}
 }

@@ -3,18 +3,9 @@
 package usage
 
 import (
-	"cmp"
-	"strconv"
-	"strings"
 	"time"
 
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/structpb"
-
 	"github.com/weir-dev/weir/adapters/canon"
-	"github.com/weir-dev/weir/extproc/wire"
-	"github.com/weir-dev/weir/internal/redact"
 	"github.com/weir-dev/weir/internal/trace"
 )
 
@@ -92,95 +83,6 @@ type Timing struct {
 	BackendLast     time.Duration // the last byte of the answer came
 }
 
-// record reads the record of a request. sampled decides for a trace that begins here; nil samples none.
-func record(e *accesslogv3.HTTPAccessLogEntry, sampled func(traceID string) bool) Record {
-	c := e.GetCommonProperties()
-	facts := c.GetMetadata().GetFilterMetadata()[wire.DecisionNamespace].GetFields()
-	fact := func(key string) string { return facts[key].GetStringValue() }
-	flags := c.GetResponseFlags()
-	var firstToken time.Duration
-	status := int(e.GetResponse().GetResponseCode().GetValue())
-	if fact(wire.KeyStream) == "true" && status > 0 && status < 400 {
-		firstToken = microseconds(c.GetCustomTags()[wire.FirstTokenTag])
-	}
-	place := trace.Parse(fact(wire.KeyTrace), fact(wire.KeyTraceFlags), fact(wire.KeyTraceParent))
-	if place == (trace.Place{}) {
-		place = trace.Of(e.GetRequest().GetRequestHeaders()[wire.TraceHeader])
-	}
-	if place == (trace.Place{}) {
-		if sampled == nil {
-			sampled = func(string) bool { return false }
-		}
-		place = trace.Begin("", sampled)
-	}
-	reported, complete := reported(c.GetMetadata().GetTypedFilterMetadata()[wire.TokenUsageNamespace])
-	return Record{
-		RequestID: e.GetRequest().GetRequestId(),
-		Start:     c.GetStartTime().AsTime(),
-		Duration:  length(c.GetTimeToLastDownstreamTxByte(), c.GetDuration()),
-		FirstByte: length(c.GetTimeToFirstDownstreamTxByte(), nil),
-		Status:    status,
-		Details:   e.GetResponse().GetResponseCodeDetails(),
-		Aborted:   flags.GetDownstreamConnectionTermination() || flags.GetDownstreamRemoteReset() || strings.HasPrefix(e.GetResponse().GetResponseCodeDetails(), "downstream_remote_disconnect"),
-		Immediate: fact(wire.KeyImmediate) == "true",
-		Stream:    fact(wire.KeyStream) == "true",
-		Dialect:   fact(wire.KeyDialect),
-		Operation: fact(wire.KeyOperation),
-		Model:     fact(wire.KeyModel),
-		Route:     fact(wire.KeyRoute),
-		Backend:   c.GetCustomTags()[wire.BackendTag],
-		Consumer:  fact(wire.KeyConsumer), Tenant: fact(wire.KeyTenant), Credential: fact(wire.KeyCredential),
-		Version: fact(wire.KeyVersion), Exchange: fact(wire.KeyExchange),
-		PeekID:  c.GetMetadata().GetFilterMetadata()[wire.PeekNamespace].GetFields()[wire.PeekID].GetStringValue(),
-		BytesIn: e.GetRequest().GetRequestBodyBytes(), BytesOut: e.GetResponse().GetResponseBodyBytes(),
-		Attempts: int(c.GetUpstreamRequestAttemptCount()),
-		Endpoint: wire.Address(c.GetUpstreamRemoteAddress().GetSocketAddress()), FirstToken: firstToken,
-		Timing: Timing{
-			Received: length(c.GetTimeToLastRxByte(), nil), BackendSent: length(c.GetTimeToFirstUpstreamTxByte(), nil), BackendSentLast: length(c.GetTimeToLastUpstreamTxByte(), nil),
-			BackendFirst: length(c.GetTimeToFirstUpstreamRxByte(), nil), BackendLast: length(c.GetTimeToLastUpstreamRxByte(), nil),
-		},
-		Trace: place, Flags: flagNames(flags), Caller: wire.Address(c.GetDownstreamRemoteAddress().GetSocketAddress()),
-		Method: method(e.GetRequest().GetRequestMethod()), Path: redact.Path(cmp.Or(e.GetRequest().GetOriginalPath(), e.GetRequest().GetPath())),
-		Endpoints: fact(wire.KeyEndpoints), Refusal: fact(wire.KeyRefusal), Policy: fact(wire.KeyPolicy),
-		FailedOpen: fact(wire.KeyOpen) == "true", Scheme: e.GetRequest().GetScheme(), UserAgent: e.GetRequest().GetUserAgent(),
-		Signals:  texts(c.GetMetadata().GetFilterMetadata()[wire.LoadNamespace].GetFields()),
-		Reported: reported, ReportedComplete: complete,
-	}
-}
-
-func length(d, otherwise *durationpb.Duration) time.Duration {
-	if d == nil {
-		d = otherwise
-	}
-	if d == nil {
-		return 0
-	}
-	return d.AsDuration()
-}
-
-// microseconds reads a number of them; 0 where there is none.
-func microseconds(s string) time.Duration {
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < 0 || n > int64(time.Hour/time.Microsecond)*24 {
-		return 0
-	}
-	return time.Duration(n) * time.Microsecond
-}
-
-// texts are the fields that are strings; nil for none.
-func texts(fields map[string]*structpb.Value) map[string]string {
-	if len(fields) == 0 {
-		return nil
-	}
-	out := make(map[string]string, len(fields))
-	for k, v := range fields {
-		if s, ok := v.GetKind().(*structpb.Value_StringValue); ok {
-			out[k] = s.StringValue
-		}
-	}
-	return out
-}
-
 // Failed is an attempt that failed before another was made, or that was the last. It holds what Envoy knows of it by itself.
 type Failed struct {
 	Span      string // trace.Place.Span of its request
@@ -193,15 +95,4 @@ type Failed struct {
 	Status    int    // 0 where there was no answer
 	Flags     string // Envoy's response flags, "UF"
 	Reason    string // why there was no connection; "" where there was one
-}
-
-// failed reads the record of an attempt. ok is false where it cannot be told whose it is.
-func failed(e *accesslogv3.HTTPAccessLogEntry) (f Failed, ok bool) {
-	c := e.GetCommonProperties()
-	span, n, ok := trace.AttemptOf(e.GetRequest().GetRequestHeaders()[wire.TraceHeader])
-	return Failed{
-		Span: span, N: n, RequestID: e.GetRequest().GetRequestId(), Backend: c.GetCustomTags()[wire.BackendTag],
-		Endpoint: wire.Address(c.GetUpstreamRemoteAddress().GetSocketAddress()), Start: c.GetStartTime().AsTime(), Duration: length(c.GetDuration(), nil),
-		Status: int(e.GetResponse().GetResponseCode().GetValue()), Flags: flagNames(c.GetResponseFlags()), Reason: c.GetUpstreamTransportFailureReason(),
-	}, ok
 }

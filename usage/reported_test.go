@@ -4,12 +4,25 @@ import (
 	"math"
 	"testing"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	aiv3 "github.com/envoyproxy/go-control-plane/envoy/data/ai/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/wire"
 )
+
+// reported is the usage in the record of a request that has this in its metadata.
+func reported(usage *anypb.Any) (*canon.Usage, bool) {
+	e := &accesslogv3.HTTPAccessLogEntry{CommonProperties: &accesslogv3.AccessLogCommon{Metadata: &corev3.Metadata{}}}
+	if usage != nil {
+		e.CommonProperties.Metadata.TypedFilterMetadata = map[string]*anypb.Any{wire.TokenUsageNamespace: usage}
+	}
+	r := record(e, nil)
+	return r.Reported, r.ReportedComplete
+}
 
 func TestReported(t *testing.T) {
 	n := wrapperspb.UInt64

@@ -14,7 +14,9 @@ import (
 	aiv3 "github.com/envoyproxy/go-control-plane/envoy/data/ai/v3"
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -214,7 +216,7 @@ func TestReceiver(t *testing.T) {
 		}
 	}
 	lis := bufconn.Listen(1 << 16)
-	g := grpc.NewServer()
+	g := grpc.NewServer(grpc.ForceServerCodecV2(Codec()))
 	NewReceiver(sink("first"), sink("second")).Register(g)
 	served := make(chan struct{})
 	go func() { defer close(served); _ = g.Serve(lis) }() // Stop ends it
@@ -257,5 +259,66 @@ func TestReceiver(t *testing.T) {
 	}
 	if got := strings.Join(order[:1], ""); got != "first req-1" {
 		t.Errorf("the first call was %q", got)
+	}
+}
+
+// TestReceiverEndsBrokenStreams: what came before is counted.
+func TestReceiverEndsBrokenStreams(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(*alsv3.StreamAccessLogsMessage)
+		want  int
+	}{
+		"the message": {func(m *alsv3.StreamAccessLogsMessage) { m.ProtoReflect().SetUnknown([]byte{0xff}) }, 1},
+		"the list":    {func(m *alsv3.StreamAccessLogsMessage) { m.GetHttpLogs().ProtoReflect().SetUnknown([]byte{0xff}) }, 3},
+		"a record": {func(m *alsv3.StreamAccessLogsMessage) {
+			m.GetHttpLogs().GetLogEntry()[1].ProtoReflect().SetUnknown([]byte{0xff})
+		}, 2},
+		"in a record": {func(m *alsv3.StreamAccessLogsMessage) {
+			m.GetHttpLogs().GetLogEntry()[1].GetCommonProperties().GetMetadata().ProtoReflect().SetUnknown([]byte{0xff})
+		}, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			counted := 0
+			receiver := NewReceiver(func(*Record) { counted++ })
+			lis := bufconn.Listen(1 << 16)
+			g := grpc.NewServer(grpc.ForceServerCodecV2(Codec()))
+			receiver.Register(g)
+			served := make(chan struct{})
+			go func() { defer close(served); _ = g.Serve(lis) }() // Stop ends it
+			conn, err := grpc.NewClient("passthrough:///als", grpc.WithTransportCredentials(insecure.NewCredentials()),
+				grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			stream, err := alsv3.NewAccessLogServiceClient(conn).StreamAccessLogs(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			message := func(n int) *alsv3.StreamAccessLogsMessage {
+				list := &alsv3.StreamAccessLogsMessage_HTTPAccessLogEntries{}
+				for range n {
+					list.LogEntry = append(list.LogEntry, finished(t))
+				}
+				return &alsv3.StreamAccessLogsMessage{LogEntries: &alsv3.StreamAccessLogsMessage_HttpLogs{HttpLogs: list}}
+			}
+			if err := stream.Send(message(1)); err != nil {
+				t.Fatal(err)
+			}
+			broken := message(2)
+			c.spoil(broken)
+			if err := stream.Send(broken); err != nil {
+				t.Fatal(err)
+			}
+			_, err = stream.CloseAndRecv()
+			if status.Code(err) != codes.Internal {
+				t.Errorf("the stream ended with %v", err)
+			}
+			g.Stop()
+			<-served
+			if counted != c.want {
+				t.Errorf("%d records were counted, want %d", counted, c.want)
+			}
+		})
 	}
 }

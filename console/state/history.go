@@ -89,7 +89,11 @@ type History struct {
 	seq    uint64
 	deps   map[Subject]*dependency
 	events []*Event // the oldest first
+	// endpoints are those of deps that requests have ended at, by their two names: to join these for each request costs more than to count it.
+	endpoints map[endpoint]*dependency
 }
+
+type endpoint struct{ backend, address string }
 
 type dependency struct {
 	state, why string
@@ -130,7 +134,7 @@ func (m *minutes) sum(minute int64, n int64) (failures, requests uint32) {
 }
 
 func newHistory(now time.Time) *History {
-	return &History{now: now, deps: map[Subject]*dependency{}}
+	return &History{now: now, deps: map[Subject]*dependency{}, endpoints: map[endpoint]*dependency{}}
 }
 
 func minuteOf(t time.Time) int64 { return t.Unix() / 60 }
@@ -154,18 +158,29 @@ func (h *History) ended(now time.Time, ends []end) {
 	defer h.mu.Unlock()
 	for i := range ends {
 		e := &ends[i]
-		h.counted(Subject{KindBackend, e.backend}, e.kind, now)
+		h.counted(h.get(Subject{KindBackend, e.backend}, now), e.backend, e.kind, now)
 		if e.endpoint != "" {
-			h.counted(Subject{KindEndpoint, EndpointName(e.backend, e.endpoint)}, e.kind, now)
+			h.counted(h.endpoint(endpoint{e.backend, e.endpoint}, now), "", e.kind, now)
 		}
 	}
+}
+
+// endpoint is get for an endpoint.
+func (h *History) endpoint(e endpoint, now time.Time) *dependency {
+	d := h.endpoints[e]
+	if d == nil {
+		if d = h.get(Subject{KindEndpoint, EndpointName(e.backend, e.address)}, now); d != nil {
+			h.endpoints[e] = d
+		}
+	}
+	return d
 }
 
 // EndpointName is the name of an endpoint as a Subject.
 func EndpointName(backend, address string) string { return backend + "|" + address }
 
-func (h *History) counted(s Subject, failure string, now time.Time) {
-	d := h.get(s, now)
+// counted counts a request of a dependency, nil for one that is not kept. backend is its name, "" where it is an endpoint.
+func (h *History) counted(d *dependency, backend, failure string, now time.Time) {
 	if d == nil {
 		return
 	}
@@ -188,8 +203,8 @@ func (h *History) counted(s Subject, failure string, now time.Time) {
 	d.failure = failure
 	d.inRow++
 	d.verdict = d.judge(d.counts.last)
-	if s.Kind == KindBackend {
-		h.note(d, Event{At: now, Subject: s, Severity: Warning, Type: "failure", Text: "Requests fail: " + failure + "."})
+	if backend != "" {
+		h.note(d, Event{At: now, Subject: Subject{KindBackend, backend}, Severity: Warning, Type: "failure", Text: "Requests fail: " + failure + "."})
 	}
 }
 
@@ -397,6 +412,9 @@ func (h *History) Drop(kind string, keep func(name string) bool) {
 		if s.Kind == kind && !keep(s.Name) {
 			delete(h.deps, s)
 		}
+	}
+	if kind == KindEndpoint {
+		clear(h.endpoints) // those that are left are found again
 	}
 }
 

@@ -137,6 +137,17 @@ func TestSet(t *testing.T) {
 	if events, _ := h2.Events(0); len(events) != 1 || len(h2.All(t0)) != 0 {
 		t.Error("Drop forgets too much or too little")
 	}
+	h4 := newHistory(t0)
+	a, b := Subject{KindEndpoint, EndpointName("default/a", "10.0.0.1:80")}, Subject{KindEndpoint, EndpointName("default/a", "10.0.0.2:80")}
+	both := []end{{backend: "default/a", endpoint: "10.0.0.1:80"}, {backend: "default/a", endpoint: "10.0.0.2:80"}}
+	h4.ended(t0, both)
+	h4.Drop(KindEndpoint, func(name string) bool { return name == b.Name })
+	h4.ended(t0, both)
+	for s, want := range map[Subject]uint32{a: 1, b: 2} {
+		if d := h4.deps[s]; d == nil || d.counts == nil || d.counts.requests[d.counts.last%Minutes] != want {
+			t.Errorf("%v has %+v, want %d requests", s, d, want)
+		}
+	}
 }
 
 func TestJudge(t *testing.T) {

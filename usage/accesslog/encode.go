@@ -29,9 +29,12 @@ const timeFormat = "2006-01-02T15:04:05.000000Z"
 // refusalDetails stands before the kind in the details of answers that Weir gave itself.
 const refusalDetails = "weir_"
 
-// request is what the line says, of whichever of the three knows it.
+// request is what the line says, of whichever of the three knows it. Fields of the record that another may know better have lower-case
+// names here.
 type request struct {
-	usage.Record
+	*usage.Record
+	backend            string
+	attempts           int
 	gateway, namespace string
 	upstreamModel      string
 	entry              *ledger.Entry // nil where nothing was entered
@@ -42,23 +45,26 @@ type request struct {
 func read(f *usage.Finished) request {
 	r := request{failed: f.Failed, entry: f.Entry, began: f.At}
 	if f.Record != nil {
-		r.Record, r.began = *f.Record, f.Record.Start
+		r.Record, r.began = f.Record, f.Record.Start
 	} else if o := f.Open; o != nil {
-		r.Record = usage.Record{
+		r.Record = &usage.Record{
 			RequestID: o.RequestID, Start: o.Time, Path: o.Path, Stream: o.Stream, Dialect: o.Dialect, Operation: o.Operation, Model: o.Model, Route: o.Route,
 			Consumer: o.Consumer, Tenant: o.Tenant, Credential: o.Credential, Trace: o.Trace,
 		}
 		r.began = o.Time
+	} else {
+		r.Record = &usage.Record{}
 	}
+	r.backend, r.attempts = r.Backend, r.Attempts
 	if o := f.Open; o != nil {
 		r.gateway, r.namespace = o.Gateway, o.Namespace
 	}
 	if e := f.Entry; e != nil {
 		r.upstreamModel = e.UpstreamModel
-		if r.Backend == "" {
-			r.Backend = e.Backend
+		if r.backend == "" {
+			r.backend = e.Backend
 		}
-		r.Attempts = max(r.Attempts, e.Attempts)
+		r.attempts = max(r.attempts, e.Attempts)
 	}
 	return r
 }
@@ -117,14 +123,14 @@ func appendJSON(b []byte, f *usage.Finished) []byte {
 	o.text("consumer", r.Consumer, maxText)
 	o.text("credential", r.Credential, maxText)
 	o.text("route", r.Route, maxText)
-	o.text("backend", r.Backend, maxText)
+	o.text("backend", r.backend, maxText)
 	o.text("endpoint", r.Endpoint, maxText)
 	o.text("model", r.Model, maxModel)
 	o.text("upstream_model", r.upstreamModel, maxModel)
 	o.text("dialect", r.Dialect, maxText)
 	o.text("operation", r.Operation, maxText)
 	o.bool("stream", r.Stream)
-	o.number("attempts", int64(r.Attempts))
+	o.number("attempts", int64(r.attempts))
 	o.failed(r.failed)
 	o.usage(r.entry)
 	o.names("flags", r.flags().Names())
@@ -177,7 +183,8 @@ func (o *object) usage(e *ledger.Entry) {
 	if e.Unpriced {
 		return // what it cost is not known
 	}
-	o.text("cost", money.Nano(e.Cost).String(), maxText)
+	o.key("cost")
+	o.b = append(money.Nano(e.Cost).Append(append(o.b, '"')), '"')
 	o.text("currency", e.Currency, maxText)
 }
 

@@ -33,16 +33,16 @@ func appendText(b []byte, f *usage.Finished) []byte {
 		}
 	}
 	gap := func() { b = append(b, ' ', ' ') }
-	if r.Model != "" || r.Backend != "" {
+	if r.Model != "" || r.backend != "" {
 		gap()
 		plain(r.Model)
-		if r.Backend != "" {
+		if r.backend != "" {
 			b = append(b, " > "...)
-			plain(r.Backend)
+			plain(r.backend)
 		}
-		if r.Attempts > 1 {
+		if r.attempts > 1 {
 			b = append(b, " (attempt "...)
-			b = strconv.AppendInt(b, int64(r.Attempts), 10)
+			b = strconv.AppendInt(b, int64(r.attempts), 10)
 			b = append(b, ')')
 		}
 	}
@@ -65,7 +65,7 @@ func appendText(b []byte, f *usage.Finished) []byte {
 		b = append(b, " tokens"...)
 		if !e.Unpriced {
 			b = append(b, ", "...)
-			b = append(b, money.Nano(e.Cost).String()...)
+			b = money.Nano(e.Cost).Append(b)
 			b = append(b, ' ')
 			b = append(b, e.Currency...)
 		}

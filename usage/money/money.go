@@ -55,22 +55,24 @@ func shorten(s string) string {
 }
 
 // String writes the amount in units, with the decimals it has: "12.345", "7", "-0.5".
-func (n Nano) String() string {
-	var buf [21]byte
-	b := strconv.AppendInt(buf[:0], int64(n), 10)
-	sign := ""
+func (n Nano) String() string { return string(n.Append(make([]byte, 0, 24))) }
+
+// Append appends what String writes.
+func (n Nano) Append(b []byte) []byte {
+	nanos := uint64(n)
 	if n < 0 {
-		sign, b = "-", b[1:]
+		b, nanos = append(b, '-'), -nanos
 	}
-	text := string(b)
-	if len(text) <= decimals {
-		text = strings.Repeat("0", decimals+1-len(text)) + text
+	b = strconv.AppendUint(b, nanos/uint64(Unit), 10)
+	if nanos %= uint64(Unit); nanos == 0 {
+		return b
 	}
-	whole, fraction := text[:len(text)-decimals], strings.TrimRight(text[len(text)-decimals:], "0")
-	if fraction == "" {
-		return sign + whole
+	b = append(b, '.')
+	for unit := uint64(Unit) / 10; nanos > 0; unit /= 10 {
+		b = append(b, byte('0'+nanos/unit))
+		nanos %= unit
 	}
-	return sign + whole + "." + fraction
+	return b
 }
 
 // Add is the sum of two amounts. One that is out of range stays at the end of the range.
