@@ -11,19 +11,20 @@ import (
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/message"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
 )
 
 // attempt answers the upstream-level call: it prepares the request for the backend that this attempt has got.
-func (s *Server) attempt(stream extprocv3.ExternalProcessor_ProcessServer, first *extprocv3.ProcessingRequest) error {
-	if first.GetRequestHeaders() == nil {
-		return fmt.Errorf("expected request headers, got %T", first.GetRequest())
+func (s *Server) attempt(stream exchangeStream, first *message.Request) error {
+	if first.Kind != message.RequestHeaders {
+		return fmt.Errorf("expected request headers, got %s", first.Kind)
 	}
-	if err := stream.Send(s.prepare(first)); err != nil {
+	if err := stream.send(s.prepare(first)); err != nil {
 		return err
 	}
-	m, err := stream.Recv()
+	m, err := stream.receive()
 	if err != nil {
 		return nil // Envoy closes or resets a stream that it needs no more
 	}
@@ -31,19 +32,17 @@ func (s *Server) attempt(stream extprocv3.ExternalProcessor_ProcessServer, first
 }
 
 // prepare makes the request that this attempt sends, and leaves with the exchange how its answer is read.
-func (s *Server) prepare(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingResponse {
-	headers := m.GetRequestHeaders().GetHeaders().GetHeaders()
+func (s *Server) prepare(m *message.Request) *response {
 	requestID := ""
-	for _, kv := range headers {
-		if kv.GetKey() == "x-request-id" {
-			requestID = value(kv)
+	for _, h := range m.Headers {
+		if h.Name == "x-request-id" {
+			requestID = strings.Clone(h.Value) // what reads the answer keeps it
 		}
 	}
-	decided := m.GetMetadataContext().GetFilterMetadata()[wire.DecisionNamespace].GetFields()
-	e := s.exchanges.get(decided[wire.KeyExchange].GetStringValue())
+	e := s.exchanges.get(message.Text(m.Decision, wire.KeyExchange))
 	if e == nil {
 		// Weir was restarted between the decision and this attempt, and what it kept is gone.
-		return refusal(s.callerDialect(decided[wire.KeyDialect].GetStringValue()), &canon.Error{Kind: canon.ErrOverloaded, RetryAfter: time.Second,
+		return refusal(s.callerDialect(message.Text(m.Decision, wire.KeyDialect)), &canon.Error{Kind: canon.ErrOverloaded, RetryAfter: time.Second,
 			Message: "The gateway was restarted while it handled this request; send it again."}, requestID, nil)
 	}
 	chain, backend := attributes(m)
@@ -56,10 +55,7 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRe
 	b := c.Backend
 	translated := b.Dialect.Name != e.dialect.Name
 
-	common := &extprocv3.CommonResponse{}
-	resp := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestHeaders{
-		RequestHeaders: &extprocv3.HeadersResponse{Response: common},
-	}}
+	resp, common := newOnward()
 	model := c.UpstreamModel(e.model)
 	call, err := e.call(c)
 	if err != nil {
@@ -78,14 +74,14 @@ func (s *Server) prepare(m *extprocv3.ProcessingRequest) *extprocv3.ProcessingRe
 	if c, ok := canon.CredentialFor(b.Credentials, setValue(set, b.Dialect.Header)); ok {
 		set = append(set, header(c.Name, c.Value))
 	}
-	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: set, RemoveHeaders: unwanted(headers, set)}
+	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: set, RemoveHeaders: unwanted(m.Headers, set)}
 	if body != nil {
 		if translated || model != e.model {
 			common.Status = extprocv3.CommonResponse_CONTINUE_AND_REPLACE
 			common.BodyMutation = &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: body}}
 		}
 		// Set for a body that stays, too: the attempt before may have left its own length.
-		resp.DynamicMetadata = facts{{wire.KeyContentLength, strconv.Itoa(len(body))}}.metadata(wire.AttemptNamespace)
+		resp.tell(wire.AttemptNamespace, facts{{wire.KeyContentLength, strconv.Itoa(len(body))}})
 	}
 	if !e.open.Attempt(b.ID, model) {
 		// It has been given up, so that nobody would count what it uses.
@@ -136,21 +132,37 @@ func (e *exchange) candidate(chain, backend string) *table.Candidate {
 	return c.Nth(backend, e.nth(backend))
 }
 
-// attributes reads the chain's name and the backend's ID. Envoy gives the endpoint's metadata as text, in a
-// format it does not promise; the backend's ID is its only string.
-func attributes(m *extprocv3.ProcessingRequest) (chain, backend string) {
-	for _, s := range m.GetAttributes() {
-		if v := s.GetFields()[wire.ClusterAttribute].GetStringValue(); v != "" {
-			chain = v
-		}
-		text := s.GetFields()[wire.HostMetadataAttribute].GetStringValue()
-		if _, rest, ok := strings.Cut(text, "string_value:"); ok {
-			if _, rest, ok = strings.Cut(rest, `"`); ok {
-				backend, _, _ = strings.Cut(rest, `"`)
-			}
+// attributes reads the chain's name and the backend's ID. Envoy gives the endpoint's metadata as text, in a format whose spaces it
+// does not promise.
+func attributes(m *message.Request) (chain, backend string) {
+	for _, a := range m.Attributes {
+		switch {
+		case a.Text == "":
+		case a.Key == wire.ClusterAttribute:
+			chain = a.Text
+		case a.Key == wire.HostMetadataAttribute:
+			backend = metadataText(a.Text, wire.KeyBackend)
 		}
 	}
 	return chain, backend
+}
+
+// metadataText is the text of a field of metadata that is printed as text: `key: "NAME" value { string_value: "TEXT" }`; "" where there
+// is none. Quotes in texts are escaped, so that what stands in one is no field.
+func metadataText(text, name string) string {
+	for quoted := strconv.Quote(name); ; {
+		before, rest, found := strings.Cut(text, quoted)
+		if !found {
+			return ""
+		}
+		if strings.HasSuffix(strings.TrimRight(before, " \n"), "key:") {
+			_, rest, _ = strings.Cut(rest, "string_value:")
+			_, rest, _ = strings.Cut(rest, `"`)
+			value, _, _ := strings.Cut(rest, `"`)
+			return value
+		}
+		text = rest
+	}
 }
 
 // setValue is what a header is set to; "" where it is not.
@@ -174,10 +186,10 @@ func pairs(list [][2]string) []*corev3.HeaderValueOption {
 // unwanted lists the headers that this attempt must not send on and does not set itself: the caller's credentials, those
 // of a dialect, accept-encoding (a compressed answer can neither be translated nor counted), and whatever
 // an attempt before this one has set of them.
-func unwanted(headers []*corev3.HeaderValue, set []*corev3.HeaderValueOption) []string {
+func unwanted(headers []message.Header, set []*corev3.HeaderValueOption) []string {
 	var out []string
-	for _, kv := range headers {
-		name := kv.GetKey()
+	for _, h := range headers {
+		name := h.Name
 		if name != "accept-encoding" && !slices.Contains(wire.CallerHeaders, name) && !ofDialect(name) {
 			continue
 		}
@@ -197,17 +209,17 @@ func ofDialect(name string) bool {
 
 // dialectHeaders are the caller's own headers of its dialect, for the attempts that speak it.
 func dialectHeaders(r *request) (out [][2]string) {
-	for _, kv := range r.headers {
-		name := kv.GetKey()
+	for _, h := range r.headers {
+		name := h.Name
 		if !ofDialect(name) || slices.Contains(wire.CallerHeaders, name) {
 			continue
 		}
 		// Of several lines an attempt can set one, which means the same (RFC 9110 section 5.3).
-		if i := slices.IndexFunc(out, func(h [2]string) bool { return h[0] == name }); i >= 0 {
-			out[i][1] += "," + value(kv)
+		if i := slices.IndexFunc(out, func(o [2]string) bool { return o[0] == name }); i >= 0 {
+			out[i][1] += "," + h.Value
 			continue
 		}
-		out = append(out, [2]string{name, value(kv)})
+		out = append(out, [2]string{name, h.Value})
 	}
 	return out
 }

@@ -233,7 +233,7 @@ func TestAttributes(t *testing.T) {
 		s.Fields[wire.HostMetadataAttribute].Kind = textValue(text)
 		m := requestHeaders(nil, nil)
 		m.Attributes = attributesOf(s)
-		if chain, backend := attributes(m); chain != "chain/x" || backend != want {
+		if chain, backend := attributes(read(t, m)); chain != "chain/x" || backend != want {
 			t.Errorf("%q: chain %q, backend %q, want %q", text, chain, backend, want)
 		}
 	}

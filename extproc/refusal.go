@@ -8,7 +8,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/identity"
@@ -18,7 +17,7 @@ import (
 const contentJSON = "application/json"
 
 // refusal is the answer to a request that goes no further, in the caller's dialect.
-func refusal(d *canon.Dialect, e *canon.Error, requestID string, facts facts) *extprocv3.ProcessingResponse {
+func refusal(d *canon.Dialect, e *canon.Error, requestID string, facts facts) *response {
 	headers := []*corev3.HeaderValueOption{header("content-type", contentJSON)}
 	if c := identity.Challenge(e); c != "" {
 		headers = append(headers, header("www-authenticate", c))
@@ -46,17 +45,16 @@ func recorded(e *canon.Error) string {
 }
 
 // immediate is an answer that Weir gives itself.
-func immediate(status int, headers []*corev3.HeaderValueOption, body []byte, details string, d *canon.Dialect, facts facts) *extprocv3.ProcessingResponse {
+func immediate(status int, headers []*corev3.HeaderValueOption, body []byte, details string, d *canon.Dialect, facts facts) *response {
 	facts = append(facts, fact{wire.KeyImmediate, "true"}, fact{wire.KeyDialect, d.Name})
-	return &extprocv3.ProcessingResponse{
-		DynamicMetadata: facts.metadata(wire.DecisionNamespace),
+	return &response{facts: facts, namespace: wire.DecisionNamespace, ProcessingResponse: &extprocv3.ProcessingResponse{
 		Response: &extprocv3.ProcessingResponse_ImmediateResponse{ImmediateResponse: &extprocv3.ImmediateResponse{
 			Status:  &typev3.HttpStatus{Code: typev3.StatusCode(status)},
 			Headers: &extprocv3.HeaderMutation{SetHeaders: headers},
 			Body:    body,
 			Details: details,
 		}},
-	}
+	}}
 }
 
 // facts become dynamic metadata. They never hold a secret: they end up in access logs.
@@ -64,17 +62,8 @@ type facts []fact
 
 type fact struct{ key, value string }
 
-func (f facts) metadata(namespace string) *structpb.Struct {
-	fields := make(map[string]*structpb.Value, len(f))
-	for _, x := range f {
-		if x.value != "" {
-			fields[x.key] = structpb.NewStringValue(x.value)
-		}
-	}
-	return &structpb.Struct{Fields: map[string]*structpb.Value{
-		namespace: structpb.NewStructValue(&structpb.Struct{Fields: fields}),
-	}}
-}
+// usualFacts is room for as many as a decision has.
+const usualFacts = 32
 
 // headers are the facts that travel to Envoy under the names of response headers.
 func (f facts) headers() []*corev3.HeaderValueOption {
@@ -85,17 +74,23 @@ func (f facts) headers() []*corev3.HeaderValueOption {
 	return out
 }
 
+// header sets a header of a request or an answer, in the place of what there is.
 func header(name, value string) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{
-		Header:       &corev3.HeaderValue{Key: name, RawValue: []byte(value)},
-		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-	}
+	h := &struct {
+		option corev3.HeaderValueOption
+		header corev3.HeaderValue
+	}{}
+	h.header.Key, h.header.RawValue = name, []byte(value)
+	h.option.Header, h.option.AppendAction = &h.header, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
+	return &h.option
 }
 
 // seconds rounds up: a client that comes back early is refused again.
 func seconds(d time.Duration) string {
-	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+	return strconv.FormatInt(wholeSeconds(d), 10)
 }
+
+func wholeSeconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }
 
 // join is strings.Join that keeps what a header may carry.
 func join(list []string) string {

@@ -5,9 +5,9 @@ import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 
 	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/message"
 	"github.com/weir-dev/weir/extproc/wire"
 )
 
@@ -24,7 +24,7 @@ type request struct {
 	upgrade     bool
 	credentials identity.Headers
 	source      netip.Addr // the zero value where it is not known
-	headers     []*corev3.HeaderValue
+	headers     []message.Header
 
 	peek peek
 }
@@ -36,6 +36,8 @@ type peek struct {
 	stream string // raw JSON
 	err    string
 	id     string // of the request, unique
+	void   string // an exchange that the request was to have, and came too late for
+	lane   bool   // the door can let requests in that were decided ahead of their coming
 
 	// Raw JSON numbers; "" where there are none.
 	maxTokens, maxCompletionTokens, maxOutputTokens, n string
@@ -44,65 +46,98 @@ type peek struct {
 	mediaCount  int64
 }
 
-func readRequest(m *extprocv3.ProcessingRequest) *request {
-	h := m.GetRequestHeaders()
-	r := &request{headers: h.GetHeaders().GetHeaders()}
-	for _, kv := range r.headers {
-		switch kv.GetKey() {
+// readRequest reads the message that an exchange begins with.
+func readRequest(m *message.Request) *request {
+	r := &request{headers: m.Headers}
+	for i := range m.Headers {
+		h := &m.Headers[i]
+		switch h.Name {
 		case ":method":
-			r.method = value(kv)
+			r.method = h.Value
 		case ":path":
-			r.path, r.query, _ = strings.Cut(value(kv), "?")
+			r.path, r.query, _ = strings.Cut(h.Value, "?")
 		case "x-request-id":
-			r.requestID = value(kv)
+			r.requestID = h.Value
 		case wire.TraceHeader:
 			if r.traceparent != "" { // several lines are none
 				r.traceparent += ","
 			}
-			r.traceparent += value(kv)
+			r.traceparent += h.Value
 		case "content-encoding":
-			r.encoding = value(kv)
+			r.encoding = h.Value
 		case "content-type":
-			r.contentType = value(kv)
+			r.contentType = h.Value
 		case ":authority": // Envoy joins several lines
-			r.hosts = strings.Contains(value(kv), ",")
+			r.hosts = strings.Contains(h.Value, ",")
 		case "upgrade":
 			r.upgrade = true
 		case "authorization", "x-api-key", "api-key", "x-goog-api-key":
-			r.credentials.Add(kv.GetKey(), value(kv))
+			r.credentials.Add(h.Name, h.Value)
 		}
 	}
-	fields := m.GetMetadataContext().GetFilterMetadata()[wire.PeekNamespace].GetFields()
-	text := func(key string) string { return fields[key].GetStringValue() }
-	number := func(key string) int64 { return int64(fields[key].GetNumberValue()) }
-	if at, err := netip.ParseAddrPort(text(wire.PeekSource)); err == nil {
-		r.source = at.Addr().Unmap().WithZone("")
+	for i := range m.Peek {
+		r.found(&m.Peek[i])
 	}
-	r.peek = peek{
-		id:        text(wire.PeekID),
-		maxTokens: text(wire.PeekMaxTokens), maxCompletionTokens: text(wire.PeekMaxCompletionTokens),
-		maxOutputTokens: text(wire.PeekMaxOutputTokens), n: text(wire.PeekN),
-		size: number(wire.PeekSize), media: number(wire.PeekMedia), mediaCount: number(wire.PeekMediaCount),
-		read:   fields[wire.PeekRead].GetBoolValue(),
-		model:  fields[wire.PeekModel].GetStringValue(),
-		stream: fields[wire.PeekStream].GetStringValue(),
-		err:    fields[wire.PeekError].GetStringValue(),
-	}
+	// Records of the request are kept when it is over, and must not keep all that came with it.
+	kept := r.requestID + r.peek.id + r.path
+	r.requestID, kept = kept[:len(r.requestID)], kept[len(r.requestID):]
+	r.peek.id, r.path = kept[:len(r.peek.id)], kept[len(r.peek.id):]
 	return r
+}
+
+// found takes what the peek filter says.
+func (r *request) found(f *message.Field) {
+	p := &r.peek
+	switch f.Key {
+	case wire.PeekID:
+		p.id = f.Text
+	case wire.PeekVoid:
+		p.void = f.Text
+	case wire.PeekLane:
+		p.lane = f.Bool
+	case wire.PeekRead:
+		p.read = f.Bool
+	case wire.PeekModel:
+		p.model = f.Text
+	case wire.PeekStream:
+		p.stream = f.Text
+	case wire.PeekError:
+		p.err = f.Text
+	case wire.PeekMaxTokens:
+		p.maxTokens = f.Text
+	case wire.PeekMaxCompletionTokens:
+		p.maxCompletionTokens = f.Text
+	case wire.PeekMaxOutputTokens:
+		p.maxOutputTokens = f.Text
+	case wire.PeekN:
+		p.n = f.Text
+	case wire.PeekSize:
+		p.size = int64(f.Number)
+	case wire.PeekMedia:
+		p.media = int64(f.Number)
+	case wire.PeekMediaCount:
+		p.mediaCount = int64(f.Number)
+	case wire.PeekSource:
+		r.source = netip.Addr{}
+		if at, err := netip.ParseAddrPort(f.Text); err == nil {
+			r.source = at.Addr().Unmap().WithZone("")
+		}
+	}
 }
 
 // header returns a header by its name in lower case; several lines of it joined by ",".
 func (r *request) header(name string) (string, bool) {
 	found, ok := "", false
-	for _, kv := range r.headers {
-		if kv.GetKey() != name {
+	for i := range r.headers {
+		h := &r.headers[i]
+		if h.Name != name {
 			continue
 		}
 		if ok {
-			found += "," + value(kv)
+			found += "," + h.Value
 			continue
 		}
-		found, ok = value(kv), true
+		found, ok = h.Value, true
 	}
 	return found, ok
 }
@@ -112,7 +147,7 @@ func (r *request) headerValue(name string) string {
 	return v
 }
 
-// value reads a header that Envoy sends either as text or as bytes.
+// value reads a header of a message that Envoy sends either as text or as bytes.
 func value(kv *corev3.HeaderValue) string {
 	if raw := kv.GetRawValue(); len(raw) > 0 {
 		return string(raw)

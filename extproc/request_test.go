@@ -14,7 +14,7 @@ import (
 func TestReadRequest(t *testing.T) {
 	h := append(headersOf(":method", "POST", ":path", "/v1/x?a=1?b", ":authority", "h", "x-request-id", "id", "content-encoding", "gzip", "content-type", "text/x",
 		"x-many", "1", "x-many", "2", "x-empty", ""), &corev3.HeaderValue{Key: "x-text", Value: "as text"})
-	r := readRequest(requestHeaders(h, peekedAt(`"m"`, "true", "")))
+	r := readRequest(read(t, requestHeaders(h, peekedAt(`"m"`, "true", ""))))
 	if r.method != "POST" || r.path != "/v1/x" || r.query != "a=1?b" || r.requestID != "id" || r.encoding != "gzip" || r.contentType != "text/x" || r.upgrade || r.hosts {
 		t.Errorf("got %+v", r)
 	}
@@ -27,7 +27,7 @@ func TestReadRequest(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, got, ok)
 		}
 	}
-	if r := readRequest(requestHeaders(headersOf(":path", "/p"), nil)); r.path != "/p" || r.query != "" || r.peek.read {
+	if r := readRequest(read(t, requestHeaders(headersOf(":path", "/p"), nil))); r.path != "/p" || r.query != "" || r.peek.read {
 		t.Errorf("got %+v", r)
 	}
 }
@@ -44,7 +44,7 @@ func TestReadPeek(t *testing.T) {
 		wire.PeekN: text("4"), wire.PeekSize: number(5), wire.PeekMedia: number(6), wire.PeekMediaCount: number(7),
 	}))
 	want := peek{id: "a-1", maxTokens: "1", maxCompletionTokens: "2", maxOutputTokens: "3", n: "4", size: 5, media: 6, mediaCount: 7}
-	if got := readRequest(m).peek; got != want {
+	if got := readRequest(read(t, m)).peek; got != want {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -55,7 +55,7 @@ func TestReadSource(t *testing.T) {
 		"": "invalid IP", "192.0.2.1": "invalid IP", "/tmp/socket": "invalid IP",
 	} {
 		m := requestHeaders(headersOf(":path", "/p"), peekedAs(map[string]*structpb.Value{wire.PeekSource: structpb.NewStringValue(said)}))
-		if got := readRequest(m).source.String(); got != want {
+		if got := readRequest(read(t, m)).source.String(); got != want {
 			t.Errorf("%q: %s, want %s", said, got, want)
 		}
 	}

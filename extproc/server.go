@@ -6,6 +6,7 @@ package extproc
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
@@ -21,7 +22,9 @@ import (
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/extproc/breaker"
 	"github.com/weir-dev/weir/extproc/content"
+	"github.com/weir-dev/weir/extproc/lane"
 	"github.com/weir-dev/weir/extproc/limit"
+	"github.com/weir-dev/weir/extproc/message"
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/usage"
@@ -48,6 +51,11 @@ type Options struct {
 	Picker   *pick.Set
 	Steering Steering
 
+	// Lanes let requests in ahead of their coming; nil lets none in. SampleShare is the share of the traces that begin here which Sampled
+	// takes.
+	Lanes       *lane.Set
+	SampleShare func() float64
+
 	// Capturing says whether traces are exported at all, so that no text is captured for nobody; nil for never.
 	Capturing func() bool
 }
@@ -70,7 +78,6 @@ func (noMetrics) BreakerShadowed(string)     {}
 
 // Server answers Envoy. It is safe for concurrent use.
 type Server struct {
-	extprocv3.UnimplementedExternalProcessorServer
 	opts      Options
 	table     atomic.Pointer[table.Table]
 	exchanges *exchanges
@@ -91,6 +98,9 @@ func New(opts Options) *Server {
 	if opts.Sampled == nil {
 		opts.Sampled = func(string) bool { return false }
 	}
+	if opts.SampleShare == nil {
+		opts.SampleShare = func() float64 { return 0 }
+	}
 	if opts.Capturing == nil {
 		opts.Capturing = func() bool { return false }
 	}
@@ -106,6 +116,7 @@ func New(opts Options) *Server {
 // Use makes new requests be decided from t; requests under way keep the table they began with.
 func (s *Server) Use(t *table.Table) {
 	s.table.Store(t)
+	s.opts.Lanes.Renew()
 	s.keyRules.Clear() // keys come and go; a counter is known by the ID of its rule
 }
 
@@ -125,12 +136,31 @@ func (s *Server) Sweep() int { return s.exchanges.sweep(s.opts.Now()) }
 // InFlight is the number of requests that something is kept for, and the bytes of their bodies.
 func (s *Server) InFlight() (requests int, bytes int64) { return s.exchanges.size() }
 
-// Register adds the service to g.
-func (s *Server) Register(g *grpc.Server) { extprocv3.RegisterExternalProcessorServer(g, s) }
+// Register adds the service to g, whose codec must know messages that decode and encode themselves, as usage.Codec does.
+func (s *Server) Register(g *grpc.Server) {
+	own := extprocv3.ExternalProcessor_ServiceDesc.Streams[0]
+	own.Handler = func(srv any, stream grpc.ServerStream) error { return srv.(*Server).Process(stream) }
+	g.RegisterService(&grpc.ServiceDesc{
+		ServiceName: extprocv3.ExternalProcessor_ServiceDesc.ServiceName,
+		HandlerType: (*any)(nil),
+		Streams:     []grpc.StreamDesc{own},
+		Metadata:    extprocv3.ExternalProcessor_ServiceDesc.Metadata,
+	}, s)
+}
+
+// exchangeStream is the stream of one exchange behind its first message.
+type exchangeStream struct{ grpc.ServerStream }
+
+func (s exchangeStream) send(m *response) error { return s.SendMsg(m) }
+
+func (s exchangeStream) receive() (*extprocv3.ProcessingRequest, error) {
+	m := new(extprocv3.ProcessingRequest)
+	return m, s.RecvMsg(m)
+}
 
 // Process handles one ext_proc stream. Only the calls of attempts carry attributes.
 // A panic ends the one request that made it: Envoy answers that one 503.
-func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) (err error) {
+func (s *Server) Process(stream grpc.ServerStream) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.opts.Log.Error("a request made Weir panic", "panic", p, "stack", string(debug.Stack()))
@@ -139,12 +169,15 @@ func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) (err 
 			s.opts.Log.Error("an exchange with Envoy went wrong", "error", err)
 		}
 	}()
-	first, err := stream.Recv()
-	if err != nil {
+	first := new(message.Request)
+	switch err := stream.RecvMsg(first); {
+	case errors.Is(err, io.EOF), err != nil && stream.Context().Err() != nil:
 		return nil // Envoy went away; nothing was asked
+	case err != nil:
+		return err
 	}
-	if len(first.GetAttributes()) > 0 {
-		return s.attempt(stream, first)
+	if first.Attributed {
+		return s.attempt(exchangeStream{stream}, first)
 	}
-	return s.decide(stream, first)
+	return s.decide(exchangeStream{stream}, first)
 }

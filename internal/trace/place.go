@@ -30,34 +30,44 @@ const lengthOfTraceparent = len("00-0123456789abcdef0123456789abcdef-0123456789a
 // Begin makes the place of a request that came with a traceparent header, "" for none. One that is not well formed counts for nothing,
 // as the specification has it. sampled decides for a trace that begins here.
 func Begin(traceparent string, sampled func(traceID string) bool) Place {
-	p := Place{Span: span()}
-	var flags byte
-	if p.Trace, p.Parent, flags = parse(traceparent); p.Trace != "" {
+	// All of it is one piece of memory, and none of it the caller's, which may be a part of something large.
+	line := make([]byte, 32, 32+15+16)
+	id, parent, flags := parse(traceparent)
+	if id != "" {
+		copy(line, id)
+	} else {
+		var random [16]byte
+		for random == [16]byte{} {
+			fill(random[:8])
+			fill(random[8:])
+		}
+		hex.Encode(line, random[:])
+	}
+	line = append(appendSpan(line), parent...)
+	text := string(line)
+	p := Place{Trace: text[:32], Span: text[32:47], Parent: text[47:]}
+	if id != "" {
 		p.Sampled = flags&1 != 0
-		return p
+	} else {
+		p.Sampled = sampled(p.Trace)
 	}
-	var id [16]byte
-	for id == [16]byte{} {
-		fill(id[:8])
-		fill(id[8:])
-	}
-	p.Trace = hex.EncodeToString(id[:])
-	p.Sampled = sampled(p.Trace)
 	return p
 }
 
-// span makes the common part of span IDs, which is not all zeros.
-func span() string {
+// appendSpan makes the common part of span IDs, which is not all zeros.
+func appendSpan(dst []byte) []byte {
 	var b [8]byte
 	for {
 		fill(b[:])
 		var digits [16]byte
 		hex.Encode(digits[:], b[:])
-		if s := string(digits[:15]); s != "000000000000000" {
-			return s
+		if string(digits[:15]) != "000000000000000" {
+			return append(dst, digits[:15]...)
 		}
 	}
 }
+
+func span() string { return string(appendSpan(nil)) }
 
 func fill(b []byte) {
 	n := rand.Uint64() // ChaCha8, seeded by the system

@@ -102,9 +102,14 @@ func FuzzBegin(f *testing.F) {
 	})
 }
 
+// BenchmarkBegin continues a caller's trace, and begins one.
 func BenchmarkBegin(b *testing.B) {
-	b.ReportAllocs()
-	for b.Loop() {
-		Begin("00-"+tid+"-"+sid+"-01", never)
+	for name, header := range map[string]string{"continued": "00-" + tid + "-" + sid + "-01", "new": ""} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				Begin(header, never)
+			}
+		})
 	}
 }

@@ -12,8 +12,10 @@ import (
 
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	extmessage "github.com/weir-dev/weir/extproc/message"
 	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/test/e2e/harness"
 )
@@ -21,14 +23,14 @@ import (
 // door stands between Envoy and the decisions.
 type door struct {
 	mu   sync.Mutex
-	seen map[string]map[string]*structpb.Value // what peek.lua found, by request ID
+	seen map[string][]extmessage.Field // what peek.lua found, by request ID
 	// answer is called with each decision on the headers of a request before it is sent.
 	answer func(id string, m *extprocv3.ProcessingResponse)
 }
 
 // option puts the door before a server.
 func (d *door) option() grpc.ServerOption {
-	d.seen = map[string]map[string]*structpb.Value{}
+	d.seen = map[string][]extmessage.Field{}
 	return grpc.StreamInterceptor(func(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 		if info.FullMethod != extprocv3.ExternalProcessor_Process_FullMethodName {
 			return handle(srv, s)
@@ -38,7 +40,7 @@ func (d *door) option() grpc.ServerOption {
 }
 
 // peeked is what peek.lua found of a request; nil before it has come.
-func (d *door) peeked(id string) map[string]*structpb.Value {
+func (d *door) peeked(id string) []extmessage.Field {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.seen[id]
@@ -52,30 +54,39 @@ type doorStream struct {
 
 func (s *doorStream) RecvMsg(m any) error {
 	err := s.ServerStream.RecvMsg(m)
-	req, ok := m.(*extprocv3.ProcessingRequest)
-	if err != nil || !ok || req.GetRequestHeaders() == nil || len(req.GetAttributes()) > 0 {
+	req, ok := m.(*extmessage.Request)
+	if err != nil || !ok || req.Kind != extmessage.RequestHeaders || req.Attributed {
 		return err
 	}
-	for _, h := range req.GetRequestHeaders().GetHeaders().GetHeaders() {
-		if h.GetKey() == "x-request-id" {
-			s.id = string(h.GetRawValue())
+	for _, h := range req.Headers {
+		if h.Name == "x-request-id" {
+			s.id = h.Value
 		}
 	}
 	s.door.mu.Lock()
 	defer s.door.mu.Unlock()
-	s.door.seen[s.id] = req.GetMetadataContext().GetFilterMetadata()[wire.PeekNamespace].GetFields()
-	if s.door.seen[s.id] == nil {
-		s.door.seen[s.id] = map[string]*structpb.Value{}
-	}
+	s.door.seen[s.id] = append([]extmessage.Field{}, req.Peek...)
 	return nil
 }
 
+// SendMsg hands on what is sent as Envoy reads it.
 func (s *doorStream) SendMsg(m any) error {
-	resp, ok := m.(*extprocv3.ProcessingResponse)
-	if ok && s.id != "" && s.door.answer != nil && resp.GetRequestHeaders() != nil {
+	own, ok := m.(wire.Marshaler)
+	if !ok || s.id == "" || s.door.answer == nil {
+		return s.ServerStream.SendMsg(m)
+	}
+	data, err := own.MarshalWire()
+	if err != nil {
+		return err
+	}
+	resp := new(extprocv3.ProcessingResponse)
+	if err := proto.Unmarshal(data.Materialize(), resp); err != nil {
+		return err
+	}
+	if resp.GetRequestHeaders() != nil {
 		s.door.answer(s.id, resp)
 	}
-	return s.ServerStream.SendMsg(m)
+	return s.ServerStream.SendMsg(resp)
 }
 
 // twoBackends are one backend of each dialect at a URL, and a route to them by model: "gpt" and "claude" to one, "both" to
@@ -123,7 +134,7 @@ func TestCallerLeavesBeforeTheDecision(t *testing.T) {
 			if err := <-done; !errors.Is(err, context.Canceled) {
 				t.Errorf("%s: %v", id, err)
 			}
-			r, known := p.record(t, id), d.peeked(id)[wire.PeekID].GetStringValue()
+			r, known := p.record(t, id), extmessage.Text(d.peeked(id), wire.PeekID)
 			if known == "" || r.PeekID != known || r.Exchange != "" || r.Route != "" || !r.Aborted || r.Status != 0 {
 				t.Errorf("%s: the decision knew %q, the record is %+v", id, known, r)
 			}
@@ -209,7 +220,7 @@ func TestCallerAddress(t *testing.T) {
 				id := method + " by " + fmt.Sprint(hops)
 				do(t, http.DefaultClient, request(t, p.gateway(), method, "/v1/models", "openai", "", "x-request-id", id,
 					"x-forwarded-for", "192.0.2.1, 2001:db8::2, 192.0.2.3"))
-				source := d.peeked(id)[wire.PeekSource].GetStringValue()
+				source := extmessage.Text(d.peeked(id), wire.PeekSource)
 				if host, _, _ := strings.Cut(strings.Trim(source, "["), "]"); host != want && !strings.HasPrefix(host, want+":") {
 					t.Errorf("%s: %q, want the address %s", id, source, want)
 				}
