@@ -19,7 +19,7 @@ RACE_PACKAGES = $$(go list ./... | grep -vE '/(test|sdktest)(/|$$)')
 # then. A data race is never forgiven.
 RERUN_FLAGS := $(if $(RERUN),--rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race)
 
-.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench bench-micro bench-load simulate steer fuzz soak clean need-go need-redis need-prometheus need-chromium
+.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench bench-micro bench-load bench-streams bench-check bench-check-micro bench-baseline simulate steer fuzz soak clean need-go need-redis need-prometheus need-chromium
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -102,12 +102,28 @@ check-gen: need-go
 bench: bench-micro bench-load ## every benchmark: docs/performance.md
 
 bench-micro: need-go ## micro-benchmarks with allocations
-	@go test -run '^$$' -bench . -benchmem ./adapters/... ./extproc/... ./usage/... ./xds/load/...
+	@go test -run '^$$' -bench . -benchmem -benchtime 100ms ./adapters/... ./extproc/... ./usage/... ./xds/... ./internal/...
 
 BENCHFLAGS ?=
-bench-load: need-go need-redis ## what gateways add to requests, side by side; about four minutes
+bench-load: need-go need-redis ## what gateways add to requests, side by side; about six minutes
 	@mkdir -p bin
 	@go run ./test/bench -o bin/bench.json $(BENCHFLAGS)
+
+bench-streams: need-go need-redis ## 512 streams at once, for ten minutes
+	@mkdir -p bin
+	@go run ./test/bench -streams 512 -for 10m -o bin/streams.json $(BENCHFLAGS)
+
+bench-check-micro: need-go ## what micro-benchmarks allocate, against the committed baseline
+	@go run ./test/benchcheck
+
+bench-check: bench-check-micro need-redis ## and the ratios of CPU time, against theirs
+	@mkdir -p bin
+	@go run ./test/bench -o bin/bench.json -check test/bench/baseline.json $(BENCHFLAGS)
+
+bench-baseline: need-go need-redis ## write both baselines anew
+	@go run ./test/benchcheck -update
+	@mkdir -p bin
+	@go run ./test/bench -o bin/bench.json -baseline test/bench/baseline.json $(BENCHFLAGS)
 
 simulate: need-go ## play the scenarios of deploy/examples/simulate against their bars; two minutes
 	@go run ./cmd/weir simulate --check $(foreach f,$(wildcard deploy/examples/simulate/*.yaml),-f $(f))

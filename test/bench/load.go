@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,11 +18,13 @@ type job struct {
 	Address     string        `json:"address"` // host:port
 	Path        string        `json:"path"`
 	Key         string        `json:"key"`
-	Stream      bool          `json:"stream"`
+	Traffic     traffic       `json:"traffic"`
 	Connections int           `json:"connections"`
 	Rate        float64       `json:"rate"` // requests per second, sent whatever comes back; 0: each connection sends when it has its answer
 	Warm        time.Duration `json:"warm"`
 	Measure     time.Duration `json:"measure"`
+	// Hold sends one request on each connection, is warm when all streams have begun, and ends when they end. Nothing is timed.
+	Hold bool `json:"hold"`
 }
 
 // reply is what it says, as lines of JSON on its standard output: that it is warm, and after a further line
@@ -38,16 +39,20 @@ type reply struct {
 type measured struct {
 	Requests int           `json:"requests"`
 	Elapsed  time.Duration `json:"elapsedNanos"` // until the last answer was there
-	// Latency is the time to the last byte of the answer, FirstByte the one to its head: from when the request was to
-	// be sent, which in an open loop does not wait for anybody.
+	// Latency is the time to the last byte of the answer, FirstByte the one to its head, or to its first text where it is a stream
+	// with a pace: from when the request was to be sent, which in an open loop does not wait for anybody.
 	Latency   quantiles `json:"latency"`
 	FirstByte quantiles `json:"firstByte"`
+	// Chunk is the time of an event of a stream with a pace from the upstream to here.
+	Chunk quantiles `json:"chunk,omitzero"`
+	// LongestGap between two events of a stream with a pace, in milliseconds.
+	LongestGap float64 `json:"longestGapMillis,omitempty"`
 	// Late is how much later than it was to be a request was handed to a connection, in an open loop: the generator's own
 	// error, part of the latencies.
-	Late quantiles `json:"late"`
+	Late quantiles `json:"late,omitzero"`
 }
 
-// answerPatience is how long an answer may take before the job fails.
+// answerPatience is how long an answer may take beyond its pace before the job fails.
 const answerPatience = 20 * time.Second
 
 // runLoad does jobs until in ends.
@@ -79,20 +84,26 @@ func runLoad(in io.Reader, out io.Writer) error {
 
 // do sends requests for a while that nobody counts, calls warm, and sends those that are measured.
 func (j *job) do(warm func() error) (*measured, error) {
-	text := requestText(j.Address, j.Path, j.Key, j.Stream)
-	callers := make([]*caller, j.Connections)
-	for i := range callers {
-		c, err := net.Dial("tcp", j.Address)
-		if err != nil {
-			return nil, fmt.Errorf("no connection to %s: %w", j.Address, err)
+	callers, err := j.connect()
+	defer func() {
+		for _, c := range callers {
+			c.conn.Close()
 		}
-		defer c.Close()
-		callers[i] = &caller{conn: c, r: bufio.NewReader(c), request: text, want: answerBytes(j.Stream)}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	answer := answerPatience
+	if j.Traffic.Stream {
+		answer += time.Duration(j.Traffic.Pace.Tokens) * j.Traffic.Pace.Every
+	}
+	if j.Hold {
+		return hold(callers, time.Now().Add(answer), warm)
 	}
 	drive := func(d time.Duration) (*measured, error) {
-		deadline := time.Now().Add(d + answerPatience)
+		deadline := time.Now().Add(d + answer)
 		for _, c := range callers {
-			c.latency, c.first = c.latency[:0], c.first[:0]
+			c.reset()
 			if err := c.conn.SetDeadline(deadline); err != nil {
 				return nil, err
 			}
@@ -111,13 +122,33 @@ func (j *job) do(warm func() error) (*measured, error) {
 	return drive(j.Measure)
 }
 
+// connect opens the connections. Those that there are come back also where one fails.
+func (j *job) connect() ([]*caller, error) {
+	text, check := j.Traffic.text(j.Address, j.Path, j.Key), j.Traffic.checker()
+	callers := make([]*caller, 0, j.Connections)
+	for i := range j.Connections {
+		conn, err := net.Dial("tcp", j.Address)
+		if err != nil {
+			return callers, fmt.Errorf("no connection to %s: %w", j.Address, err)
+		}
+		c := &caller{conn: conn, r: bufio.NewReader(conn), request: text, check: check}
+		if j.Traffic.Stream && j.Traffic.Pace.Every > 0 {
+			// Events that all come at the same moment would wait for each other.
+			c.follow, c.stagger = &follower{}, j.Traffic.Pace.Every*time.Duration(i)/time.Duration(j.Connections)
+		}
+		callers = append(callers, c)
+	}
+	return callers, nil
+}
+
 // closedLoop sends a request on each connection as soon as it has the answer to the one before.
 func closedLoop(callers []*caller, d time.Duration) (*measured, error) {
 	start := time.Now()
 	end := start.Add(d)
 	return together(callers, start, nil, func(c *caller, stopped func() bool) error {
+		time.Sleep(c.stagger)
 		for now := time.Now(); now.Before(end) && !stopped(); now = time.Now() {
-			if err := c.do(now); err != nil {
+			if err := c.do(now, nil); err != nil {
 				return err
 			}
 		}
@@ -152,7 +183,7 @@ func openLoop(callers []*caller, rate float64, d time.Duration) (*measured, erro
 			if stopped() {
 				return nil
 			}
-			if err := c.do(at); err != nil {
+			if err := c.do(at, nil); err != nil {
 				return err
 			}
 		}
@@ -163,6 +194,29 @@ func openLoop(callers []*caller, rate float64, d time.Duration) (*measured, erro
 	}
 	m.Late = quantilesOf(late)
 	return m, nil
+}
+
+// hold opens a stream on each connection, calls warm when all have begun, and reads them to their ends.
+func hold(callers []*caller, deadline time.Time, warm func() error) (*measured, error) {
+	var begun sync.WaitGroup
+	begun.Add(len(callers))
+	start := time.Now()
+	warmed := make(chan error, 1)
+	go func() {
+		begun.Wait()
+		warmed <- warm()
+	}()
+	m, err := together(callers, start, nil, func(c *caller, _ func() bool) error {
+		once := sync.OnceFunc(begun.Done)
+		defer once() // also where it has failed
+		time.Sleep(c.stagger)
+		// Most of the time nothing comes.
+		if err := c.conn.SetDeadline(deadline.Add(c.stagger)); err != nil {
+			return err
+		}
+		return c.do(time.Now(), once)
+	})
+	return m, errors.Join(err, <-warmed)
 }
 
 // together runs all callers, and clock beside them, and puts together what they measured. The first error stops them all.
@@ -185,45 +239,14 @@ func together(callers []*caller, start time.Time, clock func(stopped func() bool
 		return nil, *err
 	}
 	m := &measured{Elapsed: time.Since(start)}
-	var latency, first []time.Duration
+	var latency, first, chunk []time.Duration
 	for _, c := range callers {
 		latency, first = append(latency, c.latency...), append(first, c.first...)
+		if c.follow != nil {
+			chunk = append(chunk, c.follow.delays...)
+			m.LongestGap = max(m.LongestGap, float64(c.follow.longest)/float64(time.Millisecond))
+		}
 	}
-	m.Requests, m.Latency, m.FirstByte = len(latency), quantilesOf(latency), quantilesOf(first)
+	m.Requests, m.Latency, m.FirstByte, m.Chunk = len(latency), quantilesOf(latency), quantilesOf(first), quantilesOf(chunk)
 	return m, nil
-}
-
-// caller is one connection.
-type caller struct {
-	conn    net.Conn
-	r       *bufio.Reader
-	m       message
-	request []byte
-	want    int // length of the body that must come
-
-	latency, first []time.Duration
-}
-
-// do sends one request, due at a time, and reads its answer.
-func (c *caller) do(due time.Time) error {
-	if _, err := c.conn.Write(c.request); err != nil {
-		return fmt.Errorf("a request could not be sent: %w", err)
-	}
-	if err := c.m.readHead(c.r); err != nil {
-		return fmt.Errorf("an answer could not be read: %w", err)
-	}
-	first := time.Since(due)
-	if err := c.m.readBody(c.r); err != nil {
-		return fmt.Errorf("an answer could not be read to its end: %w", err)
-	}
-	latency := time.Since(due)
-	if c.m.status() != 200 || len(c.m.body) != c.want {
-		return fmt.Errorf("an answer of %d bytes with the first line %q, want %d bytes and 200: %.300s",
-			len(c.m.body), c.m.start, c.want, slices.Clone(c.m.body))
-	}
-	if c.m.closes {
-		return errors.New("the gateway asks to close a connection")
-	}
-	c.first, c.latency = append(c.first, first), append(c.latency, latency)
-	return nil
 }

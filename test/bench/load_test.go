@@ -40,14 +40,24 @@ func TestLoadAndUpstream(t *testing.T) {
 		}
 		return r
 	}
+	paced := pace{3, 5 * time.Millisecond}
 	for _, c := range []struct {
-		name   string
-		stream bool
-		rate   float64
-	}{{"closed loop", false, 0}, {"streams", true, 0}, {"open loop", false, 2000}} {
+		name    string
+		traffic traffic
+		rate    float64
+		hold    bool
+	}{
+		{name: "closed loop", traffic: traffic{Bytes: small}},
+		{name: "large", traffic: traffic{Bytes: large}},
+		{name: "streams", traffic: traffic{Bytes: small, Stream: true, Pace: quick}},
+		{name: "paced streams", traffic: traffic{Bytes: small, Stream: true, Pace: paced}},
+		{name: "held streams", traffic: traffic{Bytes: small, Stream: true, Pace: paced}, hold: true},
+		{name: "open loop", traffic: traffic{Bytes: small}, rate: 2000},
+	} {
 		t.Run(c.name, func(t *testing.T) {
 			const measure = 50 * time.Millisecond
-			j := job{Address: address, Path: "/v1/chat/completions", Key: "k", Stream: c.stream, Connections: 3, Rate: c.rate, Measure: measure}
+			c.traffic.Model = modelPlain
+			j := job{Address: address, Path: "/v1/chat/completions", Key: "k", Traffic: c.traffic, Connections: 3, Rate: c.rate, Measure: measure, Hold: c.hold}
 			if r := say(j); !r.Warm {
 				t.Fatalf("it is not warm: %+v", r)
 			}
@@ -61,6 +71,13 @@ func TestLoadAndUpstream(t *testing.T) {
 			}
 			if want := int(c.rate * measure.Seconds()); c.rate > 0 && m.Requests != want {
 				t.Errorf("%d requests at a rate of %g, want %d", m.Requests, c.rate, want)
+			}
+			if c.hold && m.Requests != j.Connections {
+				t.Errorf("%d streams were held, want %d", m.Requests, j.Connections)
+			}
+			// An event takes some time, and less than the machine has been up; the next comes after its pause, more or less.
+			if paced := c.traffic.Pace.Every > 0; paced != (m.Chunk.P50 > 0) || paced != (m.LongestGap > 0) || m.Chunk.Max > float64(answerPatience/time.Microsecond) {
+				t.Errorf("events took %+v, and the longest gap is %g ms", m.Chunk, m.LongestGap)
 			}
 		})
 	}
@@ -76,8 +93,9 @@ func TestBadAnswersFail(t *testing.T) {
 		"refused":  "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 2\r\n\r\n{}",
 		"short":    "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
 		"cut":      "HTTP/1.1 200 OK\r\ncontent-length: 200\r\n\r\n{}",
-		"closing":  strings.Replace(string(plainAnswer), "content-type", "connection: close\r\ncontent-type", 1),
+		"closing":  strings.Replace(string(openaiAnswers.plain), "content-type", "connection: close\r\ncontent-type", 1),
 		"no words": "",
+		"other":    strings.ReplaceAll(string(openaiAnswers.plain), "words", "woods"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			address := listen(t, func(l net.Listener) {
@@ -86,13 +104,13 @@ func TestBadAnswersFail(t *testing.T) {
 					if err != nil {
 						return
 					}
-					_, _ = io.ReadFull(c, make([]byte, bodyBytes)) // the caller checks
+					_, _ = io.ReadFull(c, make([]byte, small)) // the caller checks
 					_, _ = io.WriteString(c, answer)
 					c.Close()
 				}
 			})
 			for _, rate := range []float64{0, 100} {
-				j := job{Address: address, Path: "/", Connections: 2, Rate: rate, Measure: time.Minute}
+				j := job{Address: address, Path: "/", Traffic: traffic{Model: modelPlain, Bytes: small}, Connections: 2, Rate: rate, Measure: time.Minute}
 				j.Warm = j.Measure
 				if m, err := j.do(func() error { return nil }); err == nil {
 					t.Errorf("at rate %g: measured %+v", rate, m)
@@ -116,7 +134,7 @@ func TestOpenLoopCountsTheWait(t *testing.T) {
 		time.Sleep(pause) // what is measured
 		_ = answerAll(r, c)
 	})
-	j := job{Address: address, Path: "/", Connections: 1, Rate: 1000, Measure: 100 * time.Millisecond}
+	j := job{Address: address, Path: "/", Traffic: traffic{Model: modelPlain, Bytes: small}, Connections: 1, Rate: 1000, Measure: 100 * time.Millisecond}
 	m, err := j.do(func() error { return nil })
 	if err != nil {
 		t.Fatal(err)
@@ -127,18 +145,19 @@ func TestOpenLoopCountsTheWait(t *testing.T) {
 	}
 }
 
-func TestRequestText(t *testing.T) {
-	for _, stream := range []bool{false, true} {
-		head, body, ok := strings.Cut(string(requestText("host:1", "/path", "key", stream)), "\r\n\r\n")
-		var fields struct {
-			Model  string
-			Stream bool
+// TestHeldStreamsThatFail end the job, which has begun all the same.
+func TestHeldStreamsThatFail(t *testing.T) {
+	address := listen(t, func(l net.Listener) {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
 		}
-		if err := json.Unmarshal([]byte(body), &fields); err != nil {
-			t.Error(err)
-		}
-		if !ok || len(body) != bodyBytes || fields.Model != model || fields.Stream != stream || !strings.HasPrefix(head, "POST /path HTTP/1.1\r\nhost: host:1\r\n") {
-			t.Errorf("stream %v: %s\n%s", stream, head, body)
-		}
+	})
+	j := job{Address: address, Path: "/", Traffic: traffic{Model: modelPlain, Bytes: small, Stream: true, Pace: pace{2, time.Millisecond}}, Connections: 2, Hold: true}
+	if m, err := j.do(func() error { return nil }); err == nil {
+		t.Errorf("measured %+v", m)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"strconv"
 )
 
-// maxMessageBody bounds a body, in bytes. Those of the benchmark are a few kilobytes long.
-const maxMessageBody = 1 << 20
+// maxMessageBody bounds a body, in bytes: longer than the longest prompt, and than a stream of some thousand events.
+const maxMessageBody = 4 << 20
 
 // errMessage is a message that is not HTTP/1.1 as the benchmark's two ends speak it.
 var errMessage = errors.New("not an HTTP/1.1 message that the benchmark understands")
@@ -61,8 +61,8 @@ func (m *message) readHead(r *bufio.Reader) error {
 	}
 }
 
-// readBody reads the body that the head announced.
-func (m *message) readBody(r *bufio.Reader) error {
+// readBody reads the body that the head announced. Of one in chunks it calls each, unless that is nil, after every chunk.
+func (m *message) readBody(r *bufio.Reader, each func(body []byte)) error {
 	if m.length >= 0 {
 		return unexpected(m.take(r, m.length))
 	}
@@ -87,6 +87,9 @@ func (m *message) readBody(r *bufio.Reader) error {
 			return fmt.Errorf("%w: %q after a chunk", errMessage, line)
 		case size == 0:
 			return nil
+		}
+		if each != nil {
+			each(m.body)
 		}
 	}
 }

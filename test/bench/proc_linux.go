@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tick is the unit of CPU time in /proc: USER_HZ, which is 100 on every architecture that Go runs on.
+// tick is the unit of CPU time in /proc/stat: USER_HZ, which is 100 on every architecture that Go runs on.
 const tick = 10 * time.Millisecond
 
 // childAttributes give a process group of its own, and death when this process dies.
@@ -35,21 +35,50 @@ func procStat(pid int) (name string, fields []string, _ error) {
 	return string(text[from+1 : to]), strings.Fields(string(text[to+1:])), nil
 }
 
-// cpuTime is the CPU time that a process has used, in user and in kernel mode. Its resolution is a tick.
+// cpuTime is the CPU time that a process has used, in user and in kernel mode, threads that have ended included. Its
+// resolution is a nanosecond: it is the clock of clock_getcpuclockid(3), not /proc/PID/stat.
 func cpuTime(pid int) (time.Duration, error) {
-	_, f, err := procStat(pid)
+	const scheduled = 2 // CPUCLOCK_SCHED of the kernel's posix-timers
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|scheduled), &ts); err != nil {
+		return 0, fmt.Errorf("the CPU time of process %d cannot be read: %w", pid, err)
+	}
+	return time.Duration(ts.Nano()), nil
+}
+
+// residentBytes is the memory of a process that is not swapped out or only reserved.
+func residentBytes(pid int) (int64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		return 0, err
 	}
-	if len(f) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat has only %d fields", pid, len(f)+2)
+	f := strings.Fields(string(text))
+	if len(f) < 2 {
+		return 0, fmt.Errorf("/proc/%d/statm cannot be read: %q", pid, text)
 	}
-	user, userErr := strconv.ParseInt(f[11], 10, 64) // field 14
-	system, systemErr := strconv.ParseInt(f[12], 10, 64)
-	if userErr != nil || systemErr != nil {
-		return 0, fmt.Errorf("/proc/%d/stat has no CPU time: %q", pid, f)
+	pages, err := strconv.ParseInt(f[1], 10, 64)
+	return pages * int64(os.Getpagesize()), err
+}
+
+// monotonic is the time in nanoseconds of the clock that all processes of the machine share.
+func monotonic() int64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // it fails for clocks that there are not
+	return ts.Nano()
+}
+
+// openFiles raises how many files this process and its children may have open as far as it may.
+func openFiles() error {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
 	}
-	return time.Duration(user+system) * tick, nil
+	if limit.Max < needFiles {
+		return fmt.Errorf("at most %d open files are allowed (ulimit -Hn), and %d are needed", limit.Max, needFiles)
+	}
+	// Also where Go has raised it at the start: children would get the old limit.
+	limit.Cur = limit.Max
+	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 }
 
 // child is the process of a parent whose name has a prefix; 0 where there is none.

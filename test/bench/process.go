@@ -62,7 +62,7 @@ func (p *process) pid() int { return p.cmd.Process.Pid }
 func (p *process) await(ctx context.Context, ready func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(time.Millisecond) // the start is timed by it
 	defer tick.Stop()
 	for {
 		if ready() {

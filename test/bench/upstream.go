@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"time"
 )
 
 // runUpstream is the process that every variant sends its requests to. It says its address on out, and ends when in does.
@@ -39,7 +40,8 @@ func serveUpstream(l net.Listener) {
 	}
 }
 
-// answerAll answers the requests of a connection until it ends, and says why it did: io.EOF where the other side closed it.
+// answerAll answers the requests of a connection until it ends, and says why it did: io.EOF where the other side closed it. The path says
+// which dialect is spoken.
 func answerAll(from io.Reader, c io.Writer) error {
 	r := bufio.NewReader(from)
 	var m message
@@ -47,22 +49,56 @@ func answerAll(from io.Reader, c io.Writer) error {
 		if err := m.readHead(r); err != nil {
 			return err
 		}
-		if err := m.readBody(r); err != nil {
+		if err := m.readBody(r, nil); err != nil {
 			return err
 		}
+		a := openaiAnswers
+		if bytes.Contains(m.start, []byte("/messages")) {
+			a = anthropicAnswers
+		}
 		if !bytes.Contains(m.body, []byte(`"stream":true`)) {
-			if _, err := c.Write(plainAnswer); err != nil {
+			if _, err := c.Write(a.plain); err != nil {
 				return err
 			}
 			continue
 		}
-		if _, err := c.Write(streamHead); err != nil {
+		p, err := paceOf(m.body)
+		if err != nil {
 			return err
 		}
-		for _, part := range streamParts {
-			if _, err := c.Write(part); err != nil {
-				return err
-			}
+		if err := a.stream(c, p); err != nil {
+			return err
 		}
 	}
+}
+
+// stream writes one, event by event. Where it has a pace, each with text says when it was sent.
+func (a *answers) stream(c io.Writer, p pace) error {
+	if _, err := c.Write(streamHead); err != nil {
+		return err
+	}
+	for _, part := range a.begin {
+		if _, err := c.Write(part); err != nil {
+			return err
+		}
+	}
+	event, start := a.event, time.Now()
+	if p.Every > 0 {
+		event = bytes.Clone(event)
+	}
+	for i := range p.Tokens {
+		if p.Every > 0 {
+			time.Sleep(time.Until(start.Add(time.Duration(i) * p.Every)))
+			putStamp(event[a.stampAt:], monotonic())
+		}
+		if _, err := c.Write(event); err != nil {
+			return err
+		}
+	}
+	for _, part := range a.end {
+		if _, err := c.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -20,7 +20,7 @@ func BenchmarkFinished(b *testing.B) {
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(nowhere{}), sdktrace.WithIDGenerator(IDs{}), sdktrace.WithSampler(sdktrace.AlwaysSample()))
 	b.Cleanup(func() { _ = provider.Shutdown(context.Background()) })
 	off := New(Options{Sampler: NewSampler(Policy{})})
-	on := New(Options{Tracer: provider.Tracer("weir"), Sampler: NewSampler(Policy{KeepFailed: true})})
+	on := New(Options{Tracer: provider.Tracer("weir"), Sampler: NewSampler(Policy{KeepFailed: true}), Dialects: dialects(b)})
 	open := newRig(b, Policy{}).begin(nil)
 	for _, c := range []struct {
 		name    string
