@@ -46,17 +46,18 @@ func TestDirectStreamsAreCut(t *testing.T) {
 		if err != nil || resp.GetModeOverride().GetResponseBodyMode() != c.want {
 			t.Fatalf("%s: %v, %v", c.name, resp, err)
 		}
-		body := func(p string) *extprocv3.ProcessingResponse {
+		body := func(p string) *response {
 			resp, err := dec.next(context.Background(), &extprocv3.ProcessingRequest{Request: &extprocv3.ProcessingRequest_ResponseBody{ResponseBody: piece(p, false)}})
 			if (err != nil) != (c.want == filterv3.ProcessingMode_NONE) {
 				t.Fatalf("%s: error %v", c.name, err)
 			}
 			return resp
 		}
-		first := body(openaiStream[:900]).GetResponseBody().GetResponse().GetBodyMutation().GetStreamedResponse()
+		got := body(openaiStream[:900])
 		if c.want == filterv3.ProcessingMode_NONE {
 			continue
 		}
+		first := got.GetResponseBody().GetResponse().GetBodyMutation().GetStreamedResponse()
 		if !first.GetEndOfStream() || !strings.HasSuffix(string(first.GetBody()), "data: [DONE]\n\n") {
 			t.Errorf("%s: %v", c.name, first)
 		}

@@ -10,16 +10,14 @@ import (
 	"strings"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/breaker"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/limit"
+	"github.com/weir-dev/weir/extproc/message"
 	"github.com/weir-dev/weir/extproc/peekjson"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
@@ -89,10 +87,10 @@ func (s *Server) explain(ctx context.Context, req *ExplainRequest, live bool) (*
 	} else if t.Gateway == "" {
 		out.Notes = append(out.Notes, "There are several LLMGateways and the request does not say which: limits of none of them are counted in.")
 	}
-	message := e.message()
-	e.request = readRequest(message)
+	asked := e.message()
+	e.request = readRequest(asked)
 	e.describe()
-	resp := s.onHeaders(ctx, message, now, e.d)
+	resp := s.onHeaders(ctx, asked, now, e.d)
 	if e.d.awaiting && resp.GetImmediateResponse() == nil {
 		e.d.awaiting = false
 		if r := e.d.onBody(ctx, req.Body); r != nil {
@@ -104,6 +102,7 @@ func (s *Server) explain(ctx context.Context, req *ExplainRequest, live bool) (*
 	e.guards(ctx, now)
 	e.candidates(now)
 	e.outcome(resp)
+	e.lane()
 	return out, nil
 }
 
@@ -138,11 +137,11 @@ func (e *explaining) name() error {
 var bodiless = map[string]bool{"CONNECT": true, "GET": true, "HEAD": true, "DELETE": true, "OPTIONS": true}
 
 // message is the request as Envoy would tell of it, the findings of its peek filter included.
-func (e *explaining) message() *extprocv3.ProcessingRequest {
+func (e *explaining) message() *message.Request {
 	req := e.req
-	headers := []*corev3.HeaderValue{{Key: ":method", RawValue: []byte(req.Method)}, {Key: ":path", RawValue: []byte(req.Path)}}
+	out := &message.Request{Kind: message.RequestHeaders, Headers: []message.Header{{Name: ":method", Value: req.Method}, {Name: ":path", Value: req.Path}}}
 	if !slices.ContainsFunc(req.Headers, func(h [2]string) bool { return strings.EqualFold(h[0], "host") || h[0] == ":authority" }) {
-		headers = append(headers, &corev3.HeaderValue{Key: ":authority", RawValue: []byte("gateway")})
+		out.Headers = append(out.Headers, message.Header{Name: ":authority", Value: "gateway"})
 	}
 	credential := e.d.dry.id != nil
 	for _, h := range req.Headers {
@@ -154,33 +153,26 @@ func (e *explaining) message() *extprocv3.ProcessingRequest {
 		case "authorization", "x-api-key", "api-key", "x-goog-api-key":
 			credential = true
 		}
-		headers = append(headers, &corev3.HeaderValue{Key: name, RawValue: []byte(h[1])})
+		out.Headers = append(out.Headers, message.Header{Name: name, Value: h[1]})
 	}
-	found := map[string]*structpb.Value{}
 	if credential && req.Source.IsValid() {
-		found[wire.PeekSource] = structpb.NewStringValue(netip.AddrPortFrom(req.Source, 1).String())
+		out.Peek = append(out.Peek, message.Field{Key: wire.PeekSource, Text: netip.AddrPortFrom(req.Source, 1).String()})
 	}
-	if credential && len(req.Body) > 0 && !bodiless[req.Method] {
-		f := peekjson.Read(req.Body)
-		for key, v := range map[string]string{
-			wire.PeekError: f.Err, wire.PeekModel: f.Model, wire.PeekStream: f.Stream, wire.PeekN: f.N, wire.PeekMaxTokens: f.MaxTokens,
-			wire.PeekMaxCompletionTokens: f.MaxCompletionTokens, wire.PeekMaxOutputTokens: f.MaxOutputTokens,
-		} {
-			if v != "" {
-				found[key] = structpb.NewStringValue(v)
-			}
-		}
-		for key, v := range map[string]int64{wire.PeekSize: int64(len(req.Body)), wire.PeekMedia: f.Media, wire.PeekMediaCount: f.MediaCount} {
-			found[key] = structpb.NewNumberValue(float64(v))
-		}
-		found[wire.PeekRead] = structpb.NewBoolValue(true)
+	if !credential || len(req.Body) == 0 || bodiless[req.Method] {
+		return out
 	}
-	return &extprocv3.ProcessingRequest{
-		MetadataContext: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{wire.PeekNamespace: {Fields: found}}},
-		Request: &extprocv3.ProcessingRequest_RequestHeaders{RequestHeaders: &extprocv3.HttpHeaders{
-			Headers: &corev3.HeaderMap{Headers: headers}, EndOfStream: len(req.Body) == 0,
-		}},
+	f := peekjson.Read(req.Body)
+	for key, v := range map[string]string{
+		wire.PeekError: f.Err, wire.PeekModel: f.Model, wire.PeekStream: f.Stream, wire.PeekN: f.N, wire.PeekMaxTokens: f.MaxTokens,
+		wire.PeekMaxCompletionTokens: f.MaxCompletionTokens, wire.PeekMaxOutputTokens: f.MaxOutputTokens,
+	} {
+		out.Peek = append(out.Peek, message.Field{Key: key, Text: v})
 	}
+	for key, v := range map[string]int64{wire.PeekSize: int64(len(req.Body)), wire.PeekMedia: f.Media, wire.PeekMediaCount: f.MediaCount} {
+		out.Peek = append(out.Peek, message.Field{Key: key, Number: float64(v)})
+	}
+	out.Peek = append(out.Peek, message.Field{Key: wire.PeekRead, Bool: true})
+	return out
 }
 
 // describe says what was read of the request.
@@ -215,7 +207,7 @@ func (e *explaining) caller() {
 }
 
 // outcome reads what the decision has answered.
-func (e *explaining) outcome(resp *extprocv3.ProcessingResponse) {
+func (e *explaining) outcome(resp *response) {
 	d, out := e.d, &e.out.Outcome
 	if now := resp.GetImmediateResponse(); now != nil {
 		out.immediate(resp, d.dry.err)
@@ -287,7 +279,7 @@ func (e *explaining) cannot(c *table.Candidate) *canon.Error {
 }
 
 // immediate is an answer of Weir's own.
-func (o *ExplainedOutcome) immediate(resp *extprocv3.ProcessingResponse, err *canon.Error) {
+func (o *ExplainedOutcome) immediate(resp *response, err *canon.Error) {
 	r := resp.GetImmediateResponse()
 	o.Status, o.Body = int(r.GetStatus().GetCode()), string(r.GetBody())
 	for _, h := range r.GetHeaders().GetSetHeaders() {

@@ -23,6 +23,8 @@ type dry struct {
 	caller *identity.Identity
 	// order is whom attempts would ask; nil where Envoy chooses, or the request got no place.
 	order []*table.Candidate
+	// keys are the Envoy routes of a request that got a place.
+	keys table.Keys
 	// err is the refusal; nil where there is none.
 	err *canon.Error
 	// limits is what was foreseen of them; nil where the decision did not come so far.

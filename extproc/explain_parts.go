@@ -334,3 +334,13 @@ func (e *explaining) pool(a *asked, c *table.Candidate, prompt *canon.Request, n
 	}
 	return x
 }
+
+// lane says which lane the request would take.
+func (e *explaining) lane() {
+	a := e.d.dry.asked
+	if !e.out.Outcome.Served || a == nil || e.d.open == nil {
+		return
+	}
+	why := e.s.laneless(e.d, a, e.d.dry.keys)
+	e.out.Lane = &ExplainedLane{Native: why == "", Why: why}
+}

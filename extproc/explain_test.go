@@ -12,9 +12,11 @@ import (
 	"time"
 
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weir-dev/weir/extproc/breaker"
 	"github.com/weir-dev/weir/extproc/limit"
+	"github.com/weir-dev/weir/extproc/message"
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
@@ -76,7 +78,27 @@ func bothOf(h headerMap, body string) (ExplainRequest, *extprocv3.ProcessingRequ
 			req.Headers = append(req.Headers, [2]string{name, value(kv)})
 		}
 	}
-	return req, (&explaining{req: &req, d: &decision{dry: &dry{}}}).message()
+	return req, asEnvoy((&explaining{req: &req, d: &decision{dry: &dry{}}}).message())
+}
+
+// asEnvoy is a message as Envoy sends it.
+func asEnvoy(m *message.Request) *extprocv3.ProcessingRequest {
+	var h headerMap
+	for _, kv := range m.Headers {
+		h = append(h, headersOf(kv.Name, kv.Value)...)
+	}
+	peek := map[string]*structpb.Value{}
+	for _, f := range m.Peek {
+		switch f.Key {
+		case wire.PeekRead:
+			peek[f.Key] = structpb.NewBoolValue(f.Bool)
+		case wire.PeekSize, wire.PeekMedia, wire.PeekMediaCount:
+			peek[f.Key] = structpb.NewNumberValue(f.Number)
+		default:
+			peek[f.Key] = structpb.NewStringValue(f.Text)
+		}
+	}
+	return requestHeaders(h, peekedAs(peek))
 }
 
 // footprint is what a request leaves behind, but for intents, which the ledger gets a moment after the answer.

@@ -37,7 +37,15 @@ type Explanation struct {
 	Breakers   []ExplainedBreaker   `json:"breakers"`
 	Candidates []ExplainedCandidate `json:"candidates"`
 	Outcome    ExplainedOutcome     `json:"outcome"`
+	Lane       *ExplainedLane       `json:"lane,omitempty"`
 	Notes      []string             `json:"notes,omitempty"`
+}
+
+// ExplainedLane says whether Envoy may let requests like this one through without asking Weir about each. There is none for a request that
+// no backend gets.
+type ExplainedLane struct {
+	Native bool   `json:"native"`
+	Why    string `json:"why,omitempty"` // it may not
 }
 
 // ExplainedRequest is what was read of the request.

@@ -168,14 +168,8 @@ func cutter(grant *limit.Grant, est *limit.Estimate, open *usage.Open, now time.
 	if !ok {
 		return nil
 	}
-	longest := money.Nano(0)
-	for i := range open.Candidates {
-		if p := open.Candidates[i].Prices.At(now); p != nil {
-			cost, _ := p.Cost(money.Tokens{Output: watchedOutput})
-			longest = max(longest, cost)
-		}
-	}
-	plenty := func() bool { return left/watchedStreams > int64(longest) && left > rule.Limit/watchedShare }
+	most := longest(open, now)
+	plenty := func() bool { return plentyLeft(rule, left, most) }
 	if plenty() {
 		grant.Spend(est.Most(rule))
 		// Others may have been let in at the same moment.
@@ -196,6 +190,22 @@ func cutter(grant *limit.Grant, est *limit.Estimate, open *usage.Open, now time.
 		}
 		return false
 	}
+}
+
+// longest is what a stream of watchedOutput tokens costs at the dearest of a request's candidates, in nano-units.
+func longest(open *usage.Open, now time.Time) (out money.Nano) {
+	for i := range open.Candidates {
+		if p := open.Candidates[i].Prices.At(now); p != nil {
+			cost, _ := p.Cost(money.Tokens{Output: watchedOutput})
+			out = max(out, cost)
+		}
+	}
+	return out
+}
+
+// plentyLeft says whether so much of a budget is left that no stream need be watched.
+func plentyLeft(rule *limit.Rule, left int64, longest money.Nano) bool {
+	return left/watchedStreams > int64(longest) && left > rule.Limit/watchedShare
 }
 
 // settled makes a limit.Grant what the desk settles.
@@ -252,8 +262,7 @@ func subjectOf(per limit.Scope, s *limit.Subject) string {
 // dearest backend that may serve it.
 func (s *Server) estimate(a *asked, rules []*limit.Rule) limit.Estimate {
 	p := &a.request.peek
-	kind := usage.Kind{Model: a.model, Dialect: a.dialect.Name, Operation: string(a.operation), Stream: a.stream}
-	est := limit.Estimate{Input: s.opts.Estimator.Input(kind, p.textBytes()) + p.mediaTokens()}
+	est := limit.Estimate{Input: s.opts.Estimator.Input(a.kind(), p.textBytes()) + p.mediaTokens()}
 	est.Output, est.HasMax = p.maxOutput()
 	est.Cuttable = a.cuttable()
 	if a.operation == canon.OpEmbeddings || a.operation == canon.OpCountTokens {
@@ -282,6 +291,11 @@ func (s *Server) estimate(a *asked, rules []*limit.Rule) limit.Estimate {
 		est.OutputPrice = max(est.OutputPrice, int64(dearest.Output))
 	}
 	return est
+}
+
+// kind is what estimates go by before a backend is chosen.
+func (a *asked) kind() usage.Kind {
+	return usage.Kind{Model: a.model, Dialect: a.dialect.Name, Operation: string(a.operation), Stream: a.stream}
 }
 
 // textBytes is the size of a body without what looks like media, and mediaTokens about what that is read as.

@@ -6,11 +6,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/breaker"
@@ -67,10 +65,7 @@ func benchDecision(b *testing.B, policies []*table.Policy) {
 	t.Policies.AllTenants, t.Currency = policies, "USD"
 	s.Use(t)
 
-	request, err := proto.Marshal(requestHeaders(benchHeaders().with("x-request-id", "8f1c6e0e-4a32-4dd0-9d0c-2f5b6f0c7a11"), peekOfBench()))
-	if err != nil {
-		b.Fatal(err)
-	}
+	request := encoded(b, requestHeaders(benchHeaders().with("x-request-id", "8f1c6e0e-4a32-4dd0-9d0c-2f5b6f0c7a11"), peekOfBench()))
 	record := usage.Record{
 		Start: time.Now(), Duration: 40 * time.Millisecond, FirstByte: 30 * time.Millisecond, Status: 200, Details: wire.ViaUpstream,
 		Backend: "default/openai", BytesIn: 512, BytesOut: 700, Attempts: 1,
@@ -78,20 +73,13 @@ func benchDecision(b *testing.B, policies []*table.Policy) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		m := new(extprocv3.ProcessingRequest)
-		if err := proto.Unmarshal(request, m); err != nil {
-			b.Fatal(err)
-		}
-		sc := script{in: []*extprocv3.ProcessingRequest{m}, out: make([]*extprocv3.ProcessingResponse, 0, 1)}
+		sc := wireScript{raw: request, sent: make([][]byte, 0, 1)}
 		if err := s.Process(&sc); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := proto.Marshal(sc.out[0]); err != nil {
-			b.Fatal(err)
-		}
 		ended := record
-		if ended.Exchange = said(sc.out[0], wire.KeyExchange); ended.Exchange == "" {
-			b.Fatalf("refused: %v", sc.out[0])
+		if ended.Exchange = exchangeOf(sc.sent[0]); ended.Exchange == "" {
+			b.Fatalf("refused: %v", sc.first(b))
 		}
 		metrics.Count(&ended)
 		desk.Close(&ended)

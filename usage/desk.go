@@ -19,12 +19,15 @@ type Ledger interface {
 	Commit(ledger.Entry) bool
 }
 
-// DeskOptions are what a Desk needs. All fields but Finished are required.
+// DeskOptions are what a Desk needs. All fields but Begun and Finished are required.
 type DeskOptions struct {
 	Ledger    Ledger
 	Estimator *Estimator
 	Registry  prometheus.Registerer // takes the metrics
 	Now       func() time.Time
+	// Begun begins a request that was let in ahead, when its record is there before anybody has seen it come, and says whether it is such a
+	// one; nil where no request is let in ahead.
+	Begun func(exchange string) bool
 	// Finished is told of every request that is over: those that were let in, once they are settled, and those that were not.
 	Finished FinishedSink
 }
@@ -38,6 +41,7 @@ type Desk struct {
 	seed    maphash.Seed
 	shards  [deskShards]deskShard
 	failed  failures
+	follows following
 }
 
 const deskShards = 64 // a power of two; so that requests share no lock
@@ -91,10 +95,12 @@ func (d *Desk) Begin(o *Open) {
 		s.byPeek[o.PeekID] = o
 		s.mu.Unlock()
 	}
+	d.follows.add(o)
 }
 
-// unpeek forgets the PeekID of a request that is not open any more.
+// unpeek forgets by what a request was found that is not open any more.
 func (d *Desk) unpeek(o *Open) {
+	d.follows.remove(o)
 	if o.PeekID == "" {
 		return
 	}
@@ -130,6 +136,9 @@ func (d *Desk) Close(r *Record) {
 		id = o.ID
 	}
 	o := d.take(id)
+	if o == nil && d.opts.Begun != nil && d.opts.Begun(id) {
+		o = d.take(id)
+	}
 	if o == nil || !o.end() {
 		d.metrics.unmatched.Inc()
 		d.finished(Finished{Record: r, Failed: d.failed.take(r.Trace.Span)})
@@ -156,6 +165,9 @@ func (d *Desk) Close(r *Record) {
 		e := &v.entry
 		k := Kind{Backend: e.Backend, Model: e.UpstreamModel, Dialect: o.Dialect, Operation: o.Operation, Stream: o.Stream}
 		text := o.TextBytes
+		if o.Native {
+			text = int64(r.BytesIn)
+		}
 		if o.MediaTokens > 0 {
 			text = 0 // nobody tells the tokens of the text from those of the media
 		}
@@ -164,6 +176,17 @@ func (d *Desk) Close(r *Record) {
 		k.Backend, k.Model = "", o.Model
 		d.opts.Estimator.LearnInput(k, text, e.Tokens)
 	}
+}
+
+// Void takes back a request that was let in ahead and that Envoy has not gone on with after all, though it was taken to have come: it asks
+// for it anew. The ledger knows that it began, so it has an entry, of nothing.
+func (d *Desk) Void(id string) {
+	o := d.take(id)
+	if o == nil || !o.end() {
+		return
+	}
+	v := verdict{entry: o.entry(nil), begun: true}
+	d.settle(o, &v)
 }
 
 // Lost settles every request that began by now: the Envoy that had them is gone. Call it once no more records of that
@@ -212,9 +235,10 @@ func (d *Desk) give(now time.Time, over func(*Open) bool) (interrupted int) {
 			if o.Hold != nil {
 				o.Hold.Free()
 			}
-			v := o.interrupted()
+			failed := d.failed.take(o.Trace.Span)
+			v := o.interrupted(lastOf(failed))
 			d.settle(o, &v)
-			d.finished(Finished{Open: o, Entry: &v.entry, Failed: d.failed.take(o.Trace.Span)})
+			d.finished(Finished{Open: o, Entry: &v.entry, Failed: failed})
 		}
 		interrupted += len(ended)
 	}

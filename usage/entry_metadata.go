@@ -19,6 +19,7 @@ const (
 	factRefusal
 	factPolicy
 	factOpen
+	factNative
 	factTrace
 	factTraceFlags
 	factTraceParent
@@ -59,6 +60,8 @@ func factOf(key []byte) int {
 		return factPolicy
 	case wire.KeyOpen:
 		return factOpen
+	case wire.KeyNative:
+		return factNative
 	case wire.KeyTrace:
 		return factTrace
 	case wire.KeyTraceFlags:

@@ -126,6 +126,12 @@ func (e *Estimator) Input(k Kind, bytes int64) int64 {
 	return e.estimate(k, bytes, bytesPerInput, inputBounds(), func(r *kindRatios) *ratio { return &r.in[class] })
 }
 
+// BytesPerToken is the number of bytes by which Input divides those of a request body that is about as large.
+func (e *Estimator) BytesPerToken(k Kind, bytes int64) float64 {
+	class := bodyClass(bytes)
+	return e.perToken(k, bytesPerInput, inputBounds(), func(r *kindRatios) *ratio { return &r.in[class] })
+}
+
 // Output estimates the tokens of an answer, or of a part of it, of so many bytes.
 func (e *Estimator) Output(k Kind, bytes int64) int64 {
 	shape, stream := shapeOf(k), index(k.Stream)
@@ -144,12 +150,17 @@ func (e *Estimator) estimate(k Kind, bytes int64, perToken float64, b bounds, of
 	if bytes <= 0 {
 		return 0
 	}
+	return within(int64(math.Ceil(float64(bytes)/e.perToken(k, perToken, b, of))), maxTokens)
+}
+
+// perToken is what has been learned, or what is assumed.
+func (e *Estimator) perToken(k Kind, assumed float64, b bounds, of func(*kindRatios) *ratio) float64 {
 	for _, key := range [...]kindKey{k.general(), k.key()} {
 		if r := e.get(key); r != nil {
-			perToken = b.clamp(of(r).of(perToken))
+			assumed = b.clamp(of(r).of(assumed))
 		}
 	}
-	return within(int64(math.Ceil(float64(bytes)/perToken)), maxTokens)
+	return assumed
 }
 
 func (k Kind) key() kindKey { return kindKey{k.Backend, k.Model, k.Dialect, k.Operation} }

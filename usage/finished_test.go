@@ -58,7 +58,7 @@ func TestReceiverTellsLogsApart(t *testing.T) {
 	receiver := NewReceiver(func(r *Record) { got <- "request " + r.RequestID })
 	receiver.Failed(func(f *Failed) { got <- fmt.Sprint("attempt ", f.N) })
 	lis := bufconn.Listen(1 << 16)
-	g := grpc.NewServer()
+	g := grpc.NewServer(grpc.ForceServerCodecV2(Codec()))
 	receiver.Register(g)
 	served := make(chan struct{})
 	go func() { defer close(served); _ = g.Serve(lis) }() // Stop ends it

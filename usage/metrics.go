@@ -16,6 +16,27 @@ type Metrics struct {
 	decisions *prometheus.HistogramVec
 	attempts  *prometheus.CounterVec
 	shadowed  *prometheus.CounterVec
+
+	ofRecords   family[recordLabels, recordSeries]
+	ofDecisions family[int, observer] // by status
+	ofAttempts  family[attemptLabels, counter]
+}
+
+// recordLabels are those of weir_requests_total, which has all that the others have.
+type recordLabels struct {
+	route, backend, dialect string
+	status                  int
+	aborted                 bool
+}
+
+type recordSeries struct {
+	requests            counter
+	duration, firstByte observer
+}
+
+type attemptLabels struct {
+	backend    string
+	translated bool
 }
 
 // Bounds in seconds: from an answer out of memory to a long generation, those of the GenAI conventions.
@@ -38,7 +59,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Buckets: prometheus.ExponentialBuckets(5e-6, 4, 9),
 		}, []string{"status"}),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "weir_attempts_total", Help: "Attempts that Weir prepared for a backend.",
+			Name: "weir_attempts_total", Help: "Attempts at backends.",
 		}, []string{"backend", "translated"}),
 		shadowed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "weir_breaker_shadow_refused_total", Help: "Requests that a circuit breaker in shadow mode would have refused.",
@@ -50,24 +71,46 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 
 // Count is a Sink.
 func (m *Metrics) Count(r *Record) {
-	m.requests.WithLabelValues(r.Route, r.Backend, r.Dialect, strconv.Itoa(r.Status), strconv.FormatBool(r.Aborted)).Inc()
+	of := m.ofRecords.of(recordLabels{r.Route, r.Backend, r.Dialect, r.Status, r.Aborted})
+	of.requests.get(func() prometheus.Counter {
+		return m.requests.WithLabelValues(r.Route, r.Backend, r.Dialect, strconv.Itoa(r.Status), strconv.FormatBool(r.Aborted))
+	}).Inc()
 	if r.Backend == "" {
 		return
 	}
-	m.duration.WithLabelValues(r.Route, r.Backend).Observe(r.Duration.Seconds())
+	of.duration.get(func() prometheus.Observer { return m.duration.WithLabelValues(r.Route, r.Backend) }).Observe(r.Duration.Seconds())
 	if r.FirstByte > 0 {
-		m.firstByte.WithLabelValues(r.Route, r.Backend).Observe(r.FirstByte.Seconds())
+		of.firstByte.get(func() prometheus.Observer { return m.firstByte.WithLabelValues(r.Route, r.Backend) }).Observe(r.FirstByte.Seconds())
 	}
 }
 
 // Decided counts a decision.
 func (m *Metrics) Decided(status int, took time.Duration) {
-	m.decisions.WithLabelValues(strconv.Itoa(status)).Observe(took.Seconds())
+	m.ofDecisions.of(status).get(func() prometheus.Observer { return m.decisions.WithLabelValues(strconv.Itoa(status)) }).Observe(took.Seconds())
 }
 
 // Attempted counts an attempt that Weir prepared.
 func (m *Metrics) Attempted(backend string, translated bool) {
-	m.attempts.WithLabelValues(backend, strconv.FormatBool(translated)).Inc()
+	m.ofAttempts.of(attemptLabels{backend, translated}).get(func() prometheus.Counter {
+		return m.attempts.WithLabelValues(backend, strconv.FormatBool(translated))
+	}).Inc()
+}
+
+// Finished counts the attempts of a request that Envoy has prepared by itself: the last one, and those before it that it has told of. It is
+// a FinishedSink.
+func (m *Metrics) Finished(f *Finished) {
+	r, o := f.Record, f.Open
+	if r == nil || r.Immediate || r.Attempts == 0 || o != nil && !o.Unasked {
+		return
+	}
+	for i := range f.Failed {
+		if t := &f.Failed[i]; t.N < r.Attempts && t.Backend != "" {
+			m.Attempted(t.Backend, false)
+		}
+	}
+	if r.Backend != "" {
+		m.Attempted(r.Backend, false)
+	}
 }
 
 // BreakerShadowed counts a request that a circuit breaker in shadow mode would have refused.

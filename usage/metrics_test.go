@@ -27,7 +27,7 @@ func TestCount(t *testing.T) {
 # TYPE weir_requests_total counter
 weir_requests_total{aborted="false",backend="default/openai",dialect="anthropic",route="default/all",status="200"} 2
 weir_requests_total{aborted="true",backend="",dialect="anthropic",route="",status="401"} 1
-# HELP weir_attempts_total Attempts that Weir prepared for a backend.
+# HELP weir_attempts_total Attempts at backends.
 # TYPE weir_attempts_total counter
 weir_attempts_total{backend="default/openai",translated="true"} 1
 `

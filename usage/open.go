@@ -28,8 +28,9 @@ type Outcome interface {
 
 // Hold is a place at an endpoint that a request occupies while it runs. Exactly one of Ended and Free is called, once.
 type Hold interface {
-	// Asked tells that an attempt is prepared for a backend: the n-th that is known of, from 1. Those before it have failed. It is
-	// called for requests that go through a chain only, and may come while Ended or Free does, and after it.
+	// Asked tells that an attempt is made at a backend: the n-th that is known of, from 1. Those before it have failed. It is called where
+	// Weir prepares the attempts, and where Envoy does and tells of one that failed: then there may be no n-th after all, because it was
+	// the last. It may come while Ended or Free does, and after it.
 	Asked(n int, backend string)
 	// Ended gives the place back and tells how the request ended.
 	Ended(Ending)
@@ -81,8 +82,14 @@ type Open struct {
 	Dialect    string // the caller's
 	Stream     bool
 	Currency   string // of the prices
-	// Candidates in no order that matters. A request that goes on without an Attempt has one of them.
+	// Candidates in no order that matters.
 	Candidates []Candidate
+	// Unasked says that Envoy prepares the attempts by itself: Attempt is not called.
+	Unasked bool
+	// Order is whom the attempts of such a request ask, one after the other, as places in Candidates; nil where Envoy chooses the first, of
+	// whom Likely is the likeliest.
+	Order  []uint8
+	Likely uint8
 	// EstimatedInput are the tokens of the request as they were estimated when it was let in, media included.
 	EstimatedInput int64
 	// TextBytes are those of the body without media in base64, whose tokens do not go by their bytes; 0 where the
@@ -91,6 +98,9 @@ type Open struct {
 	Grant                  Grant     // nil where nothing limits the request
 	Outcomes               []Outcome // of circuit breakers
 	Hold                   Hold      // nil where the request occupies no place that anybody counts
+	// Native says that Weir let the request in ahead of its coming and was not asked: Time is then when Weir noticed it, a few milliseconds
+	// late, and what differs between such requests (RequestID, Trace, TextBytes, PeekID) is in the record alone.
+	Native bool
 	// Waited is how long limits and pools without room made the request wait before it was let in.
 	Waited time.Duration
 	// Expires is when Envoy ends the request at the latest.
@@ -133,7 +143,7 @@ func (o *Open) confirm() bool {
 	}
 	if !o.confirmed {
 		o.confirmed = true
-		v := o.loss()
+		v := o.loss(0)
 		o.desk.opts.Ledger.Begin(intent(&v.entry))
 	}
 	return true
@@ -250,8 +260,8 @@ func (o *Open) release(d *Desk) {
 }
 
 // answering is the candidate that a backend is: the one of the last attempt at it. With no backend named, it is the one
-// of the last attempt at all, or the only one there is. It returns nil where that is unknown.
-func (o *Open) answering(backend string) *Candidate {
+// of the last attempt at all, or the only one there is, or the likeliest for the n-th attempt. It returns nil where that is unknown.
+func (o *Open) answering(backend string, n int) *Candidate {
 	var found *Candidate
 	last := -1
 	for i := range o.Candidates {
@@ -259,18 +269,38 @@ func (o *Open) answering(backend string) *Candidate {
 		if backend != "" && c.Backend != backend {
 			continue
 		}
-		n := 0
+		at := 0
 		if i < maxCandidates {
-			n = int(o.asked[i])
+			at = int(o.asked[i])
 		}
-		if n == 0 && backend == "" && len(o.Candidates) > 1 {
+		if at == 0 && backend == "" && len(o.Candidates) > 1 {
 			continue
 		}
-		if n > last {
-			found, last = c, n
+		if at > last {
+			found, last = c, at
 		}
 	}
+	if found == nil && backend == "" {
+		return o.expected(n)
+	}
 	return found
+}
+
+// expected is the candidate that the n-th attempt, from 1, most likely asks; nil where nobody knows.
+func (o *Open) expected(n int) *Candidate {
+	place := int(o.Likely)
+	switch {
+	case !o.Unasked:
+		return nil
+	case len(o.Order) > 0:
+		place = int(o.Order[min(max(n, 1), len(o.Order))-1])
+	case n > 1:
+		return nil
+	}
+	if place >= len(o.Candidates) {
+		return nil
+	}
+	return &o.Candidates[place]
 }
 
 // free says whether backends take nothing for an operation: the counting of tokens generates none.

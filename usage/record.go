@@ -59,6 +59,8 @@ type Record struct {
 	Policy string
 	// FailedOpen says that nobody decided: Weir did not answer, and Envoy let the request through.
 	FailedOpen bool
+	// Native says that Envoy let the request through without asking, because Weir had decided in advance.
+	Native bool
 	// Scheme of the request, "http" or "https".
 	Scheme string
 	// UserAgent is what the caller calls its software.

@@ -43,10 +43,14 @@ func (o *Open) judge(r *Record, est *Estimator) verdict {
 	v := verdict{begun: o.confirmed, asked: r.Backend != "" || attempts > 0}
 	var c *Candidate
 	if v.asked {
-		c = o.answering(r.Backend)
+		c = o.answering(r.Backend, attempts)
 	}
 	v.entry = o.entry(c)
 	e := &v.entry
+	text := o.TextBytes
+	if o.Native {
+		e.RequestID, e.Time, text = r.RequestID, r.Start, int64(r.BytesIn)
+	}
 	if r.Backend != "" {
 		e.Backend = r.Backend
 	}
@@ -78,8 +82,8 @@ func (o *Open) judge(r *Record, est *Estimator) verdict {
 		e.Estimated = true
 		k := Kind{Backend: e.Backend, Model: e.UpstreamModel, Dialect: o.Dialect, Operation: o.Operation, Stream: o.Stream}
 		input := o.EstimatedInput
-		if o.TextBytes > 0 {
-			input = est.Input(k, o.TextBytes) + o.MediaTokens // more is known of the backend than of all that could serve it
+		if text > 0 {
+			input = est.Input(k, text) + o.MediaTokens // more is known of the backend than of all that could serve it
 		}
 		o.fill(&e.Tokens, input, est.Output(k, int64(r.BytesOut)))
 	}
@@ -105,20 +109,20 @@ func lost(details string) bool {
 	return strings.HasPrefix(details, "upstream_reset_after_response_started") || details == "response_payload_too_large"
 }
 
-// interrupted decides where no record comes.
-func (o *Open) interrupted() verdict {
+// interrupted decides where no record comes, and so many attempts are known to have failed.
+func (o *Open) interrupted(failed int) verdict {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.loss()
+	return o.loss(failed)
 }
 
 // loss is what a request is charged of which nothing more will be known: the input, by estimate, if a backend was asked,
 // and what has been reported or delivered. The caller holds the lock.
-func (o *Open) loss() verdict {
-	c := o.answering("")
+func (o *Open) loss(failed int) verdict {
+	c := o.answering("", failed+1)
 	v := verdict{entry: o.entry(c), begun: o.confirmed, asked: c != nil}
 	e := &v.entry
-	e.Interrupted, e.Attempts = true, o.attempts
+	e.Interrupted, e.Attempts = true, max(o.attempts, failed)
 	e.Estimated = !o.complete
 	if !v.asked || free(o.Operation) || o.failed && !o.wrote(&Record{}) {
 		return v

@@ -60,7 +60,7 @@ func finished(t testing.TB) *accesslogv3.HTTPAccessLogEntry {
 				wire.KeyConsumer, "demo", wire.KeyTenant, "acme", wire.KeyCredential, "key:demo", wire.KeyVersion, "v1",
 				wire.KeyExchange, "x-1", wire.KeyStream, "true",
 				wire.KeyTrace, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333", wire.KeyTraceFlags, "-01", wire.KeyTraceParent, "00f067aa0ba902b7",
-				wire.KeyEndpoints, "10.0.0.1:8000,10.0.0.2:8000", wire.KeyRefusal, "No route serves the model.", wire.KeyPolicy, "default/team/rpm", wire.KeyOpen, "true"),
+				wire.KeyEndpoints, "10.0.0.1:8000,10.0.0.2:8000", wire.KeyRefusal, "No route serves the model.", wire.KeyPolicy, "default/team/rpm", wire.KeyOpen, "true", wire.KeyNative, "true"),
 			TimeToLastRxByte: durationpb.New(time.Millisecond), TimeToFirstUpstreamTxByte: durationpb.New(2 * time.Millisecond),
 			TimeToLastUpstreamTxByte: durationpb.New(3 * time.Millisecond), TimeToFirstUpstreamRxByte: durationpb.New(4 * time.Millisecond),
 			TimeToLastUpstreamRxByte: durationpb.New(5 * time.Millisecond),
@@ -105,7 +105,7 @@ func TestRecord(t *testing.T) {
 		},
 		Trace:     trace.Place{Trace: "0af7651916cd43dd8448eb211c80319c", Span: "b7ad6b716920333", Parent: "00f067aa0ba902b7", Sampled: true},
 		Endpoints: "10.0.0.1:8000,10.0.0.2:8000", Refusal: "No route serves the model.",
-		Policy: "default/team/rpm", FailedOpen: true, Scheme: "https", UserAgent: "OpenAI/Go",
+		Policy: "default/team/rpm", FailedOpen: true, Native: true, Scheme: "https", UserAgent: "OpenAI/Go",
 		Flags: "UF,URX", Caller: "192.0.2.1:4711", Method: "POST", Path: "/v1/messages",
 		Endpoint: "[::1]:8000", FirstToken: 250 * time.Millisecond, Signals: map[string]string{"retry-after": "3"},
 	}

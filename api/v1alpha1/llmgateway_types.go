@@ -62,10 +62,26 @@ type LLMGatewaySpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Telemetry Telemetry `json:"telemetry,omitempty"`
+	// NativeLane says whether Envoy may let requests through without asking Weir about each, where Weir has decided equal ones and
+	// has let more of them in ahead. What is decided, counted and answered is the same; a request costs less than half. Auto does so wherever
+	// a request's route, limits and backends allow: `weir explain request` says whether, and why not.
+	// +optional
+	// +kubebuilder:default=Auto
+	NativeLane NativeLane `json:"nativeLane,omitempty"`
 	// SharedState lets replicas count together. Without it each counts for itself, in memory.
 	// +optional
 	SharedState *SharedState `json:"sharedState,omitempty"`
 }
+
+// NativeLane says which requests Envoy may let through without asking.
+// +kubebuilder:validation:Enum=Auto;Disabled
+type NativeLane string
+
+// The kinds of NativeLane.
+const (
+	NativeLaneAuto     NativeLane = "Auto"
+	NativeLaneDisabled NativeLane = "Disabled"
+)
 
 // Listener is one address that speaks HTTP/1.1 and HTTP/2.
 type Listener struct {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-dev/weir/extproc/breaker"
 	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/lane"
 	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/usage"
@@ -39,17 +40,17 @@ type accounting struct {
 const storeTimeout = 3 * time.Second
 
 // newAccounting opens the ledger in a directory. finished takes requests that are over, nil for nobody.
-func newAccounting(state string, stored *identity.StoredKeys, log *slog.Logger, reg prometheus.Registerer, finished usage.FinishedSink) (*accounting, error) {
+func newAccounting(state string, stored *identity.StoredKeys, lanes *lane.Set, log *slog.Logger, reg prometheus.Registerer, finished usage.FinishedSink) (*accounting, error) {
 	a := &accounting{log: log, estimator: usage.NewEstimator()}
 	var err error
 	if a.ledger, err = ledger.Open(state, ledger.Options{Now: time.Now, Log: log}); err != nil {
 		return nil, err
 	}
 	reg.MustRegister(a.ledger.Collector())
-	a.desk = usage.NewDesk(usage.DeskOptions{Ledger: a.ledger, Estimator: a.estimator, Registry: reg, Now: time.Now, Finished: finished})
+	a.desk = usage.NewDesk(usage.DeskOptions{Ledger: a.ledger, Estimator: a.estimator, Registry: reg, Now: time.Now, Begun: lanes.Begun, Finished: finished})
 	a.shared = &sharedState{log: log, ledger: a.ledger, keys: stored}
 	m := newLimitMetrics(reg)
-	a.limits = limit.New(limit.Options{Remote: a.shared, Timeout: storeTimeout, Log: log, Metrics: m})
+	a.limits = limit.New(limit.Options{Remote: a.shared, Timeout: storeTimeout, Log: log, Metrics: m, Reclaimer: lanes})
 	a.breakers = breaker.New(breaker.Options{OnChange: func(c breaker.Change) {
 		m.change(c)
 		if a.breakerChanged != nil {
@@ -58,6 +59,7 @@ func newAccounting(state string, stored *identity.StoredKeys, log *slog.Logger, 
 		if c.Forgotten {
 			return
 		}
+		go lanes.Renew() // requests that were let in ahead were let in by a breaker in another state
 		log.Warn("a circuit breaker has changed", "policy", c.Rule.Name, "subject", c.Key, "from", c.From.String(), "to", c.To.String(),
 			"requests", c.Requests, "failures", c.Failures)
 	}})

@@ -59,6 +59,11 @@ func (p *explanationPrinter) outcome() {
 		if len(o.Then) > 0 {
 			p.linef("  if that fails: %s, as far as spec.rules[].retry allows", strings.Join(o.Then, ", then "))
 		}
+		if l := p.x.Lane; l != nil && l.Native {
+			p.linef("  native lane: Envoy may let further requests like this one through without asking Weir")
+		} else if l != nil {
+			p.linef("  native lane: no, Weir decides each such request: %s", l.Why)
+		}
 	default:
 		kind := o.Kind
 		if o.Code != "" {

@@ -7,8 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -26,7 +28,9 @@ import (
 	"github.com/weir-dev/weir/extproc/authz"
 	"github.com/weir-dev/weir/extproc/breaker"
 	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/lane"
 	"github.com/weir-dev/weir/extproc/pick"
+	"github.com/weir-dev/weir/internal/heap"
 	"github.com/weir-dev/weir/internal/redisconn"
 	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/usage/accesslog"
@@ -50,6 +54,8 @@ type gateway struct {
 	jwks     *identity.JWKS
 	identity identity.Shared
 	keys     keyURLs
+	lanes    *lane.Set
+	laneFile string
 	ext      *extproc.Server
 	acct     *accounting
 	authz    *authz.Manager
@@ -96,13 +102,17 @@ type config struct {
 	sims  []simulator
 }
 
+// laneFile is the name of the file of lanes, in the directory that Weir and Envoy share.
+const laneFile = "lanes"
+
 // newGateway reads and compiles the folder. It starts nothing that others can see but exports of telemetry; close what it returns.
-func newGateway(o gatewayOptions, out io.Writer) (*gateway, *config, error) {
+// shared is the directory that it shares with Envoy, which need not be there yet.
+func newGateway(o gatewayOptions, shared string, out io.Writer) (*gateway, *config, error) {
 	log, level, err := o.logger()
 	if err != nil {
 		return nil, nil, err
 	}
-	g := &gateway{opts: o, log: log, level: level, out: out, started: time.Now(), registry: prometheus.NewRegistry()}
+	g := &gateway{opts: o, log: log, level: level, out: out, started: time.Now(), registry: prometheus.NewRegistry(), laneFile: filepath.Join(shared, laneFile)}
 	if g.dialects, err = adapters.NewSet(adapters.Catalog()...); err != nil {
 		return nil, nil, err
 	}
@@ -179,10 +189,17 @@ func (g *gateway) count(ctx context.Context, first *compile.Version) error {
 	if err := g.openAccessLog(); err != nil {
 		return err
 	}
-	if g.acct, err = newAccounting(dir, g.identity.Stored, g.log, g.registry, g.over); err != nil {
+	if g.lanes, err = lane.Open(lane.Options{
+		Path: g.laneFile, Prefix: fmt.Sprintf("%016x", rand.Uint64()), Now: time.Now, Log: g.log, Registry: g.registry,
+	}); err != nil {
+		return err
+	}
+	if g.acct, err = newAccounting(dir, g.identity.Stored, g.lanes, g.log, g.registry, g.over); err != nil {
+		g.lanes.Close()
 		return err
 	}
 	g.onClose(g.acct.close)
+	g.onClose(g.lanes.Close) // before accounting: what has come is counted, and the rest given back
 	g.acct.shared.keysChanged = g.storedKeys
 	redisconn.LogTo(g.log)
 	if err := g.acct.restoreBudgets(ctx, first.Table, time.Now()); err != nil {
@@ -212,12 +229,15 @@ func (g *gateway) inBackground(ctx context.Context) {
 // closes in any case; presence is told of Envoy's stream and may be left empty.
 func (g *gateway) start(conf *config, l net.Listener, presence serve.Presence) error {
 	metrics := usage.NewMetrics(g.registry)
+	g.finished = append(g.finished, metrics.Finished)
 	g.steer()
 	g.ext = extproc.New(extproc.Options{
 		Dialects: g.dialects, Log: g.log, Metrics: metrics,
 		Desk: g.acct.desk, Estimator: g.acct.estimator, Limits: g.acct.limits, Breakers: g.acct.breakers,
 		Picker: g.picker, Steering: g.steering, Sampled: g.exports.sampled(), Capturing: g.exports.capturing,
+		Lanes: g.lanes, SampleShare: g.exports.sampleShare,
 	})
+	g.finished = append(g.finished, g.ext.Watch)
 	g.authz = authz.NewManager(authz.ManagerOptions{Log: g.log, Server: g.authzServer()})
 	g.onClose(g.authz.Close)
 	presence.Came = g.envoyCame(presence.Came)
@@ -243,10 +263,12 @@ func (g *gateway) start(conf *config, l net.Listener, presence serve.Presence) e
 		}
 		g.onClose(func() { stdin.Close() })
 	}
+	g.running.Go(func() { g.lanes.Run(g.background) })
 	g.running.Go(func() { g.publisher.Run(g.background) })
 	g.running.Go(func() { g.steering.Run(g.background) })
 	g.running.Go(func() { g.console.Run(g.background) })
 	g.running.Go(func() { g.sweep(g.background) })
+	g.running.Go(func() { heap.Keep(g.background, heapFloor) })
 	g.publisher.Publish(conf.first)
 	return nil
 }
@@ -257,6 +279,10 @@ func (g *gateway) watch() {
 		files.Watch(g.background, g.opts.dir, os.LookupEnv, files.Options{Log: g.log}, g.reload)
 	})
 }
+
+// heapFloor is how large the heap may get, in bytes, before garbage is collected: most of what Weir has in memory are requests, which it
+// forgets within seconds. See docs/decisions/022-what-an-exchange-costs.md.
+const heapFloor = 64 << 20
 
 func (g *gateway) grpcServer(l net.Listener, records *usage.Receiver) *grpc.Server {
 	s := grpc.NewServer(
@@ -298,6 +324,8 @@ const lastRecords = 500 * time.Millisecond
 func (g *gateway) envoyDied(then time.Time) {
 	g.envoyExits.Add(1)
 	g.ext.ReleaseAll()
+	g.lanes.Lost()
+	then = time.Now() // what had come to lanes has begun a moment ago
 	time.AfterFunc(lastRecords, func() {
 		if n := g.acct.desk.Lost(then); n > 0 {
 			g.log.Warn("requests ended with Envoy; they are in the ledger as interrupted", "requests", n)

@@ -43,7 +43,12 @@ func runCommand() *cobra.Command {
 
 // run serves with an Envoy of its own until ctx ends, then drains.
 func run(ctx context.Context, o runOptions, out io.Writer) error {
-	g, conf, err := newGateway(o.gatewayOptions, out)
+	dir, err := envoy.NewRuntimeDir(envoy.RuntimeDirOptions{Base: o.runtimeDir})
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	g, conf, err := newGateway(o.gatewayOptions, dir.Path(), out)
 	if err != nil {
 		return err
 	}
@@ -60,11 +65,6 @@ func run(ctx context.Context, o runOptions, out io.Writer) error {
 		return err
 	}
 	g.inBackground(ctx)
-	dir, err := envoy.NewRuntimeDir(envoy.RuntimeDirOptions{Base: o.runtimeDir})
-	if err != nil {
-		return err
-	}
-	g.onClose(func() { dir.Close() })
 	socket, err := dir.Socket(envoy.ExtProcSocketName)
 	if err != nil {
 		return err

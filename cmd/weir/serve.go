@@ -78,7 +78,11 @@ func runServe(ctx context.Context, o serveOptions, out io.Writer) error {
 	if o.socketDir == "" {
 		return errNoSocketDir
 	}
-	g, conf, err := newGateway(o.gatewayOptions, out)
+	path, err := envoy.SocketPath(o.socketDir)
+	if err != nil {
+		return err
+	}
+	g, conf, err := newGateway(o.gatewayOptions, path, out)
 	if err != nil {
 		return err
 	}

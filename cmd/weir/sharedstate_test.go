@@ -41,7 +41,7 @@ func (l *logged) String() string {
 
 func accountingFor(t *testing.T, log io.Writer) *accounting {
 	t.Helper()
-	a, err := newAccounting(t.TempDir(), &identity.StoredKeys{}, slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry(), nil)
+	a, err := newAccounting(t.TempDir(), &identity.StoredKeys{}, nil, slog.New(slog.NewTextHandler(log, nil)), prometheus.NewRegistry(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,14 @@ func (x *exports) sampled() func(traceID string) bool {
 	return x.sampler.Sampled
 }
 
+// sampleShare is the share of the traces that begin here which are exported.
+func (x *exports) sampleShare() float64 {
+	if x.Tracer() == nil {
+		return 0
+	}
+	return x.sampler.Share()
+}
+
 // capturing says whether text that is captured would go anywhere.
 func (x *exports) capturing() bool { return x.Tracer() != nil }
 

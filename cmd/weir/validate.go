@@ -18,7 +18,7 @@ import (
 // compileOptions are what run and validate share.
 func compileOptions(dialects *adapters.Set, keys identity.KeySource) compile.Options {
 	return compile.Options{
-		Dialects: dialects, Keys: keys, ExtProcCluster: envoy.ExtProcCluster, SystemCAs: systemCAs(os.Getenv, fileExists),
+		Dialects: dialects, Keys: keys, ExtProcCluster: envoy.ExtProcCluster, LaneFile: laneFile, SystemCAs: systemCAs(os.Getenv, fileExists),
 	}
 }
 

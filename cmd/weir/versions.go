@@ -17,6 +17,7 @@ import (
 func (g *gateway) compile(objs *source.Objects, problems []source.Problem) (*compile.Version, []source.Problem) {
 	opts := compileOptions(g.dialects, g.jwks)
 	opts.Identity = g.identity
+	opts.LaneFile = g.laneFile
 	opts.Created, opts.Listen = g.started.Unix(), g.opts.listen
 	opts.MaxRequestBytes, opts.MaxHeaderKiB = g.opts.maxBody, g.opts.maxHeader
 	// Compiling asks for key sets, and what has been asked for must be noted before another version going live
@@ -64,6 +65,7 @@ func (g *gateway) note(objs *source.Objects, problems []source.Problem) {
 }
 
 func (g *gateway) keysFetched(s identity.SourceState) {
+	g.lanes.Renew() // tokens of lanes may be of a key that has gone
 	if s.Err != "" {
 		g.log.Warn("signing keys could not be fetched", "url", s.URL, "error", s.Err, "usable_until", s.UsableTo)
 	}
@@ -111,6 +113,7 @@ func (g *gateway) activate(t *table.Table) {
 
 // storedKeys tells of stored keys that let nobody in, each once.
 func (g *gateway) storedKeys() {
+	g.lanes.Renew() // a key of a lane may be gone
 	t := g.ext.Table()
 	if t == nil {
 		return

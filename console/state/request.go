@@ -82,7 +82,10 @@ func newRequest(f *usage.Finished) *Request {
 		if !r.Recorded {
 			r.Began = o.Time
 		}
-		r.Candidates, r.Decided, r.Prepared, r.Limits = o.Candidates, o.Begun(), o.Attempts(), LimitsOf(o)
+		r.Candidates, r.Prepared, r.Limits = o.Candidates, o.Attempts(), LimitsOf(o)
+		if !o.Native { // else it was decided before it came
+			r.Decided = o.Begun()
+		}
 		if !r.Recorded {
 			r.Record = usage.Record{
 				RequestID: o.RequestID, Start: o.Time, Stream: o.Stream, Dialect: o.Dialect, Operation: o.Operation, Model: o.Model, Route: o.Route,

@@ -39,6 +39,16 @@ type Options struct {
 	Log *slog.Logger
 	// Metrics may be nil.
 	Metrics Metrics
+	// Reclaimer has the grants of Ahead. Nil: there are none.
+	Reclaimer Reclaimer
+}
+
+// Reclaimer keeps grants of requests that have not come.
+type Reclaimer interface {
+	// Revoke cancels all of them, so that nobody is refused or has to wait for what nobody uses.
+	Revoke() int
+	// Returned is how many were cancelled so far, by whomever.
+	Returned() uint64
 }
 
 const (
@@ -54,6 +64,7 @@ type Engine struct {
 	now     func() time.Time
 	epoch   time.Time
 	metrics Metrics
+	kept    Reclaimer
 	reg     registry
 	store   *store // nil without a Remote
 
@@ -78,7 +89,7 @@ func New(o Options) *Engine {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	e := &Engine{now: o.Now, epoch: o.Now(), metrics: o.Metrics}
+	e := &Engine{now: o.Now, epoch: o.Now(), metrics: o.Metrics, kept: o.Reclaimer}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.reg.init(o.MaxCounters)
 	if o.Remote != nil {
@@ -183,7 +194,12 @@ func (e *Engine) Admit(ctx context.Context, rules []*Rule, s Subject, est Estima
 		}
 	}()
 	start := q.m
+	returned := e.returned()
 	o := e.try(ctx, &q)
+	if o.refusal != nil && e.reclaim(o.c, returned) {
+		q.m = e.moment()
+		o = e.try(ctx, &q)
+	}
 	if o.refusal != nil && o.maxWait > 0 {
 		o = e.wait(ctx, &q, o)
 	}
@@ -258,6 +274,7 @@ func (e *Engine) settle(h *hold, m moment, used int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delta := used - h.amount // under the lock: Spend changes it
+	h.arrive()
 	c.reserve(h, -h.amount, m)
 	if delta != 0 {
 		c.book.change(m, h.stamp, delta)
@@ -282,12 +299,13 @@ func (e *Engine) undo(g *Grant) {
 	}
 }
 
-// state is how a counter stands. The caller holds its lock.
+// state is how a counter stands. What is reserved for requests that have not come is free: it is taken back before it is missed. The caller
+// holds its lock.
 func (e *Engine) state(c *counter, r *Rule, m moment) State {
 	used, reset := c.book.state(m)
-	s := State{Rule: r, Limit: r.capacity(), Remaining: r.capacity() - used, Reset: reset}
+	s := State{Rule: r, Limit: r.capacity(), Remaining: r.capacity() - used + c.ahead, Reset: reset}
 	if p := c.pool; p != nil && e.mode(r) != Local && p.answered && p.current(m, c.period(m)) {
-		s.Remaining = min(p.answer.Remaining+p.avail-p.owing(), s.Remaining)
+		s.Remaining = min(p.answer.Remaining+p.avail-p.owing()+c.ahead, s.Remaining)
 		s.Reset = max(p.answer.Reset-time.Duration(m.t-p.answerT), reset)
 	}
 	return s

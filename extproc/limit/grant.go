@@ -91,6 +91,7 @@ type hold struct {
 	stamp     int64 // of the book
 	at, taken int64 // of the store's units: see batch
 	source    source
+	ahead     bool  // its amount is part of the counter's
 	waits     bool  // its amount is part of the pool's demand
 	pool      *pool // that it waits for or was taken from; nil for Local
 }

@@ -60,6 +60,9 @@ const (
 	PeekSize       = "size"        // bytes of the body, as it came
 	PeekMedia      = "media"       // how many of them are in strings that look like media in base64; absent for none
 	PeekMediaCount = "media_count" // of such strings
+
+	PeekLane = "lane" // true when the door can let requests through that Weir has decided in advance
+	PeekVoid = "void" // the exchange of a request in a lane that came too late for it, and is asked for instead
 )
 
 // Keys in DecisionNamespace.
@@ -82,7 +85,18 @@ const (
 	KeyTraceParent = "trace_parent" // the caller's span
 	KeyPolicy      = "policy"       // name of the limit, budget or circuit breaker that refused
 	KeyRefusal     = "refusal"      // why Weir refused, in words; nothing of what is wrong with a body but its place
+	KeyNative      = "native"       // "true" when Weir had decided in advance, and was not asked
 	KeyOpen        = "open"         // "true" when nobody decided, and Envoy let the request through because Weir did not answer
+)
+
+// Keys in DecisionNamespace of a lane, by which the door lets further requests through that are like this one: see package lane.
+const (
+	KeyLane       = "lane"        // "<slot>:<generation>:<prefix of exchanges>"
+	KeyLaneRule   = "lane_rule"   // for RuleHeader
+	KeyLanePath   = "lane_path"   // for PathHeader
+	KeyLaneVary   = "lane_vary"   // "a,b": request headers, in lower case, that the decision depends on besides those that all do
+	KeyLaneSample = "lane_sample" // the share of traces that begin here to be sampled, from 0 to 1
+	KeyLaneFacts  = "lane_facts"  // "a,b": those of the decision's facts that requests in the lane have, too; all where it is not there
 )
 
 // Keys in DecisionNamespace that are headers of the answer by the same name.
@@ -108,6 +122,7 @@ const KeyContentLength = "content_length" // of a replaced body, decimal
 const (
 	KeyBackend = "backend" // the backend's ID
 	KeyBase    = "base"    // the path that stands before the dialect's paths
+	KeyReports = "reports" // LoadFormatText where the backend is asked to report its load; of endpoints alone
 )
 
 // CodeDetailsAttribute tells who made an answer: ViaUpstream when a backend did.

@@ -45,6 +45,7 @@ const (
 	keyDialect    = attribute.Key("weir.dialect")
 	keyVersion    = attribute.Key("weir.config.version")
 	keyWaited     = attribute.Key("weir.waited") // seconds
+	keyNative     = attribute.Key("weir.native") // it was decided before it came
 	keyRefusal    = attribute.Key("weir.refusal")
 	keyRefused    = attribute.Key("weir.refusal.kind")
 	keyPolicy     = attribute.Key("weir.policy")
@@ -179,6 +180,9 @@ func (b *building) decision(ctx context.Context, n *next) {
 	r, o := b.Record, b.Open
 	var begun, ended time.Time
 	switch {
+	case o != nil && o.Native && r != nil: // it was made before the request came
+		begun = r.Start.Add(r.Timing.Received)
+		ended = begun
 	case o != nil:
 		begun, ended = o.Time.Add(b.skew), o.Begun().Add(b.skew)
 	case r.Version == "" || r.FailedOpen:
@@ -199,6 +203,9 @@ func (b *building) decision(ctx context.Context, n *next) {
 		b.text(keyDialect, o.Dialect)
 		b.text(keyModel, o.Model)
 		b.text(keyOperation, o.Operation)
+		if o.Native {
+			b.mark(keyNative, true)
+		}
 		if o.Waited >= leastWait {
 			b.seconds(keyWaited, o.Waited)
 		}

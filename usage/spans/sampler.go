@@ -59,6 +59,9 @@ func NewSampler(p Policy) *Sampler {
 // Apply replaces the policy, for requests that begin or end from now on.
 func (s *Sampler) Apply(p Policy) { s.policy.Store(&p) }
 
+// Share is the share of the traces that Sampled takes.
+func (s *Sampler) Share() float64 { return s.policy.Load().Ratio }
+
 // Sampled decides for a trace that begins here, by its ID in hex. It is the decision that every OpenTelemetry SDK makes for the ID and the
 // ratio (TraceIDRatioBased).
 func (s *Sampler) Sampled(traceID string) bool {

@@ -69,7 +69,7 @@ func (e *Exporter) Finished(f *usage.Finished) {
 	}
 	var place trace.Place
 	switch {
-	case f.Open != nil:
+	case f.Open != nil && f.Open.Trace.Trace != "":
 		place = f.Open.Trace
 	case f.Record != nil:
 		place = f.Record.Trace
@@ -197,7 +197,7 @@ func (b *building) times() (begun, ended time.Time) {
 // clocks is what lies between Weir's clock and that of an Envoy on another machine: nothing, as far as one can see, while the decision lies
 // within the request. Otherwise it began when Envoy had the request.
 func (b *building) clocks(begun, ended time.Time) time.Duration {
-	if b.Record == nil || b.Open == nil || !b.Open.Time.Before(begun) && !b.Open.Begun().After(ended) {
+	if b.Record == nil || b.Open == nil || b.Open.Native || !b.Open.Time.Before(begun) && !b.Open.Begun().After(ended) {
 		return 0
 	}
 	return begun.Add(b.Record.Timing.Received).Sub(b.Open.Time)

@@ -65,6 +65,8 @@ type Options struct {
 	Identity identity.Shared
 	// ExtProcCluster is the bootstrap cluster that serves ext_proc and access logs.
 	ExtProcCluster string
+	// LaneFile is the path of the file in which Weir says how many requests it has let in ahead of their coming; "" for none.
+	LaneFile string
 	// SystemCAs is the path of the system's certificate authorities, PEM, where Envoy runs. They are trusted for backends
 	// that name none of their own; "" where there are none.
 	SystemCAs string
@@ -123,6 +125,7 @@ func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
 	}
 	c.settings()
 	c.captures()
+	c.native()
 	c.identity()
 	c.loadPolicies()
 	for _, b := range objs.Backends {

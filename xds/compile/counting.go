@@ -62,11 +62,24 @@ func asksForUsage(g *v1alpha1.LLMGateway) bool {
 	return g.Spec.Accounting.StreamUsage != v1alpha1.StreamUsageAsIs
 }
 
-// script is the Lua of the door. What looks at answers is there only where the usage of streams is asked for in their callers'
-// place: to be called and find nothing to do costs 4 microseconds an answer.
-func script(askForUsage bool) string {
+// script is the Lua of the door: what it knows of the configuration, and the pieces that it needs. What looks at answers is there only
+// where the usage of streams is asked for in their callers' place, or where there are lanes: to be called and find nothing to do costs
+// 4 microseconds an answer.
+func script(askForUsage bool, laneFile string) string {
+	out := ""
 	if askForUsage {
-		return "local ASK_FOR_USAGE = true\n" + jsonSource + peekSource + hideSource
+		out += "local ASK_FOR_USAGE = true\n"
 	}
-	return jsonSource + peekSource
+	if laneFile != "" {
+		out += laneConstants(laneFile)
+	}
+	out += jsonSource
+	if laneFile != "" {
+		out += laneSource
+	}
+	out += peekSource
+	if askForUsage {
+		out += hideSource
+	}
+	return out
 }

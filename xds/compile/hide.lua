@@ -96,11 +96,15 @@ local function passes(s)
 end
 
 function envoy_on_response(handle)
+  if lanes then learn(handle) end
+  -- Streams that never come leave it too high, which costs a look at the headers and no more.
+  if hiding == 0 then return end
   local headers = handle:headers()
   local kind = headers:get("content-type")
   if not kind or sub(lower(kind), 1, 17) ~= "text/event-stream" then return end
   local found = handle:streamInfo():dynamicMetadata():get(NAMESPACE)
   if not found or not found.hide then return end
+  hiding = hiding - 1
   if headers:get(":status") ~= "200" or headers:get("content-encoding") then return end
   headers:remove("content-length")
   local held = ""

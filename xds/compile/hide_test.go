@@ -49,7 +49,7 @@ func newHider(t testing.TB) *hider {
 	t.Helper()
 	s := lua.NewState()
 	t.Cleanup(s.Close)
-	if err := s.DoString(script(true) + filtering); err != nil {
+	if err := s.DoString(script(true, "") + filtering); err != nil {
 		t.Fatalf("load hide.lua: %v", err)
 	}
 	return &hider{s}

@@ -7,6 +7,8 @@
 -- repeated or in another case. They must be UTF-8. Of the limits, which are only estimated with, the last one
 -- counts, as with most parsers.
 --
+-- Where there are lanes, lane.lua stands before this, and takes the requests that need not be asked for.
+--
 -- Where ASK_FOR_USAGE is set it also asks for the usage of OpenAI streams whose caller did not, and marks the
 -- request for hide.lua, which takes it out of the answer.
 
@@ -15,6 +17,12 @@ local gsub = string.gsub
 local NAMESPACE = "weir.peek"
 local MAX_VALUE = 1024 -- bytes of raw JSON reported for a value; longer is an error
 local MAX_NUMBER = 32 -- bytes of a number that is reported; longer ones are not
+local LARGE = 1024 * 1024 -- bytes of a body that is large beside all else that Lua holds
+
+-- Lua's memory may grow to so many hundredths of what is in use before it is collected: with its default, 200, that costs each request
+-- 3 % more. Where bodies are large, it is memory that counts.
+collectgarbage("setpause", 400)
+local thrifty = false
 
 -- the sequences of more than one byte that UTF-8 has (RFC 3629 section 4)
 local SEQUENCES = {
@@ -25,7 +33,8 @@ local SEQUENCES = {
 
 -- whether s is UTF-8; metadata of anything else cannot be sent, and the request would fail as if Weir had
 local function is_utf8(s)
-  for _, sequence in ipairs(SEQUENCES) do s = gsub(s, sequence, " ") end
+  if not find(s, "[\128-\255]") then return true end
+  for i = 1, #SEQUENCES do s = gsub(s, SEQUENCES[i], " ") end
   return not find(s, "[\128-\255]")
 end
 
@@ -49,19 +58,24 @@ local NUMBERS = { "n", "max_tokens", "max_output_tokens", "max_completion_tokens
 -- the key of interest that stands between the quotes at open and close, and whether it is in another case
 local function key_of_interest(s, open, close)
   local word = KEYS[close - open - 1]
-  if not word or not is_word(s, open + 1, word) then return nil end
+  if not word then return nil end
   if sub(s, open + 1, close - 1) == word then return word end
-  if STRICT[word] then return word, true end
+  if STRICT[word] and is_word(s, open + 1, word) then return word, true end
 end
 
--- an error word (or nil), the raw values by their key, and where the value of stream_options begins and ends: nil
--- where there is none, 0 where there are several
+-- the raw values of this body by their key, and where the value of stream_options begins and ends: nil where there is none, 0 where
+-- there are several
+local values = {}
+local options_from, options_to
+
+-- an error word, or nil
 local function peek(s)
   media, media_count = 0, 0
+  values.model, values.stream, values.n = nil, nil, nil
+  values.max_tokens, values.max_output_tokens, values.max_completion_tokens = nil, nil, nil
+  options_from, options_to = nil, nil
   local i, c = skip_space(s, 1)
   if c ~= OPEN_BRACE then return "not_object" end
-  local values = {}
-  local options_from, options_to
   local backslash = 0
   i, c = skip_space(s, i + 1)
   while c ~= CLOSE_BRACE do
@@ -87,7 +101,16 @@ local function peek(s)
   end
   i, c = skip_space(s, i + 1)
   if c then return "trailing" end
-  return nil, values, options_from, options_to
+end
+
+-- the text of a body, and what peek says of it
+local function read(body, size)
+  if size > LARGE and not thrifty then
+    collectgarbage("setpause", 200)
+    thrifty = true
+  end
+  local text = body:getBytes(0, size)
+  return text, peek(text)
 end
 
 local USAGE = '"include_usage":true'
@@ -138,64 +161,80 @@ local function has_stream_options(path)
 end
 
 -- An ID for each request, so that its record can be told by it whatever comes of the decision. Every worker has a Lua of
--- its own, and a new one with every new configuration: where a table of it lies, and when, tells them apart.
-local prefix
+-- its own, and a new one with every new configuration: where a table of it lies, and when, tells them apart. What stands before
+-- the last "-" names the Lua.
+local prefix = lanes and lanes.name .. "-"
 local serial = 0
 
 local function next_id(handle)
-  if not prefix then prefix = string.match(tostring({}), "%w+$") .. "-" .. handle:timestampString() .. "-" end
+  if not prefix then prefix = match(tostring({}), "%w+$") .. "-" .. handle:timestampString() .. "-" end
   serial = serial + 1
   return prefix .. serial
+end
+
+-- Envoy knows which proxies to believe.
+local function note_source(stream, found)
+  found:set(NAMESPACE, "source", stream:downstreamRemoteAddress())
+end
+
+-- requests that are marked for hide.lua, less their streams that have come
+local hiding = 0
+
+-- asks for the usage of a stream whose caller did not
+local function ask_in_place(body, headers, found, text)
+  local ok, asking = pcall(ask_for_usage, text, options_from, options_to)
+  if not ok or not asking or not has_stream_options(headers:get(":path")) then return end
+  body:setBytes(asking)
+  if headers:get("content-length") then headers:replace("content-length", tostring(#asking)) end
+  found:set(NAMESPACE, "hide", true)
+  hiding = hiding + 1
 end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
   if not has_credential(headers) then return end
-  -- Envoy knows which proxies to believe.
-  local stream = handle:streamInfo()
-  stream:dynamicMetadata():set(NAMESPACE, "source", stream:downstreamRemoteAddress())
-  if BODILESS[headers:get(":method")] then return end
-  local body = handle:body()
-  if not body then return end
+  local method = headers:get(":method")
+  local body = not BODILESS[method] and handle:body()
+  local stream = handle:streamInfo() -- Envoy takes back what it gave before it waited for the body
+  local found = stream:dynamicMetadata()
+  if not body then return note_source(stream, found) end
   local size = body:length()
-  local found = handle:streamInfo():dynamicMetadata() -- Envoy takes back what it gave before it waited for the body
   if size == 0 then
     found:set(NAMESPACE, "error", "empty")
-    return
+    return note_source(stream, found)
   end
   -- A failure of Lua itself, as for want of memory, must not look like a request without a body.
-  local text, asking
-  local ok, err, values, from, to = pcall(function()
-    text = body:getBytes(0, size)
-    return peek(text)
-  end)
+  local ok, text, err = pcall(read, body, size)
   if not ok then
     found:set(NAMESPACE, "error", "unreadable")
-    return
+    return note_source(stream, found)
   end
+  local key
   if err then
     found:set(NAMESPACE, "error", err)
   else
+    headers = handle:headers()
+    if ASK_FOR_USAGE and values.stream == "true" then ask_in_place(body, headers, found, text) end
+    if lanes then
+      local entered
+      entered, key = let_in(handle, headers, found, values, method, size)
+      if entered then return end -- nobody reads the rest
+    end
     if values.model then found:set(NAMESPACE, "model", values.model) end
     if values.stream then found:set(NAMESPACE, "stream", values.stream) end
-    for _, key in ipairs(NUMBERS) do
-      if values[key] then found:set(NAMESPACE, key, values[key]) end
+    for i = 1, #NUMBERS do
+      local value = values[NUMBERS[i]]
+      if value then found:set(NAMESPACE, NUMBERS[i], value) end
     end
     if media_count > 0 then
       found:set(NAMESPACE, "media", media)
       found:set(NAMESPACE, "media_count", media_count)
     end
-    if ASK_FOR_USAGE and values.stream == "true" then
-      headers = handle:headers()
-      ok, asking = pcall(ask_for_usage, text, from, to)
-      if ok and asking and has_stream_options(headers:get(":path")) then
-        body:setBytes(asking)
-        if headers:get("content-length") then headers:replace("content-length", tostring(#asking)) end
-        found:set(NAMESPACE, "hide", true)
-      end
-    end
   end
-  found:set(NAMESPACE, "id", next_id(handle))
+  note_source(stream, found)
+  local id = next_id(handle)
+  if key then remember(id, key, handle:timestamp()) end
+  found:set(NAMESPACE, "id", id)
   found:set(NAMESPACE, "size", size)
   found:set(NAMESPACE, "read", true)
 end

@@ -32,7 +32,7 @@ func asReader(t testing.TB, body string, filter peeked) {
 
 // TestReaderEqualsFilter runs both over pieces of JSON put together at random, and over those with one byte changed and cut off.
 func TestReaderEqualsFilter(t *testing.T) {
-	p := newPeeker(t, script(false), "/v1/chat/completions")
+	p := newPeeker(t, script(false, ""), "/v1/chat/completions")
 	var bodies []string
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 600 {
@@ -80,7 +80,7 @@ func randomBody(rng *rand.Rand) string {
 
 // TestReaderEqualsFilterDeep: nesting ends at the same depth.
 func TestReaderEqualsFilterDeep(t *testing.T) {
-	p := newPeeker(t, script(false), "/v1/chat/completions")
+	p := newPeeker(t, script(false, ""), "/v1/chat/completions")
 	for _, n := range []int{9998, 9999, 10000, 10001} {
 		p.body(t, `{"a":`+strings.Repeat("[", n)+strings.Repeat("]", n)+`}`)
 	}
@@ -90,6 +90,6 @@ func FuzzReaderEqualsFilter(f *testing.F) {
 	for _, b := range []string{``, ` `, `{}`, `{"model":"m","stream":true}`, `{"a":[{"b":"\u00ff"}],"n":2}`, `{"model":1}x`, `{"Model":1}`} {
 		f.Add(b)
 	}
-	p := newPeeker(f, script(false), "/v1/chat/completions")
+	p := newPeeker(f, script(false, ""), "/v1/chat/completions")
 	f.Fuzz(func(t *testing.T, body string) { p.body(t, body) })
 }

@@ -145,7 +145,7 @@ func (p *peeker) body(t testing.TB, body string) peeked {
 
 func TestPeek(t *testing.T) {
 	long := strings.Repeat("m", 1030)
-	p := newPeeker(t, script(false), "/v1/chat/completions")
+	p := newPeeker(t, script(false, ""), "/v1/chat/completions")
 	for _, c := range []struct{ name, body, err, model, stream string }{
 		{"plain", `{"model":"gpt-4o","stream":true,"messages":[]}`, "", `"gpt-4o"`, "true"},
 		{"spaces", " \r\n\t{ \"model\" \t:\n\"a b\" , \"stream\" : false } \n", "", `"a b"`, "false"},
@@ -230,7 +230,7 @@ func TestPeek(t *testing.T) {
 
 // TestPeekLimits: what the answer may cost at most, and how much of the request is no text.
 func TestPeekLimits(t *testing.T) {
-	p := newPeeker(t, script(false), "/v1/chat/completions")
+	p := newPeeker(t, script(false, ""), "/v1/chat/completions")
 	picture := "data:image/png;base64," + strings.Repeat("iVBORw0KGgo+/A", 1000) + "=="
 	for _, c := range []struct {
 		name, body, limits string
@@ -261,7 +261,7 @@ func TestPeekLimits(t *testing.T) {
 
 // TestPeekMediaPlaces: media count as such where the dialects put them, and text nowhere, however it is written.
 func TestPeekMediaPlaces(t *testing.T) {
-	p := newPeeker(t, script(false), "/v1/chat/completions")
+	p := newPeeker(t, script(false, ""), "/v1/chat/completions")
 	raw := strings.Repeat("abcdefgh", 1200)
 	url := "data:image/png;base64," + raw
 	for _, c := range []struct {
@@ -330,7 +330,7 @@ func TestPeekMediaPlaces(t *testing.T) {
 
 // TestPeekMediaEqualsReference puts long strings into random JSON, and compares what counts as media with a walk over the tree.
 func TestPeekMediaEqualsReference(t *testing.T) {
-	p := newPeeker(t, script(false), "/v1/chat/completions")
+	p := newPeeker(t, script(false, ""), "/v1/chat/completions")
 	rng := rand.New(rand.NewPCG(2, 2))
 	found := 0
 	for range 1500 {
@@ -352,7 +352,7 @@ func FuzzPeekMedia(f *testing.F) {
 	for seed := range uint64(8) {
 		f.Add(seed)
 	}
-	p := newPeeker(f, script(false), "/v1/chat/completions")
+	p := newPeeker(f, script(false, ""), "/v1/chat/completions")
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		body := randomMedia(rand.New(rand.NewPCG(seed, 3)))
 		size, count := mediaReference(t, body)
@@ -461,7 +461,7 @@ func plain(object map[string]any) bool {
 func TestPeekIDs(t *testing.T) {
 	seen := map[string]bool{}
 	for range 3 {
-		p := newPeeker(t, script(false), "/v1/chat/completions")
+		p := newPeeker(t, script(false, ""), "/v1/chat/completions")
 		for range 3 {
 			p.body(t, `{}`)
 			id := p.id
@@ -502,7 +502,7 @@ func TestPeekAsksForUsage(t *testing.T) {
 		{"messages", "/v1/messages?x=/completions", `{"stream":true}`, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := newPeeker(t, script(true), c.path)
+			p := newPeeker(t, script(true, ""), c.path)
 			got := p.body(t, c.body)
 			want := ""
 			if c.sent != "" {
@@ -514,7 +514,7 @@ func TestPeekAsksForUsage(t *testing.T) {
 			if c.sent != "" && !json.Valid([]byte(got.sent)) {
 				t.Error("this is no JSON")
 			}
-			if got := newPeeker(t, script(false), c.path).body(t, c.body); got.sent != "" || got.hide {
+			if got := newPeeker(t, script(false, ""), c.path).body(t, c.body); got.sent != "" || got.hide {
 				t.Errorf("where nothing is asked for: %+v", got)
 			}
 		})
@@ -523,7 +523,7 @@ func TestPeekAsksForUsage(t *testing.T) {
 
 // TestPeekAsksForBodies: Envoy holds a body only where the decision needs it.
 func TestPeekAsksForBodies(t *testing.T) {
-	p := newPeeker(t, script(false), "/v1/chat/completions")
+	p := newPeeker(t, script(false, ""), "/v1/chat/completions")
 	body, found := lua.LString(`{"model":"m"}`), peeked{model: `"m"`, size: 13, read: true, source: remote, asked: true}
 	for _, c := range []struct {
 		name               string
@@ -554,7 +554,7 @@ func TestPeekAsksForBodies(t *testing.T) {
 
 // TestPeekHopsOverLongStrings: what a prompt costs is a search for its end, whatever is in it.
 func TestPeekHopsOverLongStrings(t *testing.T) {
-	p := newPeeker(t, script(false), "/v1/chat/completions")
+	p := newPeeker(t, script(false, ""), "/v1/chat/completions")
 	for name, long := range map[string]string{
 		"letters": strings.Repeat("a", 1<<20), "backslashes": strings.Repeat(`\\`, 1<<19), "quotes": strings.Repeat(`\"`, 1<<19),
 	} {
@@ -566,7 +566,7 @@ func TestPeekHopsOverLongStrings(t *testing.T) {
 
 // TestPeekDepth: as deep as encoding/json goes, and no deeper.
 func TestPeekDepth(t *testing.T) {
-	p := newPeeker(t, script(false), "/v1/chat/completions")
+	p := newPeeker(t, script(false, ""), "/v1/chat/completions")
 	nested := func(n int) string {
 		return `{"x":` + strings.Repeat("[", n) + strings.Repeat("]", n) + `,"model":"m"}`
 	}
@@ -657,7 +657,7 @@ func compareWithReference(t *testing.T, p *peeker, data []byte) {
 
 // TestPeekEqualsReference peeks into random JSON, and into what is left of it when a byte is lost or changed.
 func TestPeekEqualsReference(t *testing.T) {
-	p := newPeeker(t, script(false), "/v1/chat/completions")
+	p := newPeeker(t, script(false, ""), "/v1/chat/completions")
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 3000 {
 		data := []byte(randomJSON(rng, 0))
@@ -710,6 +710,6 @@ func FuzzPeek(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	p := newPeeker(f, script(false), "/v1/chat/completions")
+	p := newPeeker(f, script(false, ""), "/v1/chat/completions")
 	f.Fuzz(func(t *testing.T, data []byte) { compareWithReference(t, p, data) })
 }

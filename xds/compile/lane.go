@@ -1,0 +1,47 @@
+package compile
+
+import (
+	_ "embed"
+	"fmt"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/extproc/wire"
+)
+
+// Requests that Weir has let in ahead of their coming take a direct route that the door's Lua gives them. It stands before the filter
+// that asks Weir, which on these routes asks nothing. A request that is asked for has no route yet when that filter looks, and later
+// it does not look again.
+
+//go:embed lane.lua
+var laneSource string
+
+// decideFilter is the name of the filter that asks Weir what becomes of a request.
+const decideFilter = "weir.decide"
+
+// laneFile is the path of the file that the door of a gateway maps; "" where it asks about every request.
+func (c *compiler) laneFile(g *v1alpha1.LLMGateway) string {
+	if !c.lanes(g) {
+		return ""
+	}
+	return c.opts.LaneFile
+}
+
+// laneConstants are what lane.lua knows of the configuration and of the names that it shares with Weir.
+func laneConstants(file string) string {
+	return fmt.Sprintf("local LANE_FILE, RULE_HEADER, PATH_HEADER = %s, %q, %q\n", luaString(file), wire.RuleHeader, wire.PathHeader)
+}
+
+// passUnasked lets a route's requests pass the filter that asks Weir, where some gateway has lanes.
+func (c *compiler) passUnasked(r *routev3.Route) {
+	if len(c.out.Table.Native) == 0 {
+		return
+	}
+	if r.TypedPerFilterConfig == nil {
+		r.TypedPerFilterConfig = map[string]*anypb.Any{}
+	}
+	r.TypedPerFilterConfig[decideFilter] = pack(&extprocv3.ExtProcPerRoute{Override: &extprocv3.ExtProcPerRoute_Disabled{Disabled: true}})
+}
