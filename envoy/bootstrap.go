@@ -34,7 +34,8 @@ const (
 )
 
 // DefaultMaxConnections is the limit on downstream connections when none is given. Envoy's edge
-// best practices use the same order of magnitude; a connection costs some 40 KB when idle.
+// best practices use the same order of magnitude; a connection costs some 8 KB when idle,
+// without TLS, and 60 KB while a request of it runs.
 const DefaultMaxConnections = 50_000
 
 // The HTTP/2 settings of the two clusters.
