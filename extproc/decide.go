@@ -1,6 +1,7 @@
 package extproc
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ import (
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/content"
 	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/message"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/internal/redact"
@@ -41,10 +43,10 @@ var errStarting = status.Error(codes.Unavailable, "the gateway is starting")
 
 // decide answers the door's call: once for the headers in the common case; for the body, too, where a candidate
 // needs it rewritten or the place depends on it; and for the answer, where it may need a translation.
-func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first *extprocv3.ProcessingRequest) error {
+func (s *Server) decide(stream exchangeStream, first *message.Request) error {
 	start := s.opts.Now()
-	if first.GetRequestHeaders() == nil {
-		return fmt.Errorf("expected request headers, got %T", first.GetRequest())
+	if first.Kind != message.RequestHeaders {
+		return fmt.Errorf("expected request headers, got %s", first.Kind)
 	}
 	if s.table.Load() == nil {
 		return errStarting
@@ -53,13 +55,13 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 	defer d.leave() // however the stream ends, a panic included
 	resp := s.onHeaders(stream.Context(), first, start, d)
 	d.count(resp, s.opts.Now().Sub(start))
-	if err := stream.Send(resp); err != nil {
+	if err := stream.send(resp); err != nil {
 		return err // the caller has gone
 	}
 	d.sent()
 	for {
 		d.content.Work() // what nobody waits for
-		m, err := stream.Recv()
+		m, err := stream.receive()
 		if err != nil {
 			return nil // Envoy closes or resets a stream that it needs no more
 		}
@@ -73,7 +75,7 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 		if resp == nil {
 			continue // an answer that was cut: what still comes of it changes nothing
 		}
-		if err := stream.Send(resp); err != nil {
+		if err := stream.send(resp); err != nil {
 			return err
 		}
 		d.sent()
@@ -81,7 +83,7 @@ func (s *Server) decide(stream extprocv3.ExternalProcessor_ProcessServer, first 
 }
 
 // count tells the metrics of the decision: for a request that must be read to be placed, once it has been.
-func (d *decision) count(resp *extprocv3.ProcessingResponse, took time.Duration) {
+func (d *decision) count(resp *response, took time.Duration) {
 	d.worked += took - d.waited
 	d.waited = 0
 	if d.unplaced == nil {
@@ -121,7 +123,7 @@ func (d *decision) over() {
 }
 
 // next answers what follows the headers of a request that goes through a chain.
-func (d *decision) next(ctx context.Context, m *extprocv3.ProcessingRequest) (*extprocv3.ProcessingResponse, error) {
+func (d *decision) next(ctx context.Context, m *extprocv3.ProcessingRequest) (*response, error) {
 	switch r := m.GetRequest().(type) {
 	case *extprocv3.ProcessingRequest_RequestBody:
 		if !d.awaiting {
@@ -163,19 +165,19 @@ func (d *decision) next(ctx context.Context, m *extprocv3.ProcessingRequest) (*e
 			d.answer = &tap{content: d.content}
 		}
 		if d.answer == nil {
-			return untouched(), nil
+			return plain(untouched()), nil
 		}
-		return d.answer.onHeaders(r.ResponseHeaders), nil
+		return plain(d.answer.onHeaders(r.ResponseHeaders)), nil
 	case *extprocv3.ProcessingRequest_ResponseBody:
 		if d.answer == nil {
 			return nil, errors.New("an answer's body came that was not asked for")
 		}
-		return d.answer.onBody(r.ResponseBody), nil
+		return plain(d.answer.onBody(r.ResponseBody)), nil
 	case *extprocv3.ProcessingRequest_ResponseTrailers:
 		if d.answer == nil {
 			return nil, errors.New("an answer's trailers came that were not asked for")
 		}
-		return d.answer.onTrailers(), nil
+		return plain(d.answer.onTrailers()), nil
 	}
 	return nil, fmt.Errorf("unexpected %T", m.GetRequest())
 }
@@ -251,15 +253,22 @@ type reader interface {
 }
 
 // onHeaders is the decision.
-func (s *Server) onHeaders(ctx context.Context, m *extprocv3.ProcessingRequest, now time.Time, of *decision) *extprocv3.ProcessingResponse {
+func (s *Server) onHeaders(ctx context.Context, m *message.Request, now time.Time, of *decision) *response {
 	r := readRequest(m)
+	if void := cmp.Or(r.entered, r.peek.void); void != "" && of.dry == nil && s.opts.Lanes.Void(void) {
+		s.opts.Desk.Void(void)
+	}
 	match := s.opts.Dialects.Classify(r.method, r.path, r.headerValue)
 	d := match.Dialect
-	known := facts{}
-	refuse := func(e *canon.Error) *extprocv3.ProcessingResponse {
+	known := make(facts, 0, usualFacts)
+	refuse := func(e *canon.Error) *response {
 		return refusal(d, of.dry.refused(e), r.requestID, known)
 	}
 	t := s.table.Load()
+	if r.entered != "" {
+		return refuse(&canon.Error{Kind: canon.ErrOverloaded, RetryAfter: time.Second,
+			Message: "The gateway's configuration changed while the request was being sent; send it again."})
+	}
 	place := trace.Begin(r.traceparent, s.opts.Sampled)
 	known = append(known, fact{wire.KeyVersion, t.Version},
 		fact{wire.KeyTrace, place.Header()}, fact{wire.KeyTraceFlags, place.Flags()}, fact{wire.KeyTraceParent, place.Parent})
@@ -464,16 +473,14 @@ func noCandidate(rule *table.Rule, model string, op canon.Operation, d *canon.Di
 
 // proceed sends the request on: straight to a backend where nothing must be rewritten, else through a chain. Where its place depends
 // on the prompt, that is decided when the body has come.
-func (s *Server) proceed(ctx context.Context, d *decision, a *asked, known facts) *extprocv3.ProcessingResponse {
+func (s *Server) proceed(ctx context.Context, d *decision, a *asked, known facts) *response {
 	d.parse, d.untranslated, d.rename = needs(a.variant, d.dialect, a.model)
 	known = append(known, fact{wire.KeyNeeds, d.needsWeir(a.variant)})
-	common := &extprocv3.CommonResponse{}
-	resp := &extprocv3.ProcessingResponse{
-		Response: &extprocv3.ProcessingResponse_RequestHeaders{RequestHeaders: &extprocv3.HeadersResponse{Response: common}},
-	}
+	resp, common := newOnward()
 	if a.readsPrompt() {
 		d.unplaced, d.more, d.awaiting = a, true, true
-		resp.ModeOverride, resp.DynamicMetadata = d.withBody(), known.metadata(wire.DecisionNamespace)
+		resp.ModeOverride = d.withBody()
+		resp.tell(wire.DecisionNamespace, known)
 		return resp
 	}
 	keys, endpoints, cerr := s.place(ctx, d, a, nil)
@@ -482,7 +489,8 @@ func (s *Server) proceed(ctx context.Context, d *decision, a *asked, known facts
 		return refusal(d.dialect, d.dry.refused(cerr), a.request.requestID, known)
 	}
 	common.ClearRouteCache, common.HeaderMutation = true, s.send(d, a, keys)
-	resp.DynamicMetadata = append(known, fact{wire.KeyExchange, d.open.ID}, fact{wire.KeyEndpoints, endpoints}).metadata(wire.DecisionNamespace)
+	known = append(known, fact{wire.KeyExchange, d.open.ID}, fact{wire.KeyEndpoints, endpoints})
+	resp.tell(wire.DecisionNamespace, append(known, s.offerLane(d, a, keys)...))
 	if !d.content.WantsInput() && (d.exchange == nil || !d.readsBody()) {
 		d.askForStream(resp)
 		return resp
@@ -519,16 +527,21 @@ func (s *Server) send(d *decision, a *asked, keys table.Keys) *extprocv3.HeaderM
 	now := s.opts.Now() // Envoy's time for it begins when it is on its way, after all that it has waited for
 	d.open.Expires = now.Add(a.rule.Timeout + expiryMargin)
 	d.open.Grant, d.open.Outcomes, d.open.Hold = d.grant, d.outcomes, d.hold
+	if d.open.Unasked = keys.Direct != "" && !d.readsBody(); d.open.Unasked {
+		d.open.Order, d.open.Likely = expect(a.variant, keys.Order)
+	}
 	if d.dry == nil {
 		s.opts.Desk.Begin(d.open)
 	} else {
-		d.dry.order = keys.Order
+		d.dry.order, d.dry.keys = keys.Order, keys
 	}
 	d.claims, d.begun = claims{}, true
-	if keys.Direct != "" && !d.readsBody() {
-		return &extprocv3.HeaderMutation{RemoveHeaders: a.unwanted(), SetHeaders: []*corev3.HeaderValueOption{
-			header(wire.RuleHeader, keys.Direct), header(wire.PathHeader, d.endpoint.Path),
-		}}
+	if d.open.Unasked {
+		set := []*corev3.HeaderValueOption{header(wire.RuleHeader, keys.Direct), header(wire.PathHeader, d.endpoint.Path)}
+		if len(a.variant.Candidates) > 1 {
+			set = append(set, s.fewerRetries(keys.Order)...)
+		}
+		return &extprocv3.HeaderMutation{RemoveHeaders: a.unwanted(), SetHeaders: set}
 	}
 	path := d.endpoint.Path
 	if a.request.query != "" {
@@ -541,10 +554,7 @@ func (s *Server) send(d *decision, a *asked, keys table.Keys) *extprocv3.HeaderM
 	if !d.readsBody() {
 		d.keep()
 	}
-	set := []*corev3.HeaderValueOption{header(wire.RuleHeader, keys.Chain)}
-	if n, fewer := s.retries(keys.Order); fewer {
-		set = append(set, header(wire.RetriesHeader, strconv.Itoa(n)))
-	}
+	set := append([]*corev3.HeaderValueOption{header(wire.RuleHeader, keys.Chain)}, s.fewerRetries(keys.Order)...)
 	return &extprocv3.HeaderMutation{RemoveHeaders: a.unwanted(), SetHeaders: set}
 }
 
@@ -552,6 +562,14 @@ func (s *Server) send(d *decision, a *asked, keys table.Keys) *extprocv3.HeaderM
 func (a *asked) unwanted() []string {
 	if _, ok := a.request.header(wire.TraceStateHeader); ok && a.trace.Parent == "" {
 		return []string{wire.TraceStateHeader}
+	}
+	return nil
+}
+
+// fewerRetries bounds the retries where some of them can reach nobody.
+func (s *Server) fewerRetries(order []*table.Candidate) []*corev3.HeaderValueOption {
+	if n, fewer := s.retries(order); fewer {
+		return []*corev3.HeaderValueOption{header(wire.RetriesHeader, strconv.Itoa(n))}
 	}
 	return nil
 }
@@ -568,7 +586,7 @@ func (s *Server) retries(order []*table.Candidate) (n int, fewer bool) {
 }
 
 // askForStream asks for the answer of a request whose stream may be cut or whose text is captured, where nothing else is asked for.
-func (d *decision) askForStream(resp *extprocv3.ProcessingResponse) {
+func (d *decision) askForStream(resp *response) {
 	if d.cut == nil && !d.content.WantsOutput() {
 		return
 	}
@@ -609,7 +627,7 @@ func needs(v *table.Variant, d *canon.Dialect, model string) (translate, same, r
 
 // onBody keeps the body for the attempts, and places a request whose place depends on it. A body that cannot be understood goes no
 // further, whoever would have been asked: which backend is chosen must not decide whether a request is valid.
-func (d *decision) onBody(ctx context.Context, body []byte) *extprocv3.ProcessingResponse {
+func (d *decision) onBody(ctx context.Context, body []byte) *response {
 	a := d.unplaced
 	d.unplaced = nil
 	var req *canon.Request
@@ -617,7 +635,7 @@ func (d *decision) onBody(ctx context.Context, body []byte) *extprocv3.Processin
 	if d.parse || a != nil {
 		req, err = d.dialect.In.ParseRequest(body)
 	}
-	refuse := func(e *canon.Error) *extprocv3.ProcessingResponse {
+	refuse := func(e *canon.Error) *response {
 		d.over()
 		return refusal(d.dialect, d.dry.refused(e), d.request.requestID, facts{{wire.KeyModel, d.open.Model}})
 	}
@@ -626,14 +644,14 @@ func (d *decision) onBody(ctx context.Context, body []byte) *extprocv3.Processin
 		return refuse(err)
 	}
 	common := &extprocv3.CommonResponse{}
-	resp := &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestBody{RequestBody: &extprocv3.BodyResponse{Response: common}}}
+	resp := plain(&extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestBody{RequestBody: &extprocv3.BodyResponse{Response: common}}})
 	if a != nil {
 		keys, endpoints, cerr := d.server.place(ctx, d, a, req)
 		if cerr != nil {
 			return refuse(cerr)
 		}
 		common.ClearRouteCache, common.HeaderMutation = true, d.server.send(d, a, keys)
-		resp.DynamicMetadata = facts{{wire.KeyExchange, d.open.ID}, {wire.KeyEndpoints, endpoints}}.metadata(wire.DecisionNamespace)
+		resp.tell(wire.DecisionNamespace, facts{{wire.KeyExchange, d.open.ID}, {wire.KeyEndpoints, endpoints}})
 	}
 	if d.exchange != nil && d.readsBody() {
 		d.exchange.body = body
@@ -654,7 +672,7 @@ func (d *decision) keep() {
 }
 
 // models answers a list of models, or one of them.
-func (s *Server) models(of *decision, t *table.Table, id *identity.Identity, match *adapters.Match, r *request, known facts) *extprocv3.ProcessingResponse {
+func (s *Server) models(of *decision, t *table.Table, id *identity.Identity, match *adapters.Match, r *request, known facts) *response {
 	list := t.ModelsFor(id)
 	in := match.Dialect.In
 	headers := []*corev3.HeaderValueOption{header("content-type", contentJSON)}

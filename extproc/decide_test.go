@@ -30,6 +30,10 @@ func doorTable(t testing.TB) *table.Table {
 	r.add("lab", table.Match{Models: []string{"lab-model"}, Labels: map[string]string{"team": "lab"}}, choice{"vllm", ""})
 	r.add("beta", models("beta-model"), choice{"vllm", ""}).RequiredScopes = []string{"beta"}
 	r.add("patterns", models("gemini-*"), choice{"anthropic", ""})
+	r.unasked = true
+	r.add("untold", models("gpt-untold"), choice{"vllm", ""}, choice{"openai", ""})
+	r.add("renamed-untold", models("gpt-renamed"), choice{"vllm", ""}, choice{"openai", "gpt-4o"})
+	r.unasked = false
 	r.add("versions", table.Match{Models: []string{"gpt-4o"}, Headers: []table.ValueMatch{{Name: "x-version", Value: "v2"}}}, choice{"vllm", ""})
 	return r.build()
 }
@@ -198,6 +202,8 @@ func TestDecisions(t *testing.T) {
 		{"alias", chatHeaders(), asks("smart", false), "chain-of-alias", false, true, keep, 0},
 		{"fallback with one other name", chatHeaders(), asks("gpt-both", false), "chain-of-fallback", false, true, keep, 0},
 		{"fallback in one dialect", chatHeaders(), asks("gpt-pool", true), "chain-of-pool", false, false, keep, 1},
+		{"fallback in one dialect that Envoy sees to", chatHeaders(), asks("gpt-untold", true), "direct-of-untold", true, false, keep, 0},
+		{"fallback that Envoy could see to, but for another name", chatHeaders(), asks("gpt-renamed", false), "chain-of-renamed-untold", false, true, keep, 0},
 		{"another dialect", chatHeaders(), asks("claude", true), "chain-of-translated", false, true, translate, 0},
 		{"several dialects", chatHeaders(), asks("gpt-mixed", false), "chain-of-mixed", false, true, translate, 0},
 		{"embeddings where only one of the backends can", chatHeaders().with(":path", "/v1/embeddings"), asks("gpt-mixed", false), "direct-of-mixed", true, false, keep, 0},
@@ -276,7 +282,7 @@ func TestModels(t *testing.T) {
 		return out
 	}
 	get := chatHeaders().with(":method", "GET").with(":path", "/v1/models")
-	if got, want := list(get.with("authorization", "Bearer "+narrowKey)), []string{"gpt-4o", "gpt-both", "gpt-mixed", "gpt-pool"}; !slices.Equal(got, want) {
+	if got, want := list(get.with("authorization", "Bearer "+narrowKey)), []string{"gpt-4o", "gpt-both", "gpt-mixed", "gpt-pool", "gpt-renamed", "gpt-untold"}; !slices.Equal(got, want) {
 		t.Errorf("narrow sees %q, want %q", got, want)
 	}
 	if got := list(get); slices.Contains(got, "lab-model") || slices.Contains(got, "beta-model") || !slices.Contains(got, "claude") {
@@ -323,5 +329,14 @@ func TestStreamsThatBreakTheProtocol(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEnteredALane: a request that the door has let through, and that Envoy asks about nevertheless, is not taken for one without a body.
+func TestEnteredALane(t *testing.T) {
+	r := newRig(t, doorTable(t))
+	resp := r.open(chatHeaders().with(wire.LaneHeader, "elsewhere-L0.1.1"), nil).first.GetImmediateResponse()
+	if resp.GetStatus().GetCode() != 503 || !strings.Contains(string(resp.GetBody()), "send it again") {
+		t.Errorf("%d: %s", resp.GetStatus().GetCode(), resp.GetBody())
 	}
 }

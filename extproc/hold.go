@@ -41,7 +41,7 @@ type hold struct {
 	order   []*table.Candidate // whom attempts ask; empty where all ask the backend
 	pick    *pick.Pick         // nil where Envoy chose the backend, or nobody counts what it has in flight
 	named   []string           // the endpoints that attempts at the backend go to, as far as they are named
-	left    atomic.Bool        // another backend was asked after it
+	left    atomic.Bool        // another backend is asked after it
 }
 
 // watch is the hold of a request of which nothing is picked; nil where nobody wants to know how it ends.
@@ -84,7 +84,7 @@ func (h *hold) own(n int) (own int) {
 	return own
 }
 
-// Asked implements usage.Hold. An attempt whose connection fails at once may never have been prepared, so n says little.
+// Asked implements usage.Hold. Of an attempt whose connection fails at once nobody may tell, so n says little.
 func (h *hold) Asked(n int, backend string) {
 	switch {
 	case h.pick == nil:
@@ -135,7 +135,7 @@ func (h *hold) Ended(e usage.Ending) {
 	switch {
 	case h.pick == nil:
 		h.tell(&e)
-	case e.Backend != "" && e.Backend != h.backend.ID || h.left.Load(): // it may have been asked once more, which was not picked
+	case e.Backend != "" && e.Backend != h.backend.ID || h.own(e.Attempts) < min(e.Attempts, len(h.order)): // it may have been asked once more, which was not picked
 		h.leave(&e)
 		h.tell(&e)
 	case e.Attempts == 0 || e.Backend == "" && !e.Bad:

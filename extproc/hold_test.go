@@ -16,13 +16,17 @@ import (
 )
 
 // fallbackRules has rules over the three pools and one that nobody steers, asked in the order in which they are written.
-func fallbackRules(attempts int) func(*rules) {
+func fallbackRules(attempts int, unasked bool) func(*rules) {
 	return func(r *rules) {
-		r.attempts = attempts
+		r.attempts, r.unasked = attempts, unasked
+		model := "another" // whose name makes it a chain that asks
+		if unasked {
+			model = ""
+		}
 		for _, list := range []string{"gpu", "gpu+far", "gpu+vllm", "gpu+vllm+far", "gpu+named", "named", "named+gpu"} {
 			var choices []choice
 			for name := range strings.SplitSeq(list, "+") {
-				choices = append(choices, choice{name, "another"}) // whose name makes it a chain
+				choices = append(choices, choice{name, model})
 			}
 			for i, c := range r.add(list, models(list), choices...).Candidates {
 				c.Priority = int32(i)
@@ -45,7 +49,7 @@ func TestNamedEndpoints(t *testing.T) {
 		{"gpu+named", 3, 2},
 		{"named", 2, 0}, {"named+gpu", 0, 0},
 	} {
-		s := newSteeredRig(t, fallbackRules(c.attempts))
+		s := newSteeredRig(t, fallbackRules(c.attempts, false))
 		d := s.open(chatHeaders(), numbered(c.rule, ""))
 		list := said(d.first, wire.KeyEndpoints)
 		got := strings.Split(list, ",")
@@ -86,35 +90,41 @@ func TestAttemptsAreTold(t *testing.T) {
 		during   []int64  // in flight at gpu after them, in the order of the list and then the rest; nil: not checked
 		ending   ending
 		want     map[string]string // "requests/failures" of endpoints: "0" and so on, or addresses
+		retold   bool              // Envoy has told of the last attempt, too, which is not followed by another
 	}{
-		{"answered", "gpu", 0, []string{"gpu"}, []int64{1}, ending{"gpu", "0", 200, 1}, map[string]string{"0": "1/0"}},
-		{"failed", "gpu", 0, []string{"gpu"}, []int64{1}, ending{"gpu", "0", 500, 1}, map[string]string{"0": "1/1"}},
-		{"the caller's fault", "gpu", 0, []string{"gpu"}, []int64{1}, ending{"gpu", "0", 400, 1}, map[string]string{"0": "0/0"}},
-		{"never connected", "gpu", 0, nil, []int64{1}, ending{"", "", 503, 1}, map[string]string{"0": "1/1"}},
-		{"the second answers", "gpu", 2, []string{"gpu", "gpu"}, []int64{0, 1}, ending{"gpu", "1", 200, 2}, map[string]string{"0": "1/1", "1": "1/0"}},
-		{"the second answers, and the first was not prepared", "gpu", 2, []string{"gpu"}, []int64{1, 0}, ending{"gpu", "1", 200, 2}, map[string]string{"0": "1/1", "1": "1/0"}},
-		{"both fail", "gpu", 2, []string{"gpu", "gpu"}, []int64{0, 1}, ending{"gpu", "1", 500, 2}, map[string]string{"0": "1/1", "1": "1/1"}},
-		{"the third answers", "gpu", 3, []string{"gpu", "gpu", "gpu"}, []int64{0, 0, 1}, ending{"gpu", "2", 200, 3}, map[string]string{"0": "1/1", "1": "1/1", "2": "1/0"}},
-		{"Envoy went elsewhere", "gpu", 0, []string{"gpu"}, []int64{1}, ending{"gpu", "other", 200, 1}, map[string]string{"0": "0/0", "other": "1/0"}},
-		{"another pool answers", "gpu+far", 0, []string{"gpu", "far"}, []int64{0}, ending{"far", far[1], 200, 2}, map[string]string{"0": "1/1", far[1]: "1/0"}},
-		{"another pool answers, and the first was not prepared", "gpu+far", 0, []string{"far"}, []int64{0}, ending{"far", far[1], 200, 2}, map[string]string{"0": "1/1", far[1]: "1/0"}},
-		{"no attempt was prepared", "gpu+far", 0, nil, []int64{1}, ending{"far", far[0], 500, 2}, map[string]string{"0": "1/1", far[0]: "1/1"}},
-		{"another pool's answer is left by the caller", "gpu+far", 0, []string{"gpu", "far"}, []int64{0}, ending{"far", far[1], 0, 2}, map[string]string{"0": "1/1", far[1]: "0/0"}},
-		{"somebody whom nobody steers answers", "gpu+vllm", 0, []string{"gpu", "vllm"}, []int64{0}, ending{"vllm", "10.9.9.9:1", 200, 2}, map[string]string{"0": "1/1"}},
-		{"once round, and the first again", "gpu+vllm", 3, []string{"gpu", "vllm", "gpu"}, nil, ending{"gpu", "1", 200, 3}, map[string]string{"0": "1/1", "1": "1/0"}},
-		{"once round, not prepared", "gpu+vllm", 3, nil, nil, ending{"gpu", "1", 200, 3}, map[string]string{"0": "1/1", "1": "1/0"}},
-		{"once round, and the other again", "gpu+far", 4, []string{"gpu", "far", "gpu", "far"}, nil, ending{"far", far[0], 200, 4}, map[string]string{"0": "1/1", far[0]: "1/0"}},
-		{"the first refuses, the second answers", "gpu", 2, []string{"gpu", "gpu"}, nil, ending{"gpu", "1", 200, -2}, map[string]string{"0": "0/0", "1": "1/0"}},
-		{"the first refuses, another pool answers", "gpu+far", 0, []string{"gpu", "far"}, nil, ending{"far", far[1], 200, -2}, map[string]string{"0": "0/0", far[1]: "1/0"}},
-		{"a name", "named", 0, []string{"named"}, nil, ending{"named", "93.184.216.34:443", 200, 1}, map[string]string{named: "1/0"}},
-		{"a name that fails", "named", 0, []string{"named"}, nil, ending{"named", "93.184.216.34:443", 503, 1}, map[string]string{named: "1/1"}},
-		{"a name that is asked twice", "named", 2, []string{"named", "named"}, nil, ending{"named", "93.184.216.34:443", 200, 2}, map[string]string{named: "2/1"}},
-		{"after a pool, a name", "gpu+named", 0, []string{"gpu", "named"}, []int64{0}, ending{"named", "93.184.216.34:443", 200, 2}, map[string]string{"0": "1/1", named: "1/0"}},
+		{"answered", "gpu", 0, []string{"gpu"}, []int64{1}, ending{"gpu", "0", 200, 1}, map[string]string{"0": "1/0"}, false},
+		{"failed", "gpu", 0, []string{"gpu"}, []int64{1}, ending{"gpu", "0", 500, 1}, map[string]string{"0": "1/1"}, false},
+		{"the caller's fault", "gpu", 0, []string{"gpu"}, []int64{1}, ending{"gpu", "0", 400, 1}, map[string]string{"0": "0/0"}, false},
+		{"never connected", "gpu", 0, nil, []int64{1}, ending{"", "", 503, 1}, map[string]string{"0": "1/1"}, false},
+		{"the second answers", "gpu", 2, []string{"gpu", "gpu"}, []int64{0, 1}, ending{"gpu", "1", 200, 2}, map[string]string{"0": "1/1", "1": "1/0"}, false},
+		{"the second answers, and the first was not prepared", "gpu", 2, []string{"gpu"}, []int64{1, 0}, ending{"gpu", "1", 200, 2}, map[string]string{"0": "1/1", "1": "1/0"}, false},
+		{"both fail", "gpu", 2, []string{"gpu", "gpu"}, []int64{0, 1}, ending{"gpu", "1", 500, 2}, map[string]string{"0": "1/1", "1": "1/1"}, false},
+		{"the third answers", "gpu", 3, []string{"gpu", "gpu", "gpu"}, []int64{0, 0, 1}, ending{"gpu", "2", 200, 3}, map[string]string{"0": "1/1", "1": "1/1", "2": "1/0"}, false},
+		{"Envoy went elsewhere", "gpu", 0, []string{"gpu"}, []int64{1}, ending{"gpu", "other", 200, 1}, map[string]string{"0": "0/0", "other": "1/0"}, false},
+		{"another pool answers", "gpu+far", 0, []string{"gpu", "far"}, []int64{0}, ending{"far", far[1], 200, 2}, map[string]string{"0": "1/1", far[1]: "1/0"}, false},
+		{"another pool answers, and the first was not prepared", "gpu+far", 0, []string{"far"}, []int64{0}, ending{"far", far[1], 200, 2}, map[string]string{"0": "1/1", far[1]: "1/0"}, false},
+		{"no attempt was prepared", "gpu+far", 0, nil, []int64{1}, ending{"far", far[0], 500, 2}, map[string]string{"0": "1/1", far[0]: "1/1"}, false},
+		{"another pool's answer is left by the caller", "gpu+far", 0, []string{"gpu", "far"}, []int64{0}, ending{"far", far[1], 0, 2}, map[string]string{"0": "1/1", far[1]: "0/0"}, false},
+		{"somebody whom nobody steers answers", "gpu+vllm", 0, []string{"gpu", "vllm"}, []int64{0}, ending{"vllm", "10.9.9.9:1", 200, 2}, map[string]string{"0": "1/1"}, false},
+		{"once round, and the first again", "gpu+vllm", 3, []string{"gpu", "vllm", "gpu"}, nil, ending{"gpu", "1", 200, 3}, map[string]string{"0": "1/1", "1": "1/0"}, false},
+		{"once round, not prepared", "gpu+vllm", 3, nil, nil, ending{"gpu", "1", 200, 3}, map[string]string{"0": "1/1", "1": "1/0"}, false},
+		{"once round, and the other again", "gpu+far", 4, []string{"gpu", "far", "gpu", "far"}, nil, ending{"far", far[0], 200, 4}, map[string]string{"0": "1/1", far[0]: "1/0"}, false},
+		{"the first refuses, the second answers", "gpu", 2, []string{"gpu", "gpu"}, nil, ending{"gpu", "1", 200, -2}, map[string]string{"0": "0/0", "1": "1/0"}, false},
+		{"the first refuses, another pool answers", "gpu+far", 0, []string{"gpu", "far"}, nil, ending{"far", far[1], 200, -2}, map[string]string{"0": "0/0", far[1]: "1/0"}, false},
+		{"a name", "named", 0, []string{"named"}, nil, ending{"named", "93.184.216.34:443", 200, 1}, map[string]string{named: "1/0"}, false},
+		{"a name that fails", "named", 0, []string{"named"}, nil, ending{"named", "93.184.216.34:443", 503, 1}, map[string]string{named: "1/1"}, false},
+		{"a name that is asked twice", "named", 2, []string{"named", "named"}, nil, ending{"named", "93.184.216.34:443", 200, 2}, map[string]string{named: "2/1"}, false},
+		{"it fails, and nobody else is asked", "gpu+far", 0, []string{"gpu"}, []int64{0}, ending{"gpu", "0", 500, 1}, map[string]string{"0": "1/1"}, true},
+		{"it refuses, and nobody else is asked", "gpu+far", 0, []string{"gpu"}, []int64{0}, ending{"gpu", "0", 400, 1}, map[string]string{"0": "0/0"}, true},
+		{"it fails at last, and is asked no more", "gpu", 3, []string{"gpu", "gpu"}, []int64{0, 0, 1}, ending{"gpu", "1", 500, 2}, map[string]string{"0": "1/1", "1": "1/1", "2": "0/0"}, true},
+		{"after a pool, a name", "gpu+named", 0, []string{"gpu", "named"}, []int64{0}, ending{"named", "93.184.216.34:443", 200, 2}, map[string]string{"0": "1/1", named: "1/0"}, false},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			s := newSteeredRig(t, fallbackRules(c.attempts))
+		run := func(t *testing.T, unasked bool) {
+			s := newSteeredRig(t, fallbackRules(c.attempts, unasked))
 			d := s.open(chatHeaders(), numbered(c.rule, ""))
-			d.body(prompt(c.rule))
+			if !unasked {
+				d.body(prompt(c.rule))
+			}
 			list := strings.Split(said(d.first, wire.KeyEndpoints), ",")
 			for _, e := range s.rules.backends["gpu"].Endpoints {
 				if !slices.Contains(list, e) {
@@ -130,10 +140,24 @@ func TestAttemptsAreTold(t *testing.T) {
 				}
 				return name
 			}
-			for _, b := range c.asked {
-				s.attempt(d.first, "chain/"+c.rule, "default/"+b, chatHeaders())
+			during := c.during
+			if unasked && !strings.Contains(c.rule, "+") {
+				during = nil // a rule with one backend is not followed
 			}
-			for i, want := range c.during {
+			for i, b := range c.asked {
+				switch {
+				case !unasked:
+					s.attempt(d.first, "chain/"+c.rule, "default/"+b, chatHeaders())
+				case i == 0 && !strings.HasPrefix(c.rule, b):
+					during = nil // nobody tells before one has failed
+				case i > 0:
+					s.desk.Failed(&usage.Failed{Span: s.span(d.first), N: i, Backend: "default/" + c.asked[i-1], Status: 503})
+				}
+			}
+			if c.retold {
+				s.desk.Failed(&usage.Failed{Span: s.span(d.first), N: len(c.asked), Backend: "default/" + c.asked[len(c.asked)-1], Status: 500})
+			}
+			for i, want := range during {
 				for _, e := range s.pool("gpu").Endpoints {
 					if e.Key == list[i] && e.Requests != want {
 						t.Errorf("endpoint %d has %d requests in flight, want %d", i, e.Requests, want)
@@ -161,7 +185,11 @@ func TestAttemptsAreTold(t *testing.T) {
 					t.Errorf("the breaker of %s was told %s, want %s", name, got, want)
 				}
 			}
-		})
+		}
+		if !c.retold {
+			t.Run(c.name, func(t *testing.T) { run(t, false) })
+		}
+		t.Run(c.name+", and Envoy prepares the attempts", func(t *testing.T) { run(t, true) })
 	}
 }
 
@@ -416,13 +444,15 @@ func TestNoRetryWithoutAnyone(t *testing.T) {
 	}{
 		{"gpu+far", "", ""}, {"gpu+far", "far", "0"}, {"gpu+vllm+far", "far", "1"}, {"gpu+named", "named", ""}, {"gpu", "", ""},
 	} {
-		s := newSteeredRig(t, fallbackRules(0))
-		if c.gone != "" {
-			s.set(c.gone, 0, false)
-		}
-		d := s.open(chatHeaders(), numbered(c.rule, ""))
-		if got := setHeader(d.first, wire.RetriesHeader); got != c.want {
-			t.Errorf("%s without %q: %q retries, want %q", c.rule, c.gone, got, c.want)
+		for _, unasked := range []bool{false, true} {
+			s := newSteeredRig(t, fallbackRules(0, unasked))
+			if c.gone != "" {
+				s.set(c.gone, 0, false)
+			}
+			d := s.open(chatHeaders(), numbered(c.rule, ""))
+			if got := setHeader(d.first, wire.RetriesHeader); got != c.want {
+				t.Errorf("%s without %q, Envoy prepares attempts: %v: %q retries, want %q", c.rule, c.gone, unasked, got, c.want)
+			}
 		}
 	}
 }

@@ -24,7 +24,7 @@ func (s *Server) offerLane(d *decision, a *asked, keys table.Keys) facts {
 	if s.opts.Lanes == nil || !a.request.peek.lane || d.dry != nil || s.laneless(d, a, keys) != "" {
 		return nil
 	}
-	until, ok := a.table.Auth.Lasting(a.request.credentials, a.now)
+	until, ok := a.table.Auth.Lasting(a.request.credentials, a.id, a.now)
 	if !ok {
 		return nil
 	}
@@ -32,7 +32,8 @@ func (s *Server) offerLane(d *decision, a *asked, keys table.Keys) facts {
 		until = most
 	}
 	ticket, ok := s.opts.Lanes.Offer(a.laneKey(keys), func() lane.Maker {
-		if s.table.Load() != a.table { // another version has gone live meanwhile
+		// Another version may have gone live meanwhile, or keys may have changed: whoever ends lanes then knows of this one from here on.
+		if _, ok := a.table.Auth.Lasting(a.request.credentials, a.id, a.now); !ok || s.table.Load() != a.table {
 			return nil
 		}
 		return s.newLane(d, a)
@@ -59,8 +60,10 @@ func (s *Server) laneless(d *decision, a *asked, keys table.Keys) string {
 		return "a pool keeps prompts together that begin alike, so that Weir reads them"
 	case keys.Direct == "":
 		return "its attempts are prepared by Weir"
-	case d.hold != nil:
+	case d.open.Hold != nil:
 		return "a LoadPolicy has Weir pick the endpoint of each request"
+	case s.retriesFewer(keys):
+		return "a backend of the rule has no endpoint that can be asked, so that Weir bounds the retries"
 	case len(a.variant.First) > 0:
 		return "Weir chooses the backend of each request by its load"
 	case a.table.Captures[a.gateway] != nil && s.opts.Capturing():
@@ -127,6 +130,12 @@ func (a *asked) laneKey(keys table.Keys) string {
 // largestAlike is the size of the largest body that goes by the same lane as one of n bytes: lanes are by the number of bits of the size.
 // All of them reserve what that one would.
 func largestAlike(n int64) int64 { return int64(1)<<bits.Len64(uint64(n)) - 1 }
+
+// retriesFewer says whether a request is told to make fewer retries than its route has, which those in a lane are not.
+func (s *Server) retriesFewer(keys table.Keys) bool {
+	_, fewer := s.retries(keys.Order)
+	return fewer
+}
 
 // warned says whether a grant carries warnings.
 func warned(g usage.Grant) bool {

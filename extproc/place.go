@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,7 +48,7 @@ func (a *asked) readsPrompt() bool {
 // A request waits for room in a pool only while no other backend of its rule can take it, whatever that one's priority.
 func (s *Server) place(ctx context.Context, d *decision, a *asked, prompt *canon.Request) (keys table.Keys, endpoints string, _ *canon.Error) {
 	v := a.variant
-	keys = table.Keys{Direct: v.DirectKey, Chain: v.ChainKey}
+	keys = table.Keys{Direct: v.DirectKey, Chain: v.ChainKey, Order: v.Order}
 	if v.First == nil && (len(v.Candidates) > 1 || v.Candidates[0].Backend.Pick == nil) {
 		d.hold = s.watch(v)
 		return keys, "", nil
@@ -158,6 +159,27 @@ func (s *Server) weigh(v *table.Variant, out table.Mask, reluctant bool, weights
 		}
 	}
 	return sum, usable
+}
+
+// expect says whom the attempts of a request ask that Envoy prepares by itself: places in the variant's candidates, nil where Envoy chooses
+// the first, and that of the likeliest first.
+func expect(v *table.Variant, order []*table.Candidate) (places []uint8, likely uint8) {
+	if len(v.Candidates) == 1 {
+		return nil, 0
+	}
+	for i, c := range v.Candidates {
+		if first := v.Candidates[likely]; c.Priority < first.Priority || c.Priority == first.Priority && c.Weight > first.Weight {
+			likely = uint8(i)
+		}
+	}
+	if len(order) == 0 {
+		return nil, likely
+	}
+	places = make([]uint8, len(order))
+	for i, c := range order {
+		places[i] = uint8(slices.Index(v.Candidates, c))
+	}
+	return places, places[0]
 }
 
 // pickRequest is the request as the picker sees it.

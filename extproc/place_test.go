@@ -12,6 +12,7 @@ import (
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 
 	"github.com/weir-dev/weir/extproc/pick"
+	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/usage"
 )
@@ -269,11 +270,11 @@ type brokenScript struct {
 	arrive int
 }
 
-func (s *brokenScript) Send(m *extprocv3.ProcessingResponse) error {
+func (s *brokenScript) SendMsg(m any) error {
 	if len(s.out) == s.arrive {
 		return errors.New("the stream is broken")
 	}
-	return s.script.Send(m)
+	return s.script.SendMsg(m)
 }
 
 func immediateHeader(im *extprocv3.ImmediateResponse, name string) string {
@@ -521,5 +522,27 @@ func TestSpill(t *testing.T) {
 			return s.server.opts.Limits.States(1)[0].Subjects[0].Reserved == 0
 		})
 		s.settled()
+	}
+}
+
+// TestExpect: whom attempts ask is told by their places; where Envoy chooses the first, it is the heaviest of those that come first.
+func TestExpect(t *testing.T) {
+	c := []*table.Candidate{{Weight: 9, Priority: 1}, {Weight: 1}, {Weight: 3}, {Weight: 3}}
+	for _, x := range []struct {
+		name   string
+		of     []*table.Candidate
+		order  []*table.Candidate
+		places []uint8
+		likely uint8
+	}{
+		{"one", c[:1], c[:1], nil, 0},
+		{"an order", c, []*table.Candidate{c[2], c[1], c[0], c[2]}, []uint8{2, 1, 0, 2}, 2},
+		{"Envoy chooses", c, nil, nil, 2},
+		{"Envoy chooses among equals", []*table.Candidate{c[2], c[3]}, nil, nil, 0},
+	} {
+		places, likely := expect(&table.Variant{Candidates: x.of}, x.order)
+		if !slices.Equal(places, x.places) || likely != x.likely {
+			t.Errorf("%s: %v, %d, want %v, %d", x.name, places, likely, x.places, x.likely)
+		}
 	}
 }

@@ -18,6 +18,7 @@ type request struct {
 	query       string // raw, without "?"
 	requestID   string
 	traceparent string
+	entered     string // the exchange of a lane that it has entered, though Envoy asks
 	encoding    string // content-encoding
 	contentType string
 	hosts       bool // more than one, which RFC 9112 section 3.2 forbids
@@ -63,6 +64,8 @@ func readRequest(m *message.Request) *request {
 				r.traceparent += ","
 			}
 			r.traceparent += h.Value
+		case wire.LaneHeader:
+			r.entered = h.Value
 		case "content-encoding":
 			r.encoding = h.Value
 		case "content-type":

@@ -18,13 +18,16 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/message"
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/usage"
 )
 
 // t0 is the "now" of these tests until they move it.
@@ -109,7 +112,7 @@ func newRigWith(t testing.TB, tbl *table.Table, change func(*rig, *Options)) *ri
 		r.server.Use(tbl)
 	}
 	lis := bufconn.Listen(1 << 20)
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(64 << 20))
+	g := grpc.NewServer(grpc.MaxRecvMsgSize(64<<20), grpc.ForceServerCodecV2(usage.Codec()))
 	r.server.Register(g)
 	go func() { _ = g.Serve(lis) }() // Stop ends it
 	conn, err := grpc.NewClient("passthrough:///weir", grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -164,7 +167,8 @@ type rules struct {
 	backends map[string]*table.Backend
 	builder  table.Builder
 	table    *table.Table
-	attempts int // of the rules that are added; 0: one for each candidate
+	attempts int  // of the rules that are added; 0: one for each candidate
+	unasked  bool // Envoy prepares the attempts of the rules that are added, where nothing is translated
 }
 
 func newRules(t testing.TB) *rules {
@@ -203,7 +207,7 @@ func (r *rules) add(name string, m table.Match, choices ...choice) *table.Rule {
 				v.Candidates = append(v.Candidates, c)
 			}
 		}
-		if len(v.Candidates) == 1 {
+		if len(v.Candidates) == 1 || r.unasked {
 			v.DirectKey = "direct-of-" + name
 		}
 		if slices.ContainsFunc(v.Candidates, func(c *table.Candidate) bool { return c.Backend.Pick != nil && c.Backend.Pick.Mode == pick.LeastLoad }) {
@@ -247,6 +251,20 @@ func (r *rules) build() *table.Table {
 
 // models is a match of these models.
 func models(names ...string) table.Match { return table.Match{Models: names} }
+
+// read reads a message of Envoy as a stream does.
+func read(t testing.TB, m *extprocv3.ProcessingRequest) *message.Request {
+	t.Helper()
+	raw, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := new(message.Request)
+	if err := out.Unmarshal(raw); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
 
 // headerMap is a request's or an answer's headers as Envoy keeps them: in order, names in lower case.
 type headerMap []*corev3.HeaderValue

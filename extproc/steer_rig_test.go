@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -234,4 +235,10 @@ func until(t testing.TB, what string, ok func() bool) {
 // prompt is a body of OpenAI's dialect.
 func prompt(model string) string {
 	return fmt.Sprintf(`{"model":%q,"stream":true,"messages":[{"role":"user","content":"Which of these is true?"}]}`, model)
+}
+
+// span is that of a request, as records of its attempts have it.
+func (r *steeredRig) span(first *extprocv3.ProcessingResponse) string {
+	header := said(first, wire.KeyTrace)
+	return header[strings.LastIndexByte(header, '-')+1:]
 }

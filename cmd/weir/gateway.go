@@ -55,6 +55,7 @@ type gateway struct {
 	identity identity.Shared
 	keys     keyURLs
 	lanes    *lane.Set
+	renewed  atomic.Pointer[lane.Set] // the same, once there are lanes: signing keys are fetched before
 	laneFile string
 	ext      *extproc.Server
 	acct     *accounting
@@ -198,6 +199,7 @@ func (g *gateway) count(ctx context.Context, first *compile.Version) error {
 		g.lanes.Close()
 		return err
 	}
+	g.renewed.Store(g.lanes)
 	g.onClose(g.acct.close)
 	g.onClose(g.lanes.Close) // before accounting: what has come is counted, and the rest given back
 	g.acct.shared.keysChanged = g.storedKeys
@@ -250,6 +252,7 @@ func (g *gateway) start(conf *config, l net.Listener, presence serve.Presence) e
 	receiver.Begins(g.exports.sampled())
 	server := g.grpcServer(l, receiver)
 	g.onClose(server.Stop)
+	g.onClose(g.lanes.Close) // first of all: no record would come of what Envoy still lets through
 	admin, err := g.adminServer()
 	if err != nil {
 		return err

@@ -65,7 +65,7 @@ func (g *gateway) note(objs *source.Objects, problems []source.Problem) {
 }
 
 func (g *gateway) keysFetched(s identity.SourceState) {
-	g.lanes.Renew() // tokens of lanes may be of a key that has gone
+	g.renewed.Load().Renew() // tokens of lanes may be of a key that has gone
 	if s.Err != "" {
 		g.log.Warn("signing keys could not be fetched", "url", s.URL, "error", s.Err, "usable_until", s.UsableTo)
 	}

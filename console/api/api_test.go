@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -125,6 +126,33 @@ func TestLostAttempt(t *testing.T) {
 }
 
 // TestOldestRequests: of many that run, those that have run for longest are not the ones that are left out.
+// TestUntoldAttempts: of attempts that Envoy prepares by itself it tells when they fail, and the order says who comes next.
+func TestUntoldAttempts(t *testing.T) {
+	r := newRig(t, 2)
+	o := open("run", r.now)
+	o.Unasked, o.Order = true, []uint8{0, 1}
+	r.desk.Begin(o)
+	tried := func(want ...Attempt) {
+		t.Helper()
+		got := read[Request](r, "/api/requests/run")
+		if !reflect.DeepEqual(got.Tried, want) {
+			t.Errorf("tried %+v, want %+v", got.Tried, want)
+		}
+		if at := want[len(want)-1].Backend; got.Backend != at {
+			t.Errorf("it is said to be at %q, want %q", got.Backend, at)
+		}
+	}
+	r.now = t0.Add(time.Second)
+	tried(Attempt{N: 1, Backend: "default/openai", Model: "gpt-4o", DurationSeconds: 1, Last: true})
+	r.desk.Failed(&usage.Failed{Span: o.Trace.Span, N: 1, Backend: "default/openai", Endpoint: "192.0.2.7:443", Start: t0, Duration: 500 * time.Millisecond, Status: 503})
+	tried(
+		Attempt{N: 1, Backend: "default/openai", Model: "gpt-4o", Endpoint: "192.0.2.7:443", DurationSeconds: 0.5, Status: 503, Reason: "status 503", Failed: true},
+		Attempt{N: 2, Backend: "default/pool", Model: "gpt-4o", StartSeconds: 0.5, DurationSeconds: 0.5, Last: true})
+	if got := read[Requests](r, "/api/requests?backend=default/openai"); len(got.Running) != 1 {
+		t.Errorf("who looks for those that asked it finds %+v", got.Running)
+	}
+}
+
 func TestOldestRequests(t *testing.T) {
 	r := newRig(t, 1)
 	for i := range 5 {
@@ -170,7 +198,7 @@ func TestFilters(t *testing.T) {
 	} {
 		if strings.Contains(query, "backend=default/pool") {
 			// A running request is listed where it is, which is not known while it may be at either.
-			if b := runningSummary(open("run", r.now), r.now).Backend; b != "" {
+			if b := r.runningSummary(open("run", r.now), r.now).Backend; b != "" {
 				t.Errorf("it is said to be at %s", b)
 			}
 		}

@@ -42,7 +42,7 @@ func (a *API) detail(r *state.Request) *Request {
 // runningDetail is all that is known of a request that goes on.
 func (a *API) runningDetail(o *usage.Open, now time.Time) *Request {
 	out := &Request{
-		RequestSummary: runningSummary(o, now), Gateway: o.Gateway, Tried: []Attempt{}, Timeline: []Moment{{"decided", seconds(o.Begun().Sub(o.Time))}}, Flags: []string{},
+		RequestSummary: a.runningSummary(o, now), Gateway: o.Gateway, Tried: []Attempt{}, Timeline: []Moment{{"decided", seconds(o.Begun().Sub(o.Time))}}, Flags: []string{},
 	}
 	list := o.Attempts()
 	for i, t := range list {
@@ -54,6 +54,9 @@ func (a *API) runningDetail(o *usage.Open, now time.Time) *Request {
 		x.DurationSeconds = seconds(until.Sub(t.At))
 		out.Tried = append(out.Tried, x)
 	}
+	if o.Unasked && len(o.Candidates) > 1 {
+		out.Tried = a.untold(o, now)
+	}
 	l := a.layouts.now()
 	out.Decision = Decision{
 		Version: l.version, Consumer: o.Consumer, Tenant: o.Tenant, Credential: o.Credential, Route: o.Route, Matched: matched(l, o.Route),
@@ -61,6 +64,32 @@ func (a *API) runningDetail(o *usage.Open, now time.Time) *Request {
 	}
 	fared(out.Decision.Candidates, out.Tried)
 	out.Decision.Steps = steps(out)
+	return out
+}
+
+// untold are the attempts of a request that goes on which Envoy prepares by itself: those that it has told of, because they failed, and the
+// one that follows them, if it is known where that is.
+func (a *API) untold(o *usage.Open, now time.Time) []Attempt {
+	out := []Attempt{}
+	model := func(backend string) string {
+		if i := slices.IndexFunc(o.Candidates, func(c usage.Candidate) bool { return c.Backend == backend }); i >= 0 {
+			return o.Candidates[i].UpstreamModel
+		}
+		return ""
+	}
+	n, since := 0, o.Begun()
+	failed := a.Desk.Tried(o)
+	for i := range failed {
+		f := &failed[i]
+		n, since = f.N, f.Start.Add(f.Duration)
+		out = append(out, Attempt{
+			N: f.N, Backend: f.Backend, Model: model(f.Backend), Endpoint: f.Endpoint, StartSeconds: seconds(f.Start.Sub(o.Time)), DurationSeconds: f.Duration.Seconds(),
+			Status: f.Status, Flags: f.Flags, Reason: why(f), Failed: true,
+		})
+	}
+	if at := a.Desk.At(o); at != "" {
+		out = append(out, Attempt{N: n + 1, Backend: at, Model: model(at), StartSeconds: seconds(since.Sub(o.Time)), DurationSeconds: seconds(now.Sub(since)), Last: true})
+	}
 	return out
 }
 

@@ -106,9 +106,10 @@ func (a *API) listRequests(w http.ResponseWriter, r *http.Request) {
 		slices.Reverse(open)
 	}
 	for _, o := range open {
-		s := runningSummary(o, now)
+		s := a.runningSummary(o, now)
 		if !f.match(&s, func(b string) bool {
-			return slices.ContainsFunc(o.Attempts(), func(x usage.Attempt) bool { return x.Backend == b })
+			return slices.ContainsFunc(o.Attempts(), func(x usage.Attempt) bool { return x.Backend == b }) ||
+				slices.ContainsFunc(a.Desk.Tried(o), func(x usage.Failed) bool { return x.Backend == b })
 		}) {
 			continue
 		}
@@ -176,10 +177,10 @@ func summaryOf(r *state.Request) RequestSummary {
 	return s
 }
 
-func runningSummary(o *usage.Open, now time.Time) RequestSummary {
+func (a *API) runningSummary(o *usage.Open, now time.Time) RequestSummary {
 	return RequestSummary{
 		ID: o.ID, RequestID: o.RequestID, At: o.Time.UTC(), Outcome: running, Tenant: o.Tenant, Consumer: o.Consumer, Route: o.Route,
-		Backend: askedNow(o), Model: o.Model, Operation: o.Operation, Dialect: o.Dialect, Stream: o.Stream, Attempts: o.Progress().Attempts,
+		Backend: a.Desk.At(o), Model: o.Model, Operation: o.Operation, Dialect: o.Dialect, Stream: o.Stream, Attempts: o.Progress().Attempts,
 		DurationSeconds: max(0, now.Sub(o.Time).Seconds()), InputTokens: o.EstimatedInput, Estimated: true, TraceID: o.Trace.Trace, Currency: o.Currency,
 	}
 }

@@ -248,7 +248,7 @@ func (a *API) serveStream(w http.ResponseWriter, r *http.Request) {
 func (a *API) runningRequests(now time.Time, n int) []RequestSummary {
 	out := []RequestSummary{}
 	for _, o := range a.newestOpen(n) {
-		out = append(out, runningSummary(o, now))
+		out = append(out, a.runningSummary(o, now))
 	}
 	return out
 }

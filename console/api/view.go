@@ -83,7 +83,7 @@ func (a *API) look(now time.Time) view {
 	a.Desk.Each(func(o *usage.Open) bool {
 		n++
 		v.run(v.key(state.Edge{Kind: state.FromClient, From: o.Tenant, Consumer: o.Consumer, To: o.Route}))
-		if b := askedNow(o); b != "" {
+		if b := a.Desk.At(o); b != "" {
 			v.run(edgeKey{edgeRoute, orNobody(o.Route), b})
 			running[b]++
 		}
@@ -183,17 +183,6 @@ func (v *view) run(k edgeKey) {
 	have := v.edges[k]
 	have.InFlight++
 	v.edges[k] = have
-}
-
-// askedNow is the backend that a running request is at; "" where that is not known.
-func askedNow(o *usage.Open) string {
-	if tried := o.Attempts(); len(tried) > 0 {
-		return tried[len(tried)-1].Backend
-	}
-	if len(o.Candidates) == 1 {
-		return o.Candidates[0].Backend
-	}
-	return ""
 }
 
 // steered takes what steering knows.

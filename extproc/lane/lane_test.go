@@ -34,6 +34,22 @@ func TestALaneIsOfferedOnce(t *testing.T) {
 	equal(t, "weir_lane_ahead", r.metric(t, "weir_lane_ahead"), "16")
 }
 
+// TestOneThatLastsLess: requests of another token share a lane, but not beyond their own time.
+func TestOneThatLastsLess(t *testing.T) {
+	r := newRig(t)
+	d := newDesk(100)
+	ticket, _ := r.set.Offer("a", d.maker, r.clock.from(4*time.Second))
+	for _, c := range []struct {
+		lasts time.Duration
+		want  bool
+	}{{3 * time.Second, false}, {4 * time.Second, true}, {time.Minute, true}} {
+		got, ok := r.set.Offer("a", d.maker, r.clock.from(c.lasts))
+		if ok != c.want || ok && got != ticket {
+			t.Errorf("%v: %q, %v", c.lasts, got, ok)
+		}
+	}
+}
+
 func TestNoLaneWithoutAClaim(t *testing.T) {
 	r := newRig(t)
 	for name, m := range map[string]func() Maker{

@@ -23,7 +23,7 @@ func TestOpenMakesTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "mode", st.Mode(), os.FileMode(0o660))
+	equal(t, "mode", st.Mode(), os.FileMode(0o600))
 	equal(t, "size", st.Size(), 64+64*4096)
 }
 

@@ -116,7 +116,7 @@ type shard struct {
 const forever = math.MaxInt64
 
 // Open makes the file, or takes that of a process before, whose lanes are over. The Set is nil where Path is "" and where Envoy does
-// not run (anywhere but Linux and macOS).
+// not run (anywhere but Linux).
 func Open(o Options) (*Set, error) {
 	if o.Path == "" {
 		return nil, nil
@@ -224,7 +224,8 @@ func (s *Set) Returned() uint64 {
 // the Lua state, and everything that the decision depends on. A lane ends at until, or 5 s after it began, within
 // a few milliseconds (250 at most); the zero time is no bound.
 //
-// It gives nothing while another call makes that lane, in the second after Revoke, and where nothing could be taken ahead.
+// It gives nothing while another call makes that lane, in the second after Revoke, where nothing could be taken ahead, and where the lane
+// of the key lasts longer than until.
 //
 // m is called at most once, before Offer returns, and must return nil where what has decided is not live any more. Whoever changes what is
 // live and calls Renew then can rely on it: m is called when Renew knows of the lane, so that m sees the change or Renew ends the lane.
@@ -237,7 +238,7 @@ func (s *Set) Offer(key string, m func() Maker, until time.Time) (ticket string,
 	l := sh.m[key]
 	sh.mu.RUnlock()
 	if l != nil {
-		if l.state.Load() != live {
+		if l.state.Load() != live || !until.IsZero() && until.Before(l.until) {
 			return "", false
 		}
 		return l.ticket, true

@@ -122,7 +122,7 @@ func (e *Engine) evaluate(h *hold, q *request) verdict {
 	if h.amount > r.capacity() {
 		return verdict{say: tooLarge}
 	}
-	wait, ok := c.book.room(q.m, r.Limit, r.capacity(), h.amount)
+	wait, ok := c.book.room(q.m, r.Limit, r.capacity(), h.amount+c.ahead)
 	if ok && e.mayPass(h, q) {
 		return verdict{say: fits, src: here}
 	}
@@ -287,7 +287,7 @@ func (e *Engine) waitAt(ctx context.Context, q *request, o outcome, w *waiter, t
 		pause := time.Duration(until - q.m.t)
 		if c.first(w) {
 			q.turn = true
-			next := e.try(ctx, q)
+			next := e.insist(ctx, q)
 			q.turn = false
 			if next.refusal == nil {
 				served, next.waited = true, true

@@ -1,5 +1,7 @@
 package limit
 
+import "context"
+
 // aheadShare is how many requests of a kind a limit must have room for before some of them are let in ahead of their coming. Near its
 // limit every request is decided when it comes.
 const aheadShare = 16
@@ -58,10 +60,12 @@ func (e *Engine) takeAhead(q *request) bool {
 	}
 	for i := range q.g.holds {
 		h := &q.g.holds[i]
-		e.take(h, q.m, from[i])
-		h.c.counts.admitted--
-		h.ahead = true
+		// The book has it once it comes: it would forget it earlier than that window ends.
+		h.source, h.pool, h.stamp, h.ahead = from[i], h.c.pool, h.c.period(q.m), true
 		h.c.ahead += h.amount
+		if from[i] == pooled {
+			e.takePooled(h, q.m)
+		}
 		e.note(q.g, h, q.m)
 	}
 	e.tidyAll(q)
@@ -82,11 +86,12 @@ func (e *Engine) plenty(h *hold, m moment) bool {
 }
 
 // arrive ends the time before a request has come. The counter is locked.
-func (h *hold) arrive() {
-	if h.ahead {
-		h.ahead = false
-		h.c.ahead -= h.amount
-	}
+func (h *hold) arrive(m moment) {
+	h.ahead = false
+	h.c.ahead -= h.amount
+	h.stamp = h.c.book.take(m, h.amount)
+	h.c.reserve(h, h.amount, m)
+	h.c.counts.admitted++
 }
 
 // Standing is what answers say of limits now. Requests that have not come count for nothing.
@@ -105,6 +110,17 @@ func (e *Engine) Standing(rules []*Rule, s Subject) (out Headers) {
 		c.pins.Add(-1)
 	}
 	return out
+}
+
+// insist is try that takes back what stands in the way and is nobody's yet.
+func (e *Engine) insist(ctx context.Context, q *request) outcome {
+	returned := e.returned()
+	o := e.try(ctx, q)
+	if o.refusal != nil && e.reclaim(o.c, returned) {
+		q.m = e.moment()
+		o = e.try(ctx, q)
+	}
+	return o
 }
 
 // returned is the number of grants that were cancelled before their requests came.
@@ -134,12 +150,10 @@ func (g *Grant) Came() {
 	if g == nil {
 		return
 	}
+	m := g.e.moment()
 	for i := range g.holds {
 		h := &g.holds[i]
-		h.c.with(func() {
-			h.c.counts.admitted++
-			h.arrive()
-		})
+		h.c.with(func() { h.arrive(m) })
 		if g.e.metrics != nil {
 			g.e.metrics.Count(h.rule, Admitted)
 		}

@@ -22,7 +22,7 @@ type counter struct {
 	queue queue // requests that wait for room
 
 	reserved int64 // units of open grants
-	ahead    int64 // of them for requests that have not come
+	ahead    int64 // units for requests that have not come: in no book, and not in reserved
 	// lately of them were reserved in the calendar's period that began at latelyIn: only those are part of what the book
 	// counts.
 	lately, latelyIn int64

@@ -194,12 +194,7 @@ func (e *Engine) Admit(ctx context.Context, rules []*Rule, s Subject, est Estima
 		}
 	}()
 	start := q.m
-	returned := e.returned()
-	o := e.try(ctx, &q)
-	if o.refusal != nil && e.reclaim(o.c, returned) {
-		q.m = e.moment()
-		o = e.try(ctx, &q)
-	}
+	o := e.insist(ctx, &q)
 	if o.refusal != nil && o.maxWait > 0 {
 		o = e.wait(ctx, &q, o)
 	}
@@ -274,10 +269,14 @@ func (e *Engine) settle(h *hold, m moment, used int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delta := used - h.amount // under the lock: Spend changes it
-	h.arrive()
-	c.reserve(h, -h.amount, m)
-	if delta != 0 {
-		c.book.change(m, h.stamp, delta)
+	if h.ahead {             // it never came, and is in no book
+		h.ahead = false
+		c.ahead -= h.amount
+	} else {
+		c.reserve(h, -h.amount, m)
+		if delta != 0 {
+			c.book.change(m, h.stamp, delta)
+		}
 	}
 	e.settleStored(h, m, delta)
 	if delta < 0 {
@@ -299,11 +298,11 @@ func (e *Engine) undo(g *Grant) {
 	}
 }
 
-// state is how a counter stands. What is reserved for requests that have not come is free: it is taken back before it is missed. The caller
+// state is how a counter stands. What is kept for requests that have not come is free: it is taken back before it is missed. The caller
 // holds its lock.
 func (e *Engine) state(c *counter, r *Rule, m moment) State {
 	used, reset := c.book.state(m)
-	s := State{Rule: r, Limit: r.capacity(), Remaining: r.capacity() - used + c.ahead, Reset: reset}
+	s := State{Rule: r, Limit: r.capacity(), Remaining: r.capacity() - used, Reset: reset}
 	if p := c.pool; p != nil && e.mode(r) != Local && p.answered && p.current(m, c.period(m)) {
 		s.Remaining = min(p.answer.Remaining+p.avail-p.owing()+c.ahead, s.Remaining)
 		s.Reset = max(p.answer.Reset-time.Duration(m.t-p.answerT), reset)

@@ -40,7 +40,7 @@ func (e *Engine) evaluateShared(h *hold, q *request, mode Mode) verdict {
 	}
 	denied := m.t < p.deniedUntil && h.amount >= p.deniedNeed
 	if r.Shadow && !denied { // nobody waits for a rule that refuses nobody: what the pool lacks is owed
-		wait, ok := c.book.room(m, r.Limit, r.capacity(), h.amount)
+		wait, ok := c.book.room(m, r.Limit, r.capacity(), h.amount+c.ahead)
 		if ok {
 			return verdict{say: fits, src: pooled}
 		}
@@ -83,7 +83,7 @@ func (e *Engine) alone(h *hold, q *request) verdict {
 	if h.amount > capacity { // more than the share: only the store could admit it
 		return verdict{say: down, wait: e.store.retry()}
 	}
-	wait, ok := h.c.book.room(m, max(r.Limit/n, 1), capacity, h.amount)
+	wait, ok := h.c.book.room(m, max(r.Limit/n, 1), capacity, h.amount+h.c.ahead)
 	if !ok {
 		return verdict{say: full, wait: wait, poll: min(wait, exactPoll)}
 	}

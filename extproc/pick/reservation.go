@@ -161,7 +161,10 @@ func (k *Pick) finish(e *Ending, now time.Time) (id uint16) {
 	if e.Elsewhere {
 		failed = attempts
 	}
-	k.attemptsFailed(max(failed, len(k.tried)), e.Refused, now, at)
+	if e.Attempts == 0 {
+		failed = len(k.tried)
+	}
+	k.attemptsFailed(failed, e.Refused, now, at) // Move may have told of one that did not come to pass
 	if answered != nil && (e.OK || e.Failed) {
 		p.judge(answered, k.passOf(answered), e.OK, now, at)
 	}

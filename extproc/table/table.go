@@ -38,6 +38,10 @@ type Table struct {
 	Prompts bool
 	// Policies are the limits, budgets and breakers that requests must pass.
 	Policies Policies
+	// Native says by which LLMGateways requests may be let in ahead of their coming.
+	Native map[string]bool
+	// Vary names the request headers, in lower case and with commas between, that decide about requests besides their credentials.
+	Vary string
 	// Captures say what text of requests goes into spans, by the LLMGateway that they came in by; none where that is off.
 	Captures map[string]*content.Rule
 
@@ -82,13 +86,15 @@ type Mask uint16
 
 // Variant is what serves a request once it is known which candidates can: Envoy has a route for each.
 type Variant struct {
-	// DirectKey names the Envoy route that goes to one backend without another call to Weir; "" where
-	// there is a choice of backends to fall back on.
+	// DirectKey names the Envoy route whose attempts Envoy prepares by itself, without another call to Weir, for requests that need
+	// neither a translation nor another name for their model; "" where the candidates speak several dialects.
 	DirectKey string
 	// ChainKey names the Envoy route through composite clusters, where every attempt asks Weir.
 	ChainKey string
 	// Candidates of the variant.
 	Candidates []*Candidate
+	// Order is whom the attempts of both routes ask, one after the other; nil where Envoy chooses the first.
+	Order []*Candidate
 	// First has, for each candidate, the Envoy routes that ask it first and then the others as the variant does. It is nil
 	// unless Weir picks the endpoints of some candidate.
 	First map[*Candidate]Keys

@@ -12,6 +12,9 @@ const (
 	// PathHeader carries the dialect's path, which a direct route appends to the backend's base path. Envoy keeps
 	// the query as it is.
 	PathHeader = "x-weir-path"
+	// LaneHeader carries the exchange of a request that the door lets through by itself. Weir sees it only where Envoy asks nevertheless,
+	// because the stream is older than the configuration that has its route.
+	LaneHeader = "x-weir-exchange"
 	// PreparedHeader is on attempts that ext_proc has prepared.
 	PreparedHeader = "x-weir-prepared"
 )

@@ -130,6 +130,9 @@ func appendJSON(b []byte, f *usage.Finished) []byte {
 	o.text("dialect", r.Dialect, maxText)
 	o.text("operation", r.Operation, maxText)
 	o.bool("stream", r.Stream)
+	if r.Native {
+		o.bool("native", true)
+	}
 	o.number("attempts", int64(r.attempts))
 	o.failed(r.failed)
 	o.usage(r.entry)

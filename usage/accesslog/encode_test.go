@@ -32,7 +32,7 @@ func samples() map[string]*usage.Finished {
 		RequestID: "9f0c2c5e-1", Start: t0, Duration: 1204 * time.Millisecond, FirstByte: 81200 * time.Microsecond, FirstToken: 80 * time.Millisecond,
 		Status: 200, Details: "via_upstream", Stream: true, Dialect: "openai", Operation: "chat", Model: "gpt-4o", Route: "default/all/0",
 		Backend: "default/openai", Endpoint: "10.0.0.2:443", Consumer: "demo", Tenant: "acme", Credential: "key:demo", Version: "12bbd73e4ba1",
-		BytesIn: 812, BytesOut: 5120, Attempts: 2, Trace: place, Caller: "192.0.2.7:51234", Method: "POST", Path: "/v1/chat/completions",
+		BytesIn: 812, BytesOut: 5120, Attempts: 2, Native: true, Trace: place, Caller: "192.0.2.7:51234", Method: "POST", Path: "/v1/chat/completions",
 	}
 	entry := &ledger.Entry{
 		Backend: "default/openai", UpstreamModel: "gpt-4o-2024-11-20", Tokens: ledger.Tokens{Input: 100, CacheRead: 20, Output: 40, Reasoning: 7},

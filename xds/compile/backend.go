@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,8 +34,9 @@ import (
 // backend is a compiled Backend: the table's side of it and the name of its cluster.
 type backend struct {
 	table.Backend
-	cluster string
-	signals []string // headers of answers that tell its load
+	cluster  string
+	signals  []string   // headers of answers that tell its load
+	injected []injected // its credential, as Envoy adds it
 }
 
 // address is one server of a backend.
@@ -99,12 +101,11 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 			return
 		}
 	}
-	injected, ok := c.credentials(ref, o, b)
-	if !ok {
+	if b.injected, ok = c.credentials(ref, o, b); !ok {
 		return
 	}
 	cl.TypedExtensionProtocolOptions = map[string]*anypb.Any{
-		httpOptionsKey: pack(httpOptions(spec.Protocol, secure, directFilters(injected, dialect.Header, b.signals))),
+		httpOptionsKey: pack(httpOptions(spec.Protocol, secure, directFilters(b.injected, dialect.Header, b.signals))),
 	}
 
 	if policy != nil {
@@ -131,7 +132,7 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 				DnsLookupFamily: dnscommonv3.DnsLookupFamily_V4_PREFERRED,
 			}),
 		}}
-		cl.LoadAssignment = assignment("", b.ID, addresses)
+		cl.LoadAssignment = b.assignment(addresses)
 	}
 	content := [][]byte{deterministic(cl)}
 	if byIP && spec.URL != "" {
@@ -145,7 +146,7 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 	cl.AltStatName = "backend/" + strings.ReplaceAll(b.ID, ".", "_")
 	if byIP {
 		cl.EdsClusterConfig.ServiceName = b.cluster
-		c.out.Endpoints[b.cluster] = assignment(b.cluster, b.ID, addresses)
+		c.out.Endpoints[b.cluster] = b.assignment(addresses)
 	} else {
 		cl.LoadAssignment.ClusterName = b.cluster
 	}
@@ -292,21 +293,27 @@ func hostOnly(authority string) string {
 	return u.Hostname()
 }
 
-func assignment(cluster, id string, addresses []address) *endpointv3.ClusterLoadAssignment {
+func (b *backend) assignment(addresses []address) *endpointv3.ClusterLoadAssignment {
+	// An attempt learns from its endpoint which backend it has got.
+	values := map[string]string{wire.KeyBackend: b.ID}
+	if slices.Contains(b.signals, wire.LoadReport) {
+		values[wire.KeyReports] = wire.LoadFormatText
+	}
+	at := metadata(values)
 	group := &endpointv3.LocalityLbEndpoints{}
 	for _, a := range addresses {
 		group.LbEndpoints = append(group.LbEndpoints, &endpointv3.LbEndpoint{
 			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
+				Hostname: b.Host, // the authority of attempts that Envoy prepares by itself
 				Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 					Address: a.host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: a.port},
 				}}},
 			}},
 			LoadBalancingWeight: wrapperspb.UInt32(max(a.weight, 1)),
-			// An attempt learns from its host which backend it has got.
-			Metadata: metadata(map[string]string{wire.KeyBackend: id}),
+			Metadata:            at,
 		})
 	}
-	return &endpointv3.ClusterLoadAssignment{ClusterName: cluster, Endpoints: []*endpointv3.LocalityLbEndpoints{group}}
+	return &endpointv3.ClusterLoadAssignment{ClusterName: b.cluster, Endpoints: []*endpointv3.LocalityLbEndpoints{group}}
 }
 
 func metadata(values map[string]string) *corev3.Metadata {

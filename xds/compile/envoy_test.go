@@ -63,17 +63,18 @@ func validate(t *testing.T, path string, v *Version) (string, error) {
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "bootstrap.json")
-	if err := os.WriteFile(file, static(t, v), 0o600); err != nil {
+	boot := static(t, v, envoy.BootstrapOptions{AdminSocket: "/tmp/weir-validate-admin.sock", XDSSocket: "/tmp/weir-validate-xds.sock"})
+	if err := os.WriteFile(file, boot, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.Command(path, "--mode", "validate", "-c", file, "--log-level", "warning", "--use-dynamic-base-id").CombinedOutput()
 	return string(out), err
 }
 
-// static writes a version into a bootstrap: routes into the listeners, endpoints into the clusters.
-func static(t *testing.T, v *Version) []byte {
+// static writes a version into a bootstrap: routes into the listeners, endpoints into the clusters. Nothing is left to come over xDS.
+func static(t testing.TB, v *Version, opts envoy.BootstrapOptions) []byte {
 	t.Helper()
-	raw, err := envoy.Bootstrap(envoy.BootstrapOptions{AdminSocket: "/tmp/weir-validate-admin.sock", XDSSocket: "/tmp/weir-validate-xds.sock"})
+	raw, err := envoy.Bootstrap(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,6 +82,7 @@ func static(t *testing.T, v *Version) []byte {
 	if err := protojson.Unmarshal(raw, boot); err != nil {
 		t.Fatal(err)
 	}
+	boot.DynamicResources.LdsConfig, boot.DynamicResources.CdsConfig = nil, nil
 	res := boot.GetStaticResources()
 	for _, name := range keysOf(v.Clusters) {
 		c := proto.Clone(v.Clusters[name]).(*clusterv3.Cluster)
@@ -109,7 +111,7 @@ func static(t *testing.T, v *Version) []byte {
 	return out
 }
 
-func inlineRoutes(t *testing.T, config *anypb.Any, v *Version) {
+func inlineRoutes(t testing.TB, config *anypb.Any, v *Version) {
 	t.Helper()
 	hcm := &hcmv3.HttpConnectionManager{}
 	if !config.MessageIs(hcm) {

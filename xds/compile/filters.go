@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
@@ -83,37 +84,56 @@ func httpOptions(p v1alpha1.BackendProtocol, secure bool, filters []*hcmv3.HttpF
 // directFilters prepare a request for a backend without asking Weir: off with the caller's credential,
 // on with the backend's.
 func directFilters(credentials []injected, versionHeader string, headers []string) []*hcmv3.HttpFilter {
-	mutations := make([]*mutationv3.HeaderMutation, 0, len(wire.CallerHeaders)+len(privatePrefixes)+1)
+	var more []*mutationv3.HeaderMutation
+	if slices.Contains(headers, wire.LoadReport) {
+		more = append(more, set(wire.LoadFormat, wire.LoadFormatText))
+	}
+	filters := append([]*hcmv3.HttpFilter{cleanFilter(more)}, signalFilters(headers)...)
+	for i := range credentials {
+		var skip *xdsmatcherv3.Matcher_MatcherList_Predicate
+		if len(credentials) > 1 {
+			skip = notChosen(credentials, i, versionHeader)
+		}
+		filters = append(filters, credentialFilter("weir.credential."+credentials[i].Name, &credentials[i], skip))
+	}
+	return append(filters, filter("weir.codec", &codecv3.UpstreamCodec{}))
+}
+
+// cleanFilter takes what no backend gets off a request, puts the trace context of the attempt on, and then does the mutations. It comes
+// first: a connection may be refused at once, and the record of the attempt must tell whose it was. Off answers, which it sees last, it
+// takes what only Weir says.
+func cleanFilter(more []*mutationv3.HeaderMutation) *hcmv3.HttpFilter {
+	mutations := make([]*mutationv3.HeaderMutation, 0, len(wire.CallerHeaders)+len(privatePrefixes)+len(more)+2)
 	for _, h := range append([]string{"accept-encoding"}, wire.CallerHeaders...) {
 		mutations = append(mutations, remove(h))
 	}
 	mutations = append(append(mutations, removePrefixes()...), traceContext())
-	if slices.Contains(headers, wire.LoadReport) {
-		mutations = append(mutations, set(wire.LoadFormat, wire.LoadFormatText))
+	return filter("weir.clean", &headermutationv3.HeaderMutation{
+		Mutations: &headermutationv3.Mutations{RequestMutations: append(mutations, more...), ResponseMutations: ownNames()},
+	})
+}
+
+// credentialFilter adds a credential, unless the request is one to skip; nil skips none.
+func credentialFilter(name string, credential *injected, skip *xdsmatcherv3.Matcher_MatcherList_Predicate) *hcmv3.HttpFilter {
+	injector := &injectorv3.CredentialInjector{
+		Overwrite: true,
+		Credential: &corev3.TypedExtensionConfig{Name: "generic", TypedConfig: pack(&genericv3.Generic{
+			Credential: &tlsv3.SdsSecretConfig{Name: credential.secret, SdsConfig: ads()},
+			Header:     credential.Name,
+		})},
 	}
-	filters := []*hcmv3.HttpFilter{filter("weir.clean", &headermutationv3.HeaderMutation{
-		Mutations: &headermutationv3.Mutations{RequestMutations: mutations, ResponseMutations: ownNames()},
-	})}
-	filters = append(filters, signalFilters(headers)...)
-	for i, c := range credentials {
-		injector := &injectorv3.CredentialInjector{
-			Overwrite: true,
-			Credential: &corev3.TypedExtensionConfig{Name: "generic", TypedConfig: pack(&genericv3.Generic{
-				Credential: &tlsv3.SdsSecretConfig{Name: c.secret, SdsConfig: ads()},
-				Header:     c.Name,
-			})},
-		}
-		name := "weir.credential." + c.Name
-		if len(credentials) == 1 {
-			filters = append(filters, filter(name, injector))
-			continue
-		}
-		filters = append(filters, filter(name, &matchingv3.ExtensionWithMatcher{
-			ExtensionConfig: &corev3.TypedExtensionConfig{Name: name, TypedConfig: pack(injector)},
-			XdsMatcher:      skipUnlessChosen(credentials, i, versionHeader),
-		}))
+	if skip == nil {
+		return filter(name, injector)
 	}
-	return append(filters, filter("weir.codec", &codecv3.UpstreamCodec{}))
+	return filterUnless(name, injector, skip)
+}
+
+// filterUnless is a filter that requests which match do not pass.
+func filterUnless(name string, config proto.Message, skip *xdsmatcherv3.Matcher_MatcherList_Predicate) *hcmv3.HttpFilter {
+	return filter(name, &matchingv3.ExtensionWithMatcher{
+		ExtensionConfig: &corev3.TypedExtensionConfig{Name: name, TypedConfig: pack(config)},
+		XdsMatcher:      skipWhere(skip),
+	})
 }
 
 // chainFilters ask Weir to prepare each attempt for the backend it has got. Answers do not pass here: Envoy 1.40 dies
@@ -158,7 +178,7 @@ func (c *compiler) chainFilters(members []member) []*hcmv3.HttpFilter {
 
 // doorFilters are what every request passes: the peek into its body, the decision, the route. Answers pass them in the
 // other order: counted as the backend sent them, translated, and without the usage that only Weir asked for.
-func (c *compiler) doorFilters(weir *corev3.GrpcService, askForUsage bool, router *anypb.Any) []*hcmv3.HttpFilter {
+func (c *compiler) doorFilters(weir *corev3.GrpcService, script string, router *anypb.Any) []*hcmv3.HttpFilter {
 	decide := &extprocv3.ExternalProcessor{
 		GrpcService:    weir,
 		MessageTimeout: durationpb.New(c.decideWithin()),
@@ -178,8 +198,8 @@ func (c *compiler) doorFilters(weir *corev3.GrpcService, askForUsage bool, route
 		decide.FailureModeAllow = true
 		before, behind = c.openFilters()
 	}
-	filters := append([]*hcmv3.HttpFilter{filter("weir.peek", &luav3.Lua{DefaultSourceCode: inline(script(askForUsage))})}, before...)
-	filters = append(append(filters, filter("weir.decide", decide)), behind...)
+	filters := append([]*hcmv3.HttpFilter{filter("weir.peek", &luav3.Lua{DefaultSourceCode: inline(script)})}, before...)
+	filters = append(append(filters, filter(decideFilter, decide)), behind...)
 	return append(filters, filter(countFilter, tokenUsage()),
 		&hcmv3.HttpFilter{Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router}})
 }

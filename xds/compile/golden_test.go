@@ -78,7 +78,7 @@ func TestGolden(t *testing.T) {
 			for _, p := range problems {
 				out["problems"] = append(listOf(out["problems"]), p.String())
 			}
-			got := printYAML(t, out, speakingNames(v))
+			got := printYAML(t, out, speakingNames(t, v))
 			path := filepath.Join(dir, name+".out.yaml")
 			if *update {
 				if err := os.WriteFile(path, got, 0o644); err != nil {
@@ -120,7 +120,8 @@ func printYAML(t *testing.T, v any, names *strings.Replacer) []byte {
 }
 
 // speakingNames replaces names that are hashes: a changed filter must not change every line that names a cluster.
-func speakingNames(v *Version) *strings.Replacer {
+func speakingNames(t *testing.T, v *Version) *strings.Replacer {
+	t.Helper()
 	var pairs []string
 	for name := range v.Clusters {
 		if strings.HasPrefix(name, "backend/") {
@@ -134,6 +135,11 @@ func speakingNames(v *Version) *strings.Replacer {
 	}
 	for name, c := range v.Table.Chains {
 		pairs = append(pairs, name, "chain/["+strings.Join(candidateLines(c.Candidates, false), ", ")+"]")
+	}
+	for name := range v.Clusters {
+		if strings.HasPrefix(name, "direct/") {
+			pairs = append(pairs, name, "direct/["+strings.Join(asks(t, v, name), ", ")+"]")
+		}
 	}
 	for key, r := range v.Routes {
 		if r.GetStatPrefix() == openStat {
@@ -254,9 +260,9 @@ func shortened(v any, brief bool) any {
 		}
 	case string:
 		switch {
-		case v == script(true):
+		case v == script(true, ""):
 			return "(json.lua, peek.lua, hide.lua)"
-		case v == script(false):
+		case v == script(false, ""):
 			return "(json.lua, peek.lua)"
 		case strings.HasSuffix(v, shaSource+openSource):
 			return strings.TrimSuffix(v, shaSource+openSource) + "(sha256.lua, open.lua)"
@@ -372,6 +378,9 @@ func dumpRule(r *table.Rule) map[string]any {
 		}
 		line := map[string]any{
 			"direct": v.DirectKey, "chain": v.ChainKey, "candidates": candidateLines(v.Candidates, false),
+		}
+		if v.Order != nil {
+			line["order"] = candidateLines(v.Order, false)
 		}
 		for c, k := range v.First {
 			line["from "+c.Backend.ID] = map[string]string{"direct": k.Direct, "chain": k.Chain}

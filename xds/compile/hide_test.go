@@ -10,9 +10,11 @@ import (
 	lua "github.com/yuin/gopher-lua"
 )
 
-// filtering is the part of Envoy's stream handle that hide.lua uses; the chunks of the answer are a table.
+// filtering is the part of Envoy's stream handle that hide.lua uses; the chunks of the answer are a table. It stands in one source with
+// the script.
 const filtering = `
 function filter(chunks, status, kind, encoding, hide)
+  hiding = 1 -- as peek.lua has left it
   local out = {}
   local headers = {[":status"] = status, ["content-type"] = kind, ["content-encoding"] = encoding, ["content-length"] = "1"}
   envoy_on_response({

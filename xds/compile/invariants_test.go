@@ -13,7 +13,10 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/composite/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +24,7 @@ import (
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -190,8 +194,11 @@ func checkFirst(t *testing.T, v *Version, r *table.Rule, variant *table.Variant,
 			continue
 		}
 		direct := v.Routes[k.Direct].GetRoute().GetWeightedClusters().GetClusters()
-		if len(direct) != 1 || !strings.HasPrefix(direct[0].GetName(), "backend/"+c.Backend.ID+"/") {
+		if len(direct) != 1 || asksFirst(t, v, direct[0].GetName()) != c.Backend.ID {
 			t.Errorf("rule %s: the direct route from %s is %v", r.Name, c.Backend.ID, direct)
+		}
+		if order := asks(t, v, direct[0].GetName()); len(order) > 1 && !slices.EqualFunc(order, k.Order, func(id string, c *table.Candidate) bool { return id == c.Backend.ID }) {
+			t.Errorf("rule %s: from %s attempts ask %v, the table says %v", r.Name, c.Backend.ID, order, candidateLines(k.Order, false))
 		}
 	}
 }
@@ -232,13 +239,8 @@ func checkSteering(t *testing.T, v *Version) {
 		steered := false
 		for i, m := range s.Members {
 			steered = steered || v.Pools[m.Backend] != nil
-			name := clusters[i].GetName()
-			if chain := v.Table.Chains[name]; chain != nil {
-				if chain.Candidates[0].Backend.ID != m.Backend {
-					t.Errorf("route %s: member %d is %s, its chain begins with %s", key, i, m.Backend, chain.Candidates[0].Backend.ID)
-				}
-			} else if !strings.HasPrefix(name, "backend/"+m.Backend+"/") {
-				t.Errorf("route %s: member %d is %s, its cluster %s", key, i, m.Backend, name)
+			if name := clusters[i].GetName(); asksFirst(t, v, name) != m.Backend {
+				t.Errorf("route %s: member %d is %s, and %s begins with %s", key, i, m.Backend, name, asksFirst(t, v, name))
 			}
 			first := slices.MinFunc(s.Members, func(a, b SteeredMember) int { return int(a.Priority - b.Priority) }).Priority
 			if got := clusters[i].GetWeight().GetValue(); m.Priority == first && got != m.Weight || m.Priority != first && got != 0 {
@@ -251,36 +253,56 @@ func checkSteering(t *testing.T, v *Version) {
 	}
 }
 
-// checkChains: Envoy and ext_proc agree on who is tried when.
+// asks are the IDs of the backends that the attempts of a cluster ask, in order.
+func asks(t *testing.T, v *Version, cluster string) (out []string) {
+	t.Helper()
+	of := func(name string) string {
+		return v.Clusters[name].GetMetadata().GetFilterMetadata()[wire.BackendNamespace].GetFields()[wire.KeyBackend].GetStringValue()
+	}
+	config := &compositev3.ClusterConfig{}
+	if !v.Clusters[cluster].GetClusterType().GetTypedConfig().MessageIs(config) {
+		return []string{of(cluster)}
+	}
+	if err := v.Clusters[cluster].GetClusterType().GetTypedConfig().UnmarshalTo(config); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range config.GetClusters() {
+		out = append(out, of(e.GetName()))
+	}
+	return out
+}
+
+func asksFirst(t *testing.T, v *Version, cluster string) string {
+	t.Helper()
+	return asks(t, v, cluster)[0]
+}
+
+// checkChains: Envoy and ext_proc agree on who is tried when. Attempts of the other chains ask nobody.
 func checkChains(t *testing.T, v *Version) {
 	t.Helper()
-	backendOf := map[string]string{} // by cluster
-	for name, c := range v.Clusters {
-		backendOf[name] = c.GetMetadata().GetFilterMetadata()["weir"].GetFields()["backend"].GetStringValue()
-	}
 	seen := 0
-	for name, c := range v.Clusters {
-		config := &compositev3.ClusterConfig{}
-		if !c.GetClusterType().GetTypedConfig().MessageIs(config) {
+	for name := range v.Clusters {
+		switch kind, _, _ := strings.Cut(name, "/"); kind {
+		case "backend":
+			continue
+		case "direct":
+			checkDirectChain(t, v, name)
 			continue
 		}
 		seen++
-		if err := c.GetClusterType().GetTypedConfig().UnmarshalTo(config); err != nil {
-			t.Fatal(err)
-		}
-		chain := v.Table.Chains[name]
+		chain, order := v.Table.Chains[name], asks(t, v, name)
 		if chain == nil {
 			t.Errorf("Envoy has the chain %s, the table has not", name)
 			continue
 		}
-		if len(chain.Candidates) != len(config.GetClusters()) {
-			t.Errorf("chain %s: Envoy tries %d, the table knows %d", name, len(config.GetClusters()), len(chain.Candidates))
+		if len(chain.Candidates) != len(order) {
+			t.Errorf("chain %s: Envoy tries %d, the table knows %d", name, len(order), len(chain.Candidates))
 			continue
 		}
 		tries := map[string]int{}
-		for i, e := range config.GetClusters() {
+		for i, got := range order {
 			want := chain.Candidates[i]
-			if got := backendOf[e.GetName()]; got != want.Backend.ID {
+			if got != want.Backend.ID {
 				t.Errorf("chain %s, attempt %d: Envoy asks %s, the table says %s", name, i, got, want.Backend.ID)
 			}
 			if got := chain.Nth(want.Backend.ID, tries[want.Backend.ID]); got != want {
@@ -292,6 +314,51 @@ func checkChains(t *testing.T, v *Version) {
 	if seen != len(v.Table.Chains) {
 		t.Errorf("Envoy has %d chains, the table has %d", seen, len(v.Table.Chains))
 	}
+}
+
+// checkDirectChain: of the backends that its attempts ask, each speaks the same dialect and gets its own credential, where it has one,
+// and no attempt asks Weir.
+func checkDirectChain(t *testing.T, v *Version, name string) {
+	t.Helper()
+	backends := map[string]*table.Backend{}
+	for _, r := range v.Table.All() {
+		for _, c := range r.Candidates {
+			backends[c.Backend.ID] = c.Backend
+		}
+	}
+	filters := map[string]bool{}
+	for _, f := range upstreamFilters(t, v.Clusters[name]) {
+		filters[f.GetName()] = true
+		if conf := f.GetTypedConfig(); conf.MessageIs(&extprocv3.ExternalProcessor{}) {
+			t.Errorf("%s: its attempts ask Weir", name)
+		}
+	}
+	order := asks(t, v, name)
+	for i, id := range order {
+		b := backends[id]
+		if b == nil || b.Dialect.Name != backends[order[0]].Dialect.Name || b.Dialect.In == nil {
+			t.Errorf("%s: attempt %d asks %s: %+v", name, i, id, b)
+			continue
+		}
+		for _, c := range b.Credentials {
+			if !filters["weir.credential."+id+"."+c.Name] {
+				t.Errorf("%s: attempt %d at %s gets no %s", name, i, id, c.Name)
+			}
+		}
+	}
+	if len(order) < 2 {
+		t.Errorf("%s asks %v alone", name, order)
+	}
+}
+
+// upstreamFilters are those that the attempts of a cluster pass.
+func upstreamFilters(t *testing.T, c *clusterv3.Cluster) []*hcmv3.HttpFilter {
+	t.Helper()
+	options := &httpv3.HttpProtocolOptions{}
+	if err := c.GetTypedExtensionProtocolOptions()[httpOptionsKey].UnmarshalTo(options); err != nil {
+		t.Fatal(err)
+	}
+	return options.GetHttpFilters()
 }
 
 // checkSecrets: a secret is in Secrets and in the table, and in nothing that a config dump shows.

@@ -32,7 +32,7 @@ func (c *compiler) laneFile(g *v1alpha1.LLMGateway) string {
 
 // laneConstants are what lane.lua knows of the configuration and of the names that it shares with Weir.
 func laneConstants(file string) string {
-	return fmt.Sprintf("local LANE_FILE, RULE_HEADER, PATH_HEADER = %s, %q, %q\n", luaString(file), wire.RuleHeader, wire.PathHeader)
+	return fmt.Sprintf("local LANE_FILE, RULE_HEADER, PATH_HEADER, LANE_HEADER = %s, %q, %q, %q\n", luaString(file), wire.RuleHeader, wire.PathHeader, wire.LaneHeader)
 }
 
 // passUnasked lets a route's requests pass the filter that asks Weir, where some gateway has lanes.

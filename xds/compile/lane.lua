@@ -35,15 +35,22 @@ local function map()
     void *mmap(void *, size_t, int, int, int, long);
     int munmap(void *, size_t);
     int close(int);
+    int fcntl(int, int, ...);
+    typedef struct { short type, whence; long start, len; int pid; } weir_lock;
   ]]
   local C = ffi.C
   local fd = C.open(LANE_FILE, 0x80002) -- O_RDWR | O_CLOEXEC
   if fd < 0 then return nil end
   -- Whoever reads beyond the end of a file dies of it.
   local memory = C.lseek(fd, 0, 2) >= SIZE and C.mmap(nil, SIZE, 3, 1, fd, 0) -- SEEK_END, PROT_READ | PROT_WRITE, MAP_SHARED
-  C.close(fd)
-  if not memory or ffi.cast("intptr_t", memory) == -1 then return nil end
-  memory = ffi.gc(memory, function(at) C.munmap(at, SIZE) end)
+  if not memory or ffi.cast("intptr_t", memory) == -1 then
+    C.close(fd)
+    return nil
+  end
+  memory = ffi.gc(memory, function(at)
+    C.munmap(at, SIZE)
+    C.close(fd)
+  end)
   -- Weir writes these while they are read: nothing may be kept of them.
   local head = ffi.cast("struct { volatile uint32_t magic, layout; volatile double alive; } *", memory)
   if head.magic ~= MAGIC or head.layout ~= LAYOUT then return nil end
@@ -60,7 +67,14 @@ local function map()
   for i = 1, 6 do seed = seed * 256 + byte(bytes, i) end
   for i = 9, 16 do name = name .. format("%02x", byte(bytes, i)) end
   math.randomseed(seed)
-  return { memory = memory, head = head, slots = slots, name = name }
+
+  -- Weir has a lock on the file as long as it lives.
+  local lock = ffi.new("weir_lock")
+  local function alive()
+    lock.type, lock.whence, lock.start, lock.len, lock.pid = 0, 0, 0, 0, 0 -- F_RDLCK, SEEK_SET
+    return C.fcntl(fd, 36, lock) == 0 and lock.type == 1 -- F_OFD_GETLK, F_WRLCK
+  end
+  return { memory = memory, head = head, slots = slots, name = name, alive = alive }
 end
 
 local mapped, lanes = pcall(map)
@@ -156,7 +170,8 @@ local using
 -- whether a request of that key is let through
 local function enter(handle, headers, facts, key, size)
   local lane = by_key[key]
-  if not lane or not (lanes.head.alive > handle:timestamp()) then return false end
+  -- The time is for a Weir that lives and stands still.
+  if not lane or not (lanes.head.alive > handle:timestamp()) or not lanes.alive() then return false end
   local slot = lane.slot
   if slot.generation ~= lane.generation then
     forget(key)
@@ -187,6 +202,7 @@ local function enter(handle, headers, facts, key, size)
   facts:set(DECISION, "trace_flags", sampled and "-01" or "-00")
   note_left(facts, slot, n, size)
   facts:set(DECISION, "exchange", using)
+  headers:replace(LANE_HEADER, using)
   headers:replace(PATH_HEADER, lane.path)
   headers:replace(RULE_HEADER, lane.rule)
   return true

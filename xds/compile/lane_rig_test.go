@@ -25,6 +25,7 @@ import (
 	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/structpb"
 
@@ -326,7 +327,10 @@ func (d *door) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsSe
 }
 
 // laneFile is the file of lanes, as package lane lays it out.
-type laneFile struct{ memory []byte }
+type laneFile struct {
+	memory []byte
+	f      *os.File // has the lock that says that Weir lives
+}
 
 const (
 	laneHead, laneSlot, laneSlots = 64, 64, 4096
@@ -339,7 +343,7 @@ func newLaneFile(t testing.TB, path string) *laneFile {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { f.Close() })
 	if err := f.Truncate(laneHead + laneSlot*laneSlots); err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +352,8 @@ func newLaneFile(t testing.TB, path string) *laneFile {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = syscall.Munmap(memory) })
-	l := &laneFile{memory}
+	l := &laneFile{memory, f}
+	l.lock(t, unix.F_WRLCK)
 	l.word(0).Store(laneMagic)
 	l.word(4).Store(laneLayout)
 	l.alive(time.Now().Add(time.Hour))
@@ -361,6 +366,15 @@ func (l *laneFile) word(at int) *atomic.Uint32 {
 
 func (l *laneFile) number(at int, v float64) {
 	(*atomic.Uint64)(unsafe.Pointer(&l.memory[at])).Store(math.Float64bits(v))
+}
+
+// lock says that Weir lives, by F_WRLCK, or has died, by F_UNLCK.
+func (l *laneFile) lock(t testing.TB, kind int16) {
+	t.Helper()
+	const set = 37 // F_OFD_SETLK
+	if err := unix.FcntlFlock(l.f.Fd(), set, &unix.Flock_t{Type: kind}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // alive says until when lanes may be used.

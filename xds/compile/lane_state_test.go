@@ -16,7 +16,7 @@ local slots = {}
 on_use = nil
 function slot(n)
   if not slots[n] then
-    local words = { generation = 1, granted = 10, used = 0, requests = 0/0, tokens = 0/0, each = 0 }
+    local words = { generation = 1, granted = 10, used = 0, requests = 0/0, tokens = 0/0, each = 0, bytes_per_token = 0 }
     slots[n] = setmetatable({}, { __index = words, __newindex = function(_, key, value)
       words[key] = value
       if key == "used" and on_use then on_use(words) end
@@ -28,10 +28,14 @@ package.preload.ffi = function()
   local function pointer(to) return setmetatable({}, { __add = function(_, n) return to(n) end }) end
   return {
     cdef = function() end,
-    gc = function(p) return p end,
+    gc = function(p) return p end, new = function() return {} end,
     C = {
       open = function() return 3 end, close = function() end,
       lseek = function() return 64 + 64 * 4096 end, mmap = function() return {} end, munmap = function() end,
+      fcntl = function(_, _, lock)
+        lock.type = 1 -- Weir lives
+        return 0
+      end,
     },
     cast = function(kind, p)
       if kind == "intptr_t" then return 0 end
@@ -122,12 +126,13 @@ func (l *laneState) pass(failing string, headers ...string) passed {
 	return passed{l.state.Get(-1).(*lua.LTable), l}
 }
 
-// answer brings the answer of a request, whose decision carries the lane of a slot.
-func (p passed) answer(slot int) {
+// answer brings the answer of a request, whose decision carries the lane of a slot and names the headers that decide.
+func (p passed) answer(slot int, vary string) {
 	p.l.t.Helper()
 	decided := &lua.LTable{}
 	for key, value := range map[string]string{
 		wire.KeyLane: fmt.Sprintf("%d:1:x%d-", slot, slot), wire.KeyLaneRule: "rule", wire.KeyLanePath: "/p", wire.KeyRoute: "r", wire.KeyExchange: "e",
+		wire.KeyLaneVary: vary,
 	} {
 		decided.RawSetString(key, lua.LString(value))
 	}
@@ -144,7 +149,7 @@ func TestLaneVoid(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLaneState(t, fakeFFI)
-			l.pass("").answer(0)
+			l.pass("").answer(0, "")
 			if p := l.pass(""); !p.native() || p.get("weir exchange") != "x0-1" || p.get("weir.peek void") != "" {
 				t.Fatalf("there is no lane: %q", p.get("weir exchange"))
 			}
@@ -167,12 +172,12 @@ func TestLaneBounds(t *testing.T) {
 	t.Run("lanes", func(t *testing.T) {
 		l := newLaneState(t, fakeFFI)
 		for n := range 4096 {
-			l.pass("", path(n)).answer(n)
+			l.pass("", path(n)).answer(n, "")
 		}
 		if !l.pass("", path(0)).native() || !l.pass("", path(4095)).native() {
 			t.Fatal("fewer have room")
 		}
-		l.pass("", path(4096)).answer(0)
+		l.pass("", path(4096)).answer(0, "")
 		if l.pass("", path(0)).native() || !l.pass("", path(4096)).native() {
 			t.Error("there is room for more")
 		}
@@ -188,7 +193,7 @@ func TestLaneBounds(t *testing.T) {
 			all = append(all, p)
 		}
 		for n, native := range map[int]bool{0: false, 1023: false, 1024: true, 2048: true} {
-			all[n].answer(n)
+			all[n].answer(n, "")
 			if got := l.pass("", path(n)).native(); got != native {
 				t.Errorf("the answer of request %d begins a lane: %v", n, got)
 			}
@@ -201,12 +206,31 @@ func TestLaneBounds(t *testing.T) {
 		second := l.pass("", path(1))
 		l.run("clock = clock + 60001")
 		l.pass("", path(2))
-		first.answer(0)
-		second.answer(1)
+		first.answer(0, "")
+		second.answer(1, "")
 		if l.pass("", path(0)).native() || !l.pass("", path(1)).native() {
 			t.Error("the older answer begins a lane, or the younger one does not")
 		}
 	})
+}
+
+// TestLaneVary: when other headers decide, nothing that was known before holds.
+func TestLaneVary(t *testing.T) {
+	l := newLaneState(t, fakeFFI)
+	l.pass("").answer(0, "x-team")
+	l.pass("", "x-other: 1").answer(0, "x-team")
+	if !l.pass("", "x-other: 2").native() {
+		t.Fatal("there is no lane")
+	}
+	other := l.pass("", "x-other: 1", ":path: /v1/completions")
+	l.pass("", ":path: /v1/messages").answer(1, "x-other")
+	if l.pass("").native() {
+		t.Error("a lane goes on in which the new header did not count")
+	}
+	other.answer(2, "x-other")
+	if l.pass("", ":path: /v1/completions").native() {
+		t.Error("a lane begins with a request of which the new header is not known")
+	}
 }
 
 // TestLanePatience: where no lanes begin, most requests are not looked at for one; when one begins, all are.
@@ -223,7 +247,7 @@ func TestLanePatience(t *testing.T) {
 	if looked != 64+10 {
 		t.Errorf("%d of 224 are looked at", looked)
 	}
-	last.answer(0)
+	last.answer(0, "")
 	for n := range 10 {
 		if !l.pass("").native() {
 			t.Errorf("request %d is asked for", n)
@@ -235,7 +259,7 @@ func TestLanePatience(t *testing.T) {
 func TestLaneUpgrade(t *testing.T) {
 	l := newLaneState(t, fakeFFI)
 	p := l.pass("", "upgrade: websocket")
-	p.answer(0)
+	p.answer(0, "")
 	if p.get("weir.peek lane") != "" || l.pass("", "upgrade: websocket").native() {
 		t.Error("there is")
 	}
@@ -246,7 +270,7 @@ func TestLaneWithoutFFI(t *testing.T) {
 	l := newLaneState(t, "")
 	for range 2 {
 		p := l.pass("")
-		p.answer(0)
+		p.answer(0, "")
 		if p.native() || p.get("weir.peek lane") != "" || p.get("weir.peek size") != "13" {
 			t.Errorf("lane %q, size %q", p.get("weir.peek lane"), p.get("weir.peek size"))
 		}

@@ -1,6 +1,8 @@
 package compile
 
 import (
+	"golang.org/x/sys/unix"
+
 	"bytes"
 	"fmt"
 	"io"
@@ -36,7 +38,8 @@ type call struct {
 	host   string
 }
 
-const plainBody = `{"model":"m","messages":[{"role":"user","content":"hi"}]}`
+// plainBody has room for more before its size is another: 64 to 127 bytes are one.
+const plainBody = `{"model":"m","messages":[{"role":"user","content":"hi, how do you do today?"}]}`
 
 // answered is what came of a call.
 type answered struct {
@@ -215,7 +218,8 @@ func TestLaneEnds(t *testing.T) {
 		"revoked":            func(slot int) { d.file.granted(slot).Store(0) },
 		"another generation": func(slot int) { d.file.generation(slot).Add(1) },
 		"free":               func(slot int) { d.file.generation(slot).Store(0) },
-		"Weir is gone":       func(int) { d.file.alive(time.Now().Add(-time.Second)) },
+		"Weir stands still":  func(int) { d.file.alive(time.Now().Add(-time.Second)) },
+		"dead":               func(int) { d.file.lock(t, unix.F_UNLCK) },
 		"Weir never was":     func(int) { d.file.number(8, math.NaN()) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -232,6 +236,7 @@ func TestLaneEnds(t *testing.T) {
 				t.Errorf("%d are counted", used)
 			}
 			d.file.alive(time.Now().Add(time.Hour))
+			d.file.lock(t, unix.F_WRLCK)
 			d.grant(t, d.file.open(2, generation, 10), nil, call{path: "/v1/chat/completions?" + name[:1]})
 			if !d.do(t, call{path: "/v1/chat/completions?" + name[:1]}).native(t) {
 				t.Error("no further lane begins")
@@ -264,6 +269,7 @@ func TestLaneKeys(t *testing.T) {
 	d.do(t, call{}) // after which the door knows the headers
 	d.grant(t, d.file.open(9, 5, 1000), vary, call{})
 	like := `{"model":"m","n":1,"max_tokens":5,"stream":false,"messages":[]}`
+	sized := func(n int) string { return `{"model":"m","a":"` + strings.Repeat("a", n-20) + `"}` }
 	header := func(kv ...string) http.Header {
 		h := http.Header{}
 		for i := 0; i < len(kv); i += 2 {
@@ -280,11 +286,13 @@ func TestLaneKeys(t *testing.T) {
 		"the same":                    {call{}, true},
 		"another text":                {call{body: strings.Replace(plainBody, "hi", "ho", 1)}, true},
 		"another size, not much":      {call{body: strings.Replace(plainBody, "hi", "hello", 1)}, true},
-		"another order":               {call{body: `{"messages":[{"role":"user","content":"hi"}],"model":"m"}`}, true},
+		"another order":               {call{body: `{"messages":[{"role":"user","content":"hi, how do you do today?"}],"model":"m"}`}, true},
 		"another header":              {call{header: header("X-Other", "1")}, true},
 		"another host":                {call{host: "other.example"}, true},
-		"half the size":               {call{body: `{"model":"m"}`}, false},
-		"twice the size":              {call{body: strings.Replace(plainBody, "hi", strings.Repeat("hi", 40), 1)}, false},
+		"the largest of that size":    {call{body: sized(127)}, true},
+		"the smallest of that size":   {call{body: sized(64)}, true},
+		"a smaller size":              {call{body: sized(63)}, false},
+		"a larger size":               {call{body: sized(128)}, false},
 		"another model":               {call{body: strings.Replace(plainBody, `"m"`, `"n"`, 1)}, false},
 		"model in other letters":      {call{body: strings.Replace(plainBody, `"m"`, `"\u006d"`, 1)}, false},
 		"a stream":                    {call{body: strings.Replace(plainBody, `{`, `{"stream":true,`, 1)}, false},

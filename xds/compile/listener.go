@@ -170,7 +170,7 @@ func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hc
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: RouteConfigName, ConfigSource: ads(),
 		}},
-		HttpFilters: c.doorFilters(decide, asksForUsage(g), pack(&routerv3.Router{SuppressEnvoyHeaders: true, UpstreamLog: c.attemptLog()})),
+		HttpFilters: c.doorFilters(decide, script(asksForUsage(g), c.laneFile(g)), pack(&routerv3.Router{SuppressEnvoyHeaders: true, UpstreamLog: c.attemptLog()})),
 
 		// What clients send under our own names is gone before anything reads it.
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{

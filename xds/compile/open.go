@@ -131,7 +131,7 @@ func (c *compiler) openRoute(rule *table.Rule, spec *v1alpha1.RouteRule, in []me
 	if attempts == 0 {
 		attempts = max(openAttempts, len(in))
 	}
-	r := newRoute(rule, spec, attempts, true, in, in, func(m member) string { return m.cluster })
+	r := newRoute(rule, spec, attempts, straight, in, in, func(m member) string { return m.cluster })
 	r.StatPrefix = openStat
 	return c.keep(rule, r, in)
 }

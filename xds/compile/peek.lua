@@ -17,12 +17,6 @@ local gsub = string.gsub
 local NAMESPACE = "weir.peek"
 local MAX_VALUE = 1024 -- bytes of raw JSON reported for a value; longer is an error
 local MAX_NUMBER = 32 -- bytes of a number that is reported; longer ones are not
-local LARGE = 1024 * 1024 -- bytes of a body that is large beside all else that Lua holds
-
--- Lua's memory may grow to so many hundredths of what is in use before it is collected: with its default, 200, that costs each request
--- 3 % more. Where bodies are large, it is memory that counts.
-collectgarbage("setpause", 400)
-local thrifty = false
 
 -- the sequences of more than one byte that UTF-8 has (RFC 3629 section 4)
 local SEQUENCES = {
@@ -105,10 +99,6 @@ end
 
 -- the text of a body, and what peek says of it
 local function read(body, size)
-  if size > LARGE and not thrifty then
-    collectgarbage("setpause", 200)
-    thrifty = true
-  end
   local text = body:getBytes(0, size)
   return text, peek(text)
 end

@@ -19,9 +19,6 @@ import (
 //go:embed rescue.lua
 var rescueSource string
 
-// atHeader names the backend of an attempt between two filters. weir.length removes it, as everything that begins so.
-const atHeader = "x-weir-at"
-
 // rescued are the members of a chain whose attempts Envoy can prepare by itself, each once: those that fail open, take requests of
 // their dialect, and want no credential. Of a Backend that is there twice under different models nobody knows which is meant.
 func (c *compiler) rescued(members []member) (out []member) {
@@ -40,7 +37,7 @@ func (c *compiler) rescued(members []member) (out []member) {
 func (c *compiler) rescueFilters(members []member) []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		filter("weir.at", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
-			RequestMutations: []*mutationv3.HeaderMutation{set(atHeader, "%UPSTREAM_METADATA("+wire.BackendNamespace+":"+wire.KeyBackend+")%")},
+			RequestMutations: []*mutationv3.HeaderMutation{set(atHeader, endpointMetadata(wire.KeyBackend))},
 		}}),
 		filter("weir.rescue", &luav3.Lua{DefaultSourceCode: inline(c.rescueScript(members))}),
 	}
@@ -87,6 +84,11 @@ func (c *compiler) rescueScript(members []member) string {
 
 // unrenamed are the models that a member with a list of them takes as they come.
 func (m member) unrenamed() []string {
+	return slices.DeleteFunc(m.names(), func(n string) bool { return !asIs(m, m.Backend.Dialect.Name, n) || !writable(n) })
+}
+
+// names are those of the models of a member that are known: callers', and its own. Sorted, each once.
+func (m member) names() []string {
 	names := slices.Collect(maps.Keys(m.Backend.Models))
 	for _, upstream := range m.Backend.Models {
 		names = append(names, upstream)
@@ -95,5 +97,5 @@ func (m member) unrenamed() []string {
 		names = append(names, m.Model)
 	}
 	slices.Sort(names)
-	return slices.DeleteFunc(slices.Compact(names), func(n string) bool { return !asIs(m, m.Backend.Dialect.Name, n) || !writable(n) })
+	return slices.Compact(names)
 }

@@ -13,6 +13,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/composite/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -47,8 +48,9 @@ var providerHeaders = []string{"set-cookie", "openai-organization", "openai-proj
 // member is a candidate with the cluster it is reached by.
 type member struct {
 	*table.Candidate
-	cluster string
-	signals []string // of its backend
+	cluster  string
+	signals  []string   // of its backend
+	injected []injected // likewise
 }
 
 // namedRule is a rule of a Route with the name that a sectionName selects it by; "" where it has none.
@@ -152,7 +154,7 @@ func (c *compiler) rule(ref source.ObjectRef, field, name string, spec *v1alpha1
 		cand := &table.Candidate{
 			Backend: &b.Backend, Model: model, Weight: weight, Priority: rb.Priority, Bit: 1 << len(members),
 		}
-		members = append(members, member{cand, b.cluster, b.signals})
+		members = append(members, member{cand, b.cluster, b.signals, b.injected})
 		rule.Candidates = append(rule.Candidates, cand)
 	}
 	if ok && len(members) == 0 {
@@ -208,7 +210,7 @@ func (c *compiler) match(ref source.ObjectRef, field string, spec *v1alpha1.Rout
 }
 
 // variants makes the Envoy routes of a rule: for every set of its candidates that some request can have, one
-// through composite clusters and, where there is nothing to fall back on, one that needs no further call.
+// through composite clusters whose attempts ask Weir and, where Envoy can prepare them by itself, one that needs no further call.
 func (c *compiler) variants(rule *table.Rule, members []member, spec *v1alpha1.RouteRule) {
 	out := map[table.Mask]*table.Variant{}
 	for _, mask := range rule.Masks(c.inboundDialects()) {
@@ -227,26 +229,31 @@ func (c *compiler) variants(rule *table.Rule, members []member, spec *v1alpha1.R
 				attempts = 2 // a server of a steered pool that has just died fails no request
 			}
 		}
-		direct := len(in) == 1 || attempts == 1
 		keys := func(choice []member) (k table.Keys) {
-			if direct {
-				k.Direct = c.route(rule, spec, attempts, true, choice, in, func(m member) string { return m.cluster })
+			switch {
+			case len(in) == 1 || attempts == 1:
+				k.Direct = c.route(rule, spec, attempts, straight, choice, in, func(m member) string { return m.cluster })
+			case alike(in):
+				k.Direct = c.route(rule, spec, attempts, unasked, choice, in, func(m member) string {
+					return c.directChain(order(m, in, attempts))
+				})
 			}
-			k.Chain = c.route(rule, spec, attempts, false, choice, in, func(m member) string {
+			k.Chain = c.route(rule, spec, attempts, asking, choice, in, func(m member) string {
 				return c.chain(order(m, in, attempts))
 			})
 			return k
 		}
 		all := keys(choices(in))
 		v.DirectKey, v.ChainKey = all.Direct, all.Chain
+		if first := choices(in); len(in) > 1 && len(first) == 1 {
+			v.Order = candidates(order(first[0], in, attempts))
+		}
 		if slices.ContainsFunc(in, picked) {
 			// Which backend a request goes to first is then Weir's choice, too: it knows what each could do now.
 			v.First = make(map[*table.Candidate]table.Keys, len(in))
 			for _, m := range in {
 				k := keys([]member{m})
-				for _, m := range order(m, in, attempts) {
-					k.Order = append(k.Order, m.Candidate)
-				}
+				k.Order = candidates(order(m, in, attempts))
 				v.First[m.Candidate] = k
 			}
 		}
@@ -298,14 +305,20 @@ func order(first member, in []member, attempts int) []member {
 	return out
 }
 
-// chain makes the composite cluster that tries members in this order, and returns its name. Rules share chains.
+func candidates(list []member) (out []*table.Candidate) {
+	for _, m := range list {
+		out = append(out, m.Candidate)
+	}
+	return out
+}
+
+// chain makes the composite cluster that tries members in this order, where each attempt asks Weir, and returns its name. Rules
+// share chains.
 func (c *compiler) chain(members []member) string {
 	parts := make([][]byte, 0, 2*len(members))
-	config := &compositev3.ClusterConfig{}
 	t := &table.Chain{}
 	for _, m := range members {
 		parts = append(parts, []byte(m.cluster), []byte(m.Model))
-		config.Clusters = append(config.Clusters, &compositev3.ClusterConfig_ClusterEntry{Name: m.cluster})
 		t.Candidates = append(t.Candidates, m.Candidate)
 	}
 	name := "chain/" + short(parts...)
@@ -319,9 +332,20 @@ func (c *compiler) chain(members []member) string {
 	}
 	t.Name = name
 	c.out.Table.Chains[name] = t
-	c.out.Clusters[name] = &clusterv3.Cluster{
+	c.out.Clusters[name] = composite(name, "chain", members, c.chainFilters(members))
+	return name
+}
+
+// composite makes the cluster that asks the cluster of one member after another: the n-th attempt asks the n-th. The filters of attempts
+// are its own, those of the members' clusters do not run; how HTTP is spoken is theirs.
+func composite(name, stat string, members []member, filters []*hcmv3.HttpFilter) *clusterv3.Cluster {
+	config := &compositev3.ClusterConfig{}
+	for _, m := range members {
+		config.Clusters = append(config.Clusters, &compositev3.ClusterConfig_ClusterEntry{Name: m.cluster})
+	}
+	return &clusterv3.Cluster{
 		Name:           name,
-		AltStatName:    "chain",
+		AltStatName:    stat,
 		ConnectTimeout: durationpb.New(5 * time.Second),
 		LbPolicy:       clusterv3.Cluster_CLUSTER_PROVIDED,
 		ClusterDiscoveryType: &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{
@@ -332,19 +356,30 @@ func (c *compiler) chain(members []member) string {
 			MaxRequests: wrapperspb.UInt32(noLimit), MaxRetries: wrapperspb.UInt32(noLimit),
 		}}},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{
-			// The filters are the composite's; how HTTP is spoken is each backend's own.
-			httpOptionsKey: pack(httpOptions(v1alpha1.ProtocolHTTP1, false, c.chainFilters(members))),
+			httpOptionsKey: pack(httpOptions(v1alpha1.ProtocolHTTP1, false, filters)),
 		},
 	}
-	return name
 }
+
+// how is how the attempts of a route reach their backends.
+type how uint8
+
+const (
+	asking   how = iota // through a chain that asks Weir about each
+	unasked             // through a chain that Envoy prepares them for by itself
+	straight            // to the cluster of one backend
+)
 
 // route makes one Envoy route and returns its key. Envoy chooses one of choice; in are all whom that may lead to.
-func (c *compiler) route(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, direct bool, choice, in []member, cluster func(member) string) string {
-	return c.keep(rule, newRoute(rule, spec, attempts, direct, choice, in, cluster), choice)
+func (c *compiler) route(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, by how, choice, in []member, cluster func(member) string) string {
+	r := newRoute(rule, spec, attempts, by, choice, in, cluster)
+	if by != asking {
+		c.passUnasked(r)
+	}
+	return c.keep(rule, r, choice)
 }
 
-func newRoute(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, direct bool, choice, in []member, cluster func(member) string) *routev3.Route {
+func newRoute(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, by how, choice, in []member, cluster func(member) string) *routev3.Route {
 	weighted := &routev3.WeightedCluster{}
 	lowest := lowestPriority(choice)
 	for _, m := range choice {
@@ -352,7 +387,7 @@ func newRoute(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, direct b
 		if m.Priority != lowest {
 			w.Weight.Value = 0 // until steering says otherwise
 		}
-		if direct {
+		if by == straight {
 			w.HostRewriteSpecifier = &routev3.WeightedCluster_ClusterWeight_HostRewriteLiteral{HostRewriteLiteral: m.Backend.Host}
 		}
 		weighted.Clusters = append(weighted.Clusters, w)
@@ -362,7 +397,7 @@ func newRoute(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, direct b
 		Timeout:          durationpb.New(rule.Timeout),
 		RetryPolicy:      retryPolicy(spec, attempts),
 	}
-	if direct && attempts > 1 {
+	if by == straight && attempts > 1 {
 		// In a pool, not the endpoint that has just failed. A chain names the backend of each attempt.
 		action.RetryPolicy.RetryHostPredicate = []*routev3.RetryPolicy_RetryHostPredicate{{
 			Name:       "envoy.retry_host_predicates.previous_hosts",
@@ -370,7 +405,11 @@ func newRoute(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, direct b
 		}}
 		action.RetryPolicy.HostSelectionRetryMaxAttempts = hostReselections
 	}
-	if direct {
+	if by == unasked {
+		// That of the endpoint, of each attempt anew.
+		action.HostRewriteSpecifier = &routev3.RouteAction_AutoHostRewrite{AutoHostRewrite: wrapperspb.Bool(true)}
+	}
+	if by != asking {
 		action.PathRewrite = "%CLUSTER_METADATA(" + wire.BackendNamespace + ":" + wire.KeyBase + ")%%REQ(" + wire.PathHeader + ")%"
 	}
 	return &routev3.Route{
@@ -449,7 +488,7 @@ func retryPolicy(spec *v1alpha1.RouteRule, attempts int) *routev3.RetryPolicy {
 func RouteConfiguration(entries map[string]*routev3.Route, maxBody uint32) *routev3.RouteConfiguration {
 	headers := []*corev3.HeaderValueOption{
 		headerValue(wire.RouteHeader, "%DYNAMIC_METADATA("+wire.DecisionNamespace+":"+wire.KeyRoute+")%"),
-		headerValue(wire.BackendHeader, "%UPSTREAM_METADATA("+wire.BackendNamespace+":"+wire.KeyBackend+")%"),
+		headerValue(wire.BackendHeader, endpointMetadata(wire.KeyBackend)),
 	}
 	for _, name := range wire.AnswerHeaders { // Envoy leaves out those that the decision has not set
 		headers = append(headers, headerValue(name, "%DYNAMIC_METADATA("+wire.DecisionNamespace+":"+name+")%"))

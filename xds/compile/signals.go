@@ -53,7 +53,7 @@ func signalFilters(headers []string) []*hcmv3.HttpFilter {
 		filter("weir.load", &luav3.Lua{DefaultSourceCode: inline(loadScript(headers))}),
 		filter("weir.from", &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
 			ResponseMutations: []*mutationv3.HeaderMutation{
-				set(fromHeader, "%UPSTREAM_METADATA("+wire.BackendNamespace+":"+wire.KeyBackend+")% %UPSTREAM_HOST%"),
+				set(fromHeader, endpointMetadata(wire.KeyBackend)+" %UPSTREAM_HOST%"),
 			},
 		}}),
 	}

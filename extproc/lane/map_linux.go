@@ -1,5 +1,3 @@
-//go:build linux || darwin
-
 package lane
 
 import (
@@ -20,8 +18,7 @@ type mapped struct {
 
 // openFile maps the file, and makes it where it does not exist. No other process may have it by openFile at the same time.
 func openFile(path string) (*mapped, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o660)
-	created := err == nil
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if errors.Is(err, os.ErrExist) {
 		// Not to wait for the other end where it is a pipe.
 		f, err = os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
@@ -30,7 +27,7 @@ func openFile(path string) (*mapped, error) {
 		return nil, fmt.Errorf("the lane file %s cannot be opened: %w", path, cause(err))
 	}
 	m := &mapped{f: f}
-	if err := m.prepare(created); err != nil {
+	if err := m.prepare(); err != nil {
 		m.close()
 		return nil, fmt.Errorf("the lane file %s %w", path, err)
 	}
@@ -38,7 +35,7 @@ func openFile(path string) (*mapped, error) {
 }
 
 // prepare locks, checks, sizes and maps the file.
-func (m *mapped) prepare(created bool) error {
+func (m *mapped) prepare() error {
 	fd := int(m.f.Fd())
 	st, err := m.f.Stat()
 	if err != nil {
@@ -47,17 +44,16 @@ func (m *mapped) prepare(created bool) error {
 	if !st.Mode().IsRegular() {
 		return errors.New("is not a regular file: remove it, or name another path")
 	}
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
+	// Envoy's Lua looks whether somebody has the lock, too: it goes with the process, however that ends.
+	if err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 			return errors.New("is in use by another weir: give each its own")
 		}
 		return fmt.Errorf("cannot be locked: %w", err)
 	}
-	if created {
-		// Whatever the umask: Envoy may run as another user of the group.
-		if err := m.f.Chmod(0o660); err != nil {
-			return fmt.Errorf("cannot be opened to its group: %w", cause(err))
-		}
+	// Whoever can write to it lets requests in. Envoy runs as the same user.
+	if err := m.f.Chmod(0o600); err != nil {
+		return fmt.Errorf("cannot be closed to others: %w", cause(err))
 	}
 	// Before anything is written: what has another beginning is not ours.
 	head := make([]byte, 8)
