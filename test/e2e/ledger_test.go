@@ -318,14 +318,45 @@ func newAudit(t *testing.T, b *books, shots []*shot, entries []ledger.Entry, kil
 		a.shots[s.id] = s
 	}
 	ids := map[string]bool{}
+	var nameless []*ledger.Entry
 	for i := range entries {
 		e := &entries[i]
+		if e.RequestID == "" && e.Interrupted && !ids[e.ID] {
+			nameless, ids[e.ID] = append(nameless, e), true
+			continue
+		}
 		if ids[e.ID] || a.entries[e.RequestID] != nil {
 			a.problem("twice in the ledger", "%s is there twice", e.RequestID)
 		}
 		ids[e.ID], a.entries[e.RequestID] = true, e
 	}
+	// What a request in a lane is called, its record says, and that is gone with Envoy or Weir. Each such entry must be of a request of its
+	// own all the same.
+	for _, e := range nameless {
+		s := a.nameless(e)
+		if s == nil {
+			a.problem("strange entry", "nobody has sent what is interrupted and has no name: %+v", e)
+			continue
+		}
+		a.entries[s.id] = e
+	}
 	return a
+}
+
+// nameless finds a request without an entry that an entry may be of: one that ran at a kill, was served by the entry's model, and is like it
+// in all that the entry says.
+func (a *audit) nameless(e *ledger.Entry) *shot {
+	since := compile.AccessLogFlush + lateness
+	for _, s := range a.shots {
+		if a.entries[s.id] != nil || s.tenant != e.Tenant || s.dialect != e.Dialect || s.stream != e.Stream ||
+			!s.during(a.killed.envoy, since) && !s.during(a.killed.weir, since) {
+			continue
+		}
+		if slices.ContainsFunc(a.books.served.byID[s.id], func(r sim.Record) bool { return r.Summary.Model == e.UpstreamModel }) {
+			return s
+		}
+	}
+	return nil
 }
 
 // shownProblems of each sort are told in full.
