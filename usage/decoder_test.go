@@ -348,7 +348,7 @@ func oddities(t testing.TB) map[string][]byte {
 		"status in parts":        bytes.Join([][]byte{field(4, field(1, num(1, 200))), field(4, field(1))}, nil),
 		"a long tag":             append([]byte{0x8a, 0x80, 0x00}, protowire.AppendBytes(nil, num(24, 4))...),
 	}
-	for _, bad := range []string{"ÿ", "aÃ", "í ", strings.Repeat("þ", maxShared+1), strings.Repeat("þ", maxOwn+1)} {
+	for _, bad := range []string{"ÿ", "aÃ", "í \u0080", strings.Repeat("þ", maxShared+1), strings.Repeat("þ", maxOwn+1)} {
 		out["not UTF-8, "+strconv.Quote(bad[:1])+strconv.Itoa(len(bad))] = bytes.Join([][]byte{
 			field(1, field(2, socket(bad, 80)), field(13, socket(bad+":1", 80)), field(18, []byte(bad)), field(22, text(1, wire.BackendTag), text(2, bad)), field(22, text(1, wire.FirstTokenTag), text(2, bad)),
 				field(17, entryOf(wire.DecisionNamespace, fact(wire.KeyRoute, value(bad)), fact(wire.KeyExchange, value(bad)), fact(wire.KeyTrace, value(bad)), fact(wire.KeyStream, value("true")), fact(bad, value("x"))),

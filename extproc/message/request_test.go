@@ -175,10 +175,10 @@ func messages(t testing.TB) map[string][]byte {
 		"a namespace, then its name":    field(8, field(1, join(field(2, field(1, entryOf("id", text("a")))), field(1, []byte(wire.PeekNamespace))))),
 		"a namespace in parts":          field(8, field(1, join(entryOf(wire.PeekNamespace, field(1, entryOf("id", text("a")))), field(2, field(1, entryOf("n", text("b"))))))),
 		"a namespace under two names":   field(8, field(1, join(field(1, []byte("x")), entryOf(wire.PeekNamespace, field(1, entryOf("id", text("a"))))))),
-		"wrong wire types":              join([]byte{2<<3 | 0, 1}, []byte{8<<3 | 0, 1}, []byte{9<<3 | 0, 1}, field(10, []byte("x"))),
+		"wrong wire types":              join([]byte{2 << 3, 1}, []byte{8 << 3, 1}, []byte{9 << 3, 1}, field(10, []byte("x"))),
 		"a tag in two bytes":            {0x92, 0x00, 0},
 		"a length in two bytes":         {2<<3 | 2, 0x80, 0x00},
-		"a group":                       {15<<3 | 3, 1<<3 | 0, 1, 15<<3 | 4},
+		"a group":                       {15<<3 | 3, 1 << 3, 1, 15<<3 | 4},
 		"fields nobody knows":           join(field(100, []byte("x")), out["usual"], field(1000, nil)),
 		"a header twice in one message": field(2, join(field(1, field(1, join(field(1, []byte("a")), field(1, []byte("b")), field(3, []byte("x")), field(3, nil)))))),
 	} {

@@ -57,6 +57,7 @@ func appendTexts(b []byte, namespace string, n int, at func(i int) (key, value s
 // appendOnward encodes what lets a request go on; ok is false for all that has something else in it. Fields that Envoy's messages get one
 // day are Weir's to set, and TestMarshalKnowsEveryField tells when there are any.
 func appendOnward(b []byte, m *extprocv3.ProcessingResponse) (_ []byte, ok bool) {
+	//lint:ignore SA1019 deprecated or not, what has it is not for this encoder
 	if m.DynamicMetadata != nil || len(m.TypedDynamicMetadata) > 0 || m.RequestDrain || m.RequestDrainRequests || m.RequestDrainResponses ||
 		m.OverrideMessageTimeout != nil || m.ServerWindowUpdate != nil {
 		return b, false
@@ -104,6 +105,7 @@ func appendOnward(b []byte, m *extprocv3.ProcessingResponse) (_ []byte, ok bool)
 // appendHeader encodes an entry of HeaderMutation.set_headers.
 func appendHeader(b []byte, o *corev3.HeaderValueOption) (_ []byte, ok bool) {
 	h := o.GetHeader()
+	//lint:ignore SA1019 deprecated or not, what has it is not for this encoder
 	if h == nil || h.Value != "" || o.Append != nil || o.KeepEmptyValue {
 		return b, false
 	}

@@ -48,7 +48,6 @@ type answered struct {
 	sent   map[string]string // to the backend
 	record *datav3.HTTPAccessLogEntry
 	asked  bool
-	mu     *sync.Mutex
 }
 
 // fact is one of the decision, as the record has it.
