@@ -126,9 +126,8 @@ func (e *explaining) guards(ctx context.Context, now time.Time) {
 	if a == nil {
 		return
 	}
-	policies := e.t.Applying(nil, a.gateway, a.rule, a.id, a.model)
 	subject := a.subject()
-	for _, p := range policies {
+	for _, p := range a.policies {
 		if p.Breaker == nil {
 			continue
 		}
@@ -142,7 +141,7 @@ func (e *explaining) guards(ctx context.Context, now time.Time) {
 		}
 		e.out.Breakers = append(e.out.Breakers, b)
 	}
-	rules := e.s.limitRules(nil, a, policies)
+	rules := e.s.limitRules(nil, a, a.policies)
 	est := e.s.estimate(a, rules)
 	for _, r := range rules {
 		if r.Unit == limit.Cost && !est.HasMax {

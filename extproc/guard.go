@@ -47,7 +47,14 @@ type asked struct {
 	stream    bool
 	now       time.Time
 	trace     trace.Place
-	input     int64 // estimated tokens, set by admit
+
+	// Set by admit: the policies that apply, the limits that it must pass, and its estimated tokens.
+	policies []*table.Policy
+	rules    []*limit.Rule
+	input    int64
+
+	fewPolicies [8]*table.Policy // room for policies
+	fewRules    [16]*limit.Rule  // room for rules
 }
 
 // admit asks everything that may refuse a request that has a rule, and takes what it reserves, which is d's from then on. It opens
@@ -56,11 +63,10 @@ func (s *Server) admit(ctx context.Context, a *asked, d *decision) (facts, *cano
 	if d.dry != nil {
 		d.dry.asked = a
 	}
-	var policiesBuf [8]*table.Policy
-	policies := a.table.Applying(policiesBuf[:0], a.gateway, a.rule, a.id, a.model)
+	a.policies = a.table.Applying(a.fewPolicies[:0], a.gateway, a.rule, a.id, a.model)
 	subject := a.subject()
 
-	for _, p := range policies {
+	for _, p := range a.policies {
 		if p.Breaker == nil {
 			continue
 		}
@@ -74,14 +80,13 @@ func (s *Server) admit(ctx context.Context, a *asked, d *decision) (facts, *cano
 		d.outcomes = append(d.outcomes, pass)
 	}
 
-	var rulesBuf [16]*limit.Rule
-	rules := s.limitRules(rulesBuf[:0], a, policies)
-	est := s.estimate(a, rules)
+	a.rules = s.limitRules(a.fewRules[:0], a, a.policies)
+	est := s.estimate(a, a.rules)
 	var asking time.Time
 	if a.table.Waits {
 		asking = s.opts.Now()
 	}
-	grant, refused := d.reserve(ctx, s, rules, subject, est)
+	grant, refused := d.reserve(ctx, s, a.rules, subject, est)
 	if a.table.Waits {
 		d.waited += s.opts.Now().Sub(asking)
 	}

@@ -3,6 +3,7 @@ package extproc
 import (
 	"math"
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,9 +16,6 @@ import (
 	"github.com/weir-dev/weir/usage"
 )
 
-// maxLaneLife is how long a lane may be used before its decision is made anew.
-const maxLaneLife = 5 * time.Second
-
 // offerLane gives what the door needs to let through further requests that are like this one, which has been sent on; nothing where
 // each must be decided.
 func (s *Server) offerLane(d *decision, a *asked, keys table.Keys) facts {
@@ -27,9 +25,6 @@ func (s *Server) offerLane(d *decision, a *asked, keys table.Keys) facts {
 	until, ok := a.table.Auth.Lasting(a.request.credentials, a.id, a.now)
 	if !ok {
 		return nil
-	}
-	if most := a.now.Add(maxLaneLife); until.IsZero() || until.After(most) {
-		until = most
 	}
 	ticket, ok := s.opts.Lanes.Offer(a.laneKey(keys), func() lane.Maker {
 		// Another version may have gone live meanwhile, or keys may have changed: whoever ends lanes then knows of this one from here on.
@@ -62,7 +57,7 @@ func (s *Server) laneless(d *decision, a *asked, keys table.Keys) string {
 		return "its attempts are prepared by Weir"
 	case d.open.Hold != nil:
 		return "a LoadPolicy has Weir pick the endpoint of each request"
-	case s.retriesFewer(keys):
+	case s.fewerRetries(keys.Order) != nil: // those in a lane are not told
 		return "a backend of the rule has no endpoint that can be asked, so that Weir bounds the retries"
 	case len(a.variant.First) > 0:
 		return "Weir chooses the backend of each request by its load"
@@ -75,25 +70,18 @@ func (s *Server) laneless(d *decision, a *asked, keys table.Keys) string {
 	case a.request.peek.mediaCount > 0:
 		return "it holds media, whose tokens are estimated one by one"
 	}
-	policies, rules := s.guards(a)
-	for _, r := range rules {
+	for _, r := range a.rules {
 		if why, ok := s.opts.Limits.Aheadable(r); !ok {
 			return "the limit " + r.Name + " " + why
 		}
 	}
 	subject := a.subject()
-	for _, p := range policies {
+	for _, p := range a.policies {
 		if !s.closed(p, &subject, a.now) {
 			return "the circuit breaker " + p.Breaker.Name + " is not closed"
 		}
 	}
 	return ""
-}
-
-// guards are the policies that apply to a request, and the limits that it must pass.
-func (s *Server) guards(a *asked) ([]*table.Policy, []*limit.Rule) {
-	policies := a.table.Applying(nil, a.gateway, a.rule, a.id, a.model)
-	return policies, s.limitRules(nil, a, policies)
 }
 
 // closed says whether the circuit breaker of a policy lets everything pass. Where there is none, it does.
@@ -131,12 +119,6 @@ func (a *asked) laneKey(keys table.Keys) string {
 // All of them reserve what that one would.
 func largestAlike(n int64) int64 { return int64(1)<<bits.Len64(uint64(n)) - 1 }
 
-// retriesFewer says whether a request is told to make fewer retries than its route has, which those in a lane are not.
-func (s *Server) retriesFewer(keys table.Keys) bool {
-	_, fewer := s.retries(keys.Order)
-	return fewer
-}
-
 // warned says whether a grant carries warnings.
 func warned(g usage.Grant) bool {
 	own, ok := g.(settled)
@@ -160,9 +142,8 @@ type laneMaker struct {
 }
 
 func (s *Server) newLane(d *decision, a *asked) *laneMaker {
-	policies, rules := s.guards(a)
-	m := &laneMaker{s: s, like: d.open, rules: rules, subject: a.subject(), watched: a.cuttable(), timeout: a.rule.Timeout}
-	for _, p := range policies {
+	m := &laneMaker{s: s, like: d.open, rules: slices.Clone(a.rules), subject: a.subject(), watched: a.cuttable(), timeout: a.rule.Timeout}
+	for _, p := range a.policies {
 		if p.Breaker != nil {
 			m.breakers = append(m.breakers, p)
 		}
@@ -171,7 +152,7 @@ func (s *Server) newLane(d *decision, a *asked) *laneMaker {
 	largest, r := *a, *a.request
 	r.peek.size = m.largest
 	largest.request = &r
-	m.est = s.estimate(&largest, rules)
+	m.est = s.estimate(&largest, m.rules)
 	m.est.Cuttable = false // a budget that has plenty reserves all that a stream may cost, and does not watch it
 	return m
 }

@@ -90,7 +90,7 @@ func pair(b []byte) (key, value []byte, ok bool) {
 	return key, value, !f.broken
 }
 
-// textPair reads an entry of a map from strings to strings.
+// textPair reads an entry of a map from strings to strings, and a google.protobuf.Any: its type and its value.
 func textPair(b []byte) (key, value []byte, ok bool) {
 	if key, value, ok = usualPair(b); ok {
 		return key, value, true

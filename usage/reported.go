@@ -18,17 +18,8 @@ const (
 // that is another, or is broken itself, is no usage.
 func (e *entry) tokenUsage(b []byte) bool {
 	e.usage, e.reported, e.completed = canon.Usage{}, false, false
-	var url, value []byte
-	f := read(b)
-	for f.next() {
-		switch f.tag {
-		case 1<<3 | sized:
-			url = f.bytes
-		case 2<<3 | sized:
-			value = f.bytes
-		}
-	}
-	if f.broken {
+	url, value, ok := textPair(b)
+	if !ok {
 		return false
 	}
 	if before, ok := bytes.CutSuffix(url, []byte(tokenUsageName)); !ok || len(before) > 0 && before[len(before)-1] != '/' {

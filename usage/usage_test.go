@@ -204,6 +204,30 @@ func TestWhoDecidesAboutTraces(t *testing.T) {
 	}
 }
 
+// serve serves a receiver until stop is called, which waits until it has read what came.
+func serve(t *testing.T, r *Receiver) (client alsv3.AccessLogServiceClient, stop func()) {
+	t.Helper()
+	lis := bufconn.Listen(1 << 16)
+	g := grpc.NewServer(grpc.ForceServerCodecV2(Codec()))
+	r.Register(g)
+	served := make(chan struct{})
+	go func() { defer close(served); _ = g.Serve(lis) }()
+	stop = func() {
+		g.Stop()
+		<-served
+	}
+	conn, err := grpc.NewClient("passthrough:///als", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		conn.Close()
+		stop()
+	})
+	return alsv3.NewAccessLogServiceClient(conn), stop
+}
+
 // TestReceiver streams entries as Envoy's workers do: the first message of a stream names the log, later ones do not.
 func TestReceiver(t *testing.T) {
 	var mu sync.Mutex
@@ -215,21 +239,11 @@ func TestReceiver(t *testing.T) {
 			order = append(order, name+" "+r.RequestID)
 		}
 	}
-	lis := bufconn.Listen(1 << 16)
-	g := grpc.NewServer(grpc.ForceServerCodecV2(Codec()))
-	NewReceiver(sink("first"), sink("second")).Register(g)
-	served := make(chan struct{})
-	go func() { defer close(served); _ = g.Serve(lis) }() // Stop ends it
-	conn, err := grpc.NewClient("passthrough:///als", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	client, stop := serve(t, NewReceiver(sink("first"), sink("second")))
 	var wg sync.WaitGroup
 	for range 4 { // workers
 		wg.Go(func() {
-			stream, err := alsv3.NewAccessLogServiceClient(conn).StreamAccessLogs(context.Background())
+			stream, err := client.StreamAccessLogs(context.Background())
 			if err != nil {
 				t.Error(err)
 				return
@@ -252,8 +266,7 @@ func TestReceiver(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	g.Stop()
-	<-served
+	stop()
 	if want := 4 * 45 * 2 * 2; len(order) != want {
 		t.Errorf("the sinks were called %d times, want %d", len(order), want)
 	}
@@ -280,18 +293,8 @@ func TestReceiverEndsBrokenStreams(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			counted := 0
 			receiver := NewReceiver(func(*Record) { counted++ })
-			lis := bufconn.Listen(1 << 16)
-			g := grpc.NewServer(grpc.ForceServerCodecV2(Codec()))
-			receiver.Register(g)
-			served := make(chan struct{})
-			go func() { defer close(served); _ = g.Serve(lis) }() // Stop ends it
-			conn, err := grpc.NewClient("passthrough:///als", grpc.WithTransportCredentials(insecure.NewCredentials()),
-				grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			stream, err := alsv3.NewAccessLogServiceClient(conn).StreamAccessLogs(t.Context())
+			client, stop := serve(t, receiver)
+			stream, err := client.StreamAccessLogs(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -314,8 +317,7 @@ func TestReceiverEndsBrokenStreams(t *testing.T) {
 			if status.Code(err) != codes.Internal {
 				t.Errorf("the stream ended with %v", err)
 			}
-			g.Stop()
-			<-served
+			stop()
 			if counted != c.want {
 				t.Errorf("%d records were counted, want %d", counted, c.want)
 			}

@@ -15,8 +15,8 @@ func (e *Engine) Aheadable(r *Rule) (why string, ok bool) {
 }
 
 // Ahead reserves what a request may use that has not come yet. It waits for nothing and refuses nobody: where a rule cannot be asked here
-// and now, has less room than for many such requests, lets somebody wait, or has a warning to give, ok is false. A grant that is nil with ok reserves nothing,
-// because there are no rules.
+// and now, has less room than for many such requests, lets somebody wait, or has a warning to give, ok is false. A grant that is nil with ok
+// reserves nothing, because there are no rules.
 //
 // Came is called when the request has come; then the grant is like any other. Where none comes, it is cancelled.
 func (e *Engine) Ahead(rules []*Rule, s Subject, est Estimate) (g *Grant, ok bool) {
@@ -28,17 +28,12 @@ func (e *Engine) Ahead(rules []*Rule, s Subject, est Estimate) (g *Grant, ok boo
 			return nil, false
 		}
 	}
-	g = &Grant{e: e}
-	g.holds = g.few[:0]
-	q := request{g: g, m: e.moment(), tenant: s.Tenant}
-	for _, r := range rules {
-		g.insert(hold{rule: r, amount: max(r.need(&est), 1), c: e.reg.counter(r, r.subject(&s), q.m)})
-	}
+	q := e.request(rules, s, est)
 	if !e.takeAhead(&q) {
-		g.unpin()
+		q.g.unpin()
 		return nil, false
 	}
-	return g, true
+	return q.g, true
 }
 
 // takeAhead takes what every counter has plenty of. No counter is locked when it returns.

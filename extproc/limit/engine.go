@@ -177,15 +177,8 @@ func (e *Engine) Admit(ctx context.Context, rules []*Rule, s Subject, est Estima
 	if len(rules) == 0 {
 		return nil, nil
 	}
-	g := &Grant{e: e}
-	g.holds = g.few[:0]
-	q := request{g: g, m: e.moment(), tenant: s.Tenant}
-	for _, r := range rules {
-		g.insert(hold{
-			rule: r, amount: max(r.need(&est), 1), // at least 1: a spent limit refuses what costs nothing as well
-			c: e.reg.counter(r, r.subject(&s), q.m),
-		})
-	}
+	q := e.request(rules, s, est)
+	g := q.g
 	done := false
 	defer func() {
 		if !done { // a panic that somebody may recover
@@ -206,6 +199,20 @@ func (e *Engine) Admit(ctx context.Context, rules []*Rule, s Subject, est Estima
 		return nil, o.refusal
 	}
 	return g, nil
+}
+
+// request asks for what a request may use with every rule; nothing is taken yet.
+func (e *Engine) request(rules []*Rule, s Subject, est Estimate) request {
+	g := &Grant{e: e}
+	g.holds = g.few[:0]
+	q := request{g: g, m: e.moment(), tenant: s.Tenant}
+	for _, r := range rules {
+		g.insert(hold{
+			rule: r, amount: max(r.need(&est), 1), // at least 1: a spent limit refuses what costs nothing as well
+			c: e.reg.counter(r, r.subject(&s), q.m),
+		})
+	}
+	return q
 }
 
 // insert keeps holds in the order in which counters are locked. Of a counter that is there already nothing is taken twice.

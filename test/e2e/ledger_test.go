@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -330,33 +331,63 @@ func newAudit(t *testing.T, b *books, shots []*shot, entries []ledger.Entry, kil
 		}
 		ids[e.ID], a.entries[e.RequestID] = true, e
 	}
-	// What a request in a lane is called, its record says, and that is gone with Envoy or Weir. Each such entry must be of a request of its
-	// own all the same.
-	for _, e := range nameless {
-		s := a.nameless(e)
-		if s == nil {
-			a.problem("strange entry", "nobody has sent what is interrupted and has no name: %+v", e)
-			continue
-		}
-		a.entries[s.id] = e
-	}
+	a.name(nameless)
 	return a
 }
 
-// nameless finds a request without an entry that an entry may be of: one that ran at a kill, was served by the entry's model, and is like it
-// in all that the entry says.
-func (a *audit) nameless(e *ledger.Entry) *shot {
+// name finds the requests that entries without a name are of. What a request in a lane is called, its record says, and that is gone with
+// Envoy or Weir; each such entry must be of a request of its own all the same. One entry makes room for another where it can.
+func (a *audit) name(nameless []*ledger.Entry) {
+	a.Helper()
+	given := map[*shot]int{} // entries by their places
+	var place func(i int, asked map[*shot]bool) bool
+	place = func(i int, asked map[*shot]bool) bool {
+		for _, s := range a.candidates(nameless[i]) {
+			if asked[s] {
+				continue
+			}
+			asked[s] = true
+			if other, taken := given[s]; !taken || place(other, asked) {
+				given[s] = i
+				return true
+			}
+		}
+		return false
+	}
+	for i, e := range nameless {
+		if !place(i, map[*shot]bool{}) {
+			a.problem("strange entry", "nobody has sent what is interrupted and has no name: %+v", e)
+		}
+	}
+	for s, i := range given {
+		a.entries[s.id] = nameless[i]
+	}
+}
+
+// candidates are the requests without an entry that an entry may be of: they ran at a kill, asked for its model or were served by it, and are
+// like it in all else that it says. Those that were served come first, and of these what was sent closest to its time.
+func (a *audit) candidates(e *ledger.Entry) (found []*shot) {
 	since := compile.AccessLogFlush + lateness
+	served := func(s *shot) int {
+		if slices.ContainsFunc(a.books.served.byID[s.id], func(r sim.Record) bool { return r.Summary.Model == e.UpstreamModel }) {
+			return 0
+		}
+		return 1
+	}
 	for _, s := range a.shots {
 		if a.entries[s.id] != nil || s.tenant != e.Tenant || s.dialect != e.Dialect || s.stream != e.Stream ||
 			!s.during(a.killed.envoy, since) && !s.during(a.killed.weir, since) {
 			continue
 		}
-		if slices.ContainsFunc(a.books.served.byID[s.id], func(r sim.Record) bool { return r.Summary.Model == e.UpstreamModel }) {
-			return s
+		if served(s) == 0 || strings.Contains(s.body, strconv.Quote(e.Model)) { // the second may have died with Envoy on its way
+			found = append(found, s)
 		}
 	}
-	return nil
+	apart := func(s *shot) time.Duration { return e.Time.Sub(s.sent).Abs() }
+	slices.SortFunc(found, func(x, y *shot) int {
+		return cmp.Or(cmp.Compare(served(x), served(y)), cmp.Compare(apart(x), apart(y)), strings.Compare(x.id, y.id))
+	})
+	return found
 }
 
 // shownProblems of each sort are told in full.

@@ -243,9 +243,10 @@ func (c *compiler) variants(rule *table.Rule, members []member, spec *v1alpha1.R
 			})
 			return k
 		}
-		all := keys(choices(in))
+		first := choices(in)
+		all := keys(first)
 		v.DirectKey, v.ChainKey = all.Direct, all.Chain
-		if first := choices(in); len(in) > 1 && len(first) == 1 {
+		if len(in) > 1 && len(first) == 1 {
 			v.Order = candidates(order(first[0], in, attempts))
 		}
 		if slices.ContainsFunc(in, picked) {
