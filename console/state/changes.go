@@ -5,15 +5,14 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/pmezard/go-difflib/difflib"
 	"sigs.k8s.io/yaml"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/internal/textdiff"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -31,12 +30,8 @@ const (
 	maxChanges = 50
 	// maxChangedObjects of a change are shown.
 	maxChangedObjects = 50
-	// maxDiff bytes of an object are shown, and nothing is compared that has more lines than maxDiffLines.
-	maxDiff      = 16 << 10
-	maxDiffLines = 20000
-	diffContext  = 3
-	// diffBlock lines are compared at once: what it takes rises with their square, and a configuration that goes live waits for it.
-	diffBlock = 400
+	// maxDiff bytes of what is different in an object are shown.
+	maxDiff = 16 << 10
 )
 
 // Change is a configuration that came.
@@ -173,7 +168,7 @@ func (c *Changes) All() []Change {
 // compare lists what has changed between two readings.
 func compare(before, after *source.Objects) (out []ObjectChange, more int) {
 	was, is := byRef(before), byRef(after)
-	wasHidden, isHidden := NewHider(before), NewHider(after)
+	hidden := sync.OnceValues(func() (was, is Hider) { return NewHider(before), NewHider(after) })
 	for _, o := range after.All() {
 		ref := source.RefOf(o)
 		old := was[ref]
@@ -188,7 +183,8 @@ func compare(before, after *source.Objects) (out []ObjectChange, more int) {
 		if old == nil {
 			change.Action = "added"
 		}
-		change.Diff = diff(ref, text(old, wasHidden), text(o, isHidden))
+		wasHidden, isHidden := hidden()
+		change.Diff = textdiff.Unified(ref.String(), text(old, wasHidden), text(o, isHidden), maxDiff)
 		out = append(out, change)
 	}
 	for _, o := range before.All() {
@@ -200,7 +196,8 @@ func compare(before, after *source.Objects) (out []ObjectChange, more int) {
 			more++
 			continue
 		}
-		out = append(out, ObjectChange{Ref: ref, Action: "removed", Diff: diff(ref, text(o, wasHidden), "")})
+		wasHidden, _ := hidden()
+		out = append(out, ObjectChange{Ref: ref, Action: "removed", Diff: textdiff.Unified(ref.String(), text(o, wasHidden), "", maxDiff)})
 	}
 	return out, more
 }
@@ -213,95 +210,13 @@ func byRef(objs *source.Objects) map[source.ObjectRef]source.Object {
 	return out
 }
 
-func same(a, b source.Object) bool { return reflect.DeepEqual(a, b) }
+func same(a, b source.Object) bool { return a == b || reflect.DeepEqual(a, b) }
 
 func text(o source.Object, h Hider) string {
 	if o == nil {
 		return ""
 	}
 	return h.YAML(o)
-}
-
-// diff compares two texts of an object, as "diff -u" does.
-func diff(ref source.ObjectRef, before, after string) string {
-	a, b := lines(before), lines(after)
-	if len(a) > maxDiffLines || len(b) > maxDiffLines {
-		return fmt.Sprintf("The object has %d lines and had %d: too many to compare.\n", len(b), len(a))
-	}
-	// What is the same at both ends is left out, so that the blocks of what one line was added to fit each other.
-	from, most := 0, min(len(a), len(b))
-	for from < most && a[from] == b[from] {
-		from++
-	}
-	tail := 0
-	for tail < most-from && a[len(a)-1-tail] == b[len(b)-1-tail] {
-		tail++
-	}
-	from, tail = max(0, from-diffContext), max(0, tail-diffContext)
-	a, b = a[:len(a)-tail], b[:len(b)-tail]
-	var out strings.Builder
-	for ; from < max(len(a), len(b)) && out.Len() <= maxDiff; from += diffBlock {
-		out.WriteString(diffOf(block(a, from), block(b, from), from))
-	}
-	head := "--- before/" + ref.String() + "\n+++ after/" + ref.String() + "\n"
-	if out.Len() <= maxDiff {
-		return head + out.String()
-	}
-	text := out.String()[:maxDiff]
-	return head + text[:strings.LastIndexByte(text, '\n')+1] + "... and more lines\n"
-}
-
-// block are the lines to compare from one on, as far as there are any.
-func block(lines []string, from int) []string {
-	return lines[min(from, len(lines)):min(from+diffBlock, len(lines))]
-}
-
-// diffOf compares lines that so many stand before.
-func diffOf(a, b []string, before int) string {
-	if slices.Equal(a, b) {
-		return ""
-	}
-	var out strings.Builder
-	m := difflib.NewMatcher(a, b)
-	for _, group := range m.GetGroupedOpCodes(diffContext) {
-		first, last := group[0], group[len(group)-1]
-		fmt.Fprintf(&out, "@@ -%s +%s @@\n", rangeOf(before+first.I1, before+last.I2), rangeOf(before+first.J1, before+last.J2))
-		for _, c := range group {
-			if c.Tag == 'e' {
-				write(&out, " ", a[c.I1:c.I2])
-				continue
-			}
-			write(&out, "-", a[c.I1:c.I2])
-			write(&out, "+", b[c.J1:c.J2])
-		}
-	}
-	return out.String()
-}
-
-func write(to *strings.Builder, mark string, lines []string) {
-	for _, l := range lines {
-		to.WriteString(mark + l)
-	}
-}
-
-// rangeOf writes which lines are meant, as "diff -u" does: of one its number, of none that of the line before.
-func rangeOf(from, to int) string {
-	switch n := to - from; n {
-	case 0:
-		return fmt.Sprintf("%d,0", from)
-	case 1:
-		return strconv.Itoa(to)
-	default:
-		return fmt.Sprintf("%d,%d", from+1, n)
-	}
-}
-
-// lines splits a text after each line break. An empty text has none.
-func lines(s string) []string {
-	if s == "" {
-		return nil
-	}
-	return strings.SplitAfter(strings.TrimSuffix(s, "\n")+"\n", "\n")[:strings.Count(strings.TrimSuffix(s, "\n"), "\n")+1]
 }
 
 const (
