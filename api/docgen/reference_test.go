@@ -58,9 +58,10 @@ spec:
                 description: KeyRef is a secret.
                 type: object
                 x-kubernetes-validations: [{rule: "1 > 0", message: "give one of them"}]
-                properties: {name: {type: string}, key: {type: string}, file: {type: string}, env: {type: string}}
+                properties: {name: {type: string}, namespace: {type: string}, key: {type: string}, file: {type: string}, env: {type: string}}
               kinds: {type: array, maxItems: 3, items: {type: string, enum: [a, b]}}
               labels: {type: object, additionalProperties: {type: string}}
+              port: {x-kubernetes-int-or-string: true, anyOf: [{type: integer}, {type: string}]}
               nest:
                 default: {}
                 type: object
@@ -87,6 +88,7 @@ func TestReferenceFields(t *testing.T) {
 | ` + "`spec.labels` | map of string |  |" + `
 | ` + "`spec.nest` | object |  |" + `
 | ` + "`spec.nest.wait` | string | Default `5s`. |" + `
+| ` + "`spec.port` | number or name |  |" + `
 | ` + "`spec.rest` | duration |  |" + `
 | ` + "`spec.size` | quantity | Default `32Mi`. |" + `
 
@@ -103,6 +105,7 @@ SecretRef says where a secret value is kept. Secrets are never written inline.
 | ` + "`file` | string |  |" + `
 | ` + "`key` | string |  |" + `
 | ` + "`name` | string |  |" + `
+| ` + "`namespace` | string |  |" + `
 
 Checked beyond single fields:
 

@@ -43,7 +43,7 @@ func TestKinds(t *testing.T) {
 		}
 		names = append(names, k.Kind)
 	}
-	if got := strings.Join(names, " "); got != "APIKey Backend Budget Consumer JWTIssuer LLMGateway LimitPolicy LoadPolicy Route" {
+	if got := strings.Join(names, " "); got != "APIKey Backend Budget Consumer JWTIssuer LLMGateway LimitPolicy LoadPolicy ReferenceGrant Route" {
 		t.Errorf("got %s", got)
 	}
 }

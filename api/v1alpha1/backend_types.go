@@ -1,13 +1,18 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
 
 // Backend is something that serves models: a public API or a pool of one's own servers.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:storageversion
 // +kubebuilder:subresource:status
-// +kubebuilder:resource:scope=Namespaced,categories=weir
+// +kubebuilder:resource:scope=Namespaced,categories=weir,shortName=llmbackend
 // +kubebuilder:printcolumn:name="Dialect",type=string,JSONPath=`.spec.dialect`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type Backend struct {
@@ -29,8 +34,9 @@ type BackendList struct {
 
 // BackendSpec describes what serves models.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.url) != has(self.endpoints)",message="give exactly one of url, endpoints"
-// +kubebuilder:validation:XValidation:rule="!has(self.basePath) || has(self.endpoints)",message="basePath belongs to endpoints; with url, write the path into the url"
+// +kubebuilder:validation:XValidation:rule="[has(self.url), has(self.endpoints), has(self.service), has(self.selector), has(self.inferencePool)].filter(x, x).size() == 1",message="give exactly one of url, endpoints, service, selector, inferencePool"
+// +kubebuilder:validation:XValidation:rule="!has(self.basePath) || !has(self.url)",message="basePath belongs to servers that have no url; with url, write the path into the url"
+// +kubebuilder:validation:XValidation:rule="!has(self.tls) || !(has(self.selector) || has(self.inferencePool)) || has(self.tls.serverName)",message="tls needs tls.serverName here: the servers have no name in common that a certificate could show"
 type BackendSpec struct {
 	// Dialect is the wire format this backend speaks: openai (also vLLM, SGLang and every
 	// OpenAI-compatible server), anthropic, dashscope.
@@ -50,6 +56,17 @@ type BackendSpec struct {
 	// +kubebuilder:validation:MaxItems=4096
 	// +listType=atomic
 	Endpoints []Endpoint `json:"endpoints,omitempty"`
+	// Service of the same namespace whose ready endpoints are the servers, each asked by itself: not its virtual address.
+	// In a cluster only.
+	// +optional
+	Service *ServiceBackend `json:"service,omitempty"`
+	// Selector of Pods of the same namespace: the ready ones are the servers. In a cluster only.
+	// +optional
+	Selector *PodSelector `json:"selector,omitempty"`
+	// InferencePool of the Gateway API Inference Extension, in the same namespace: the ready Pods of its selector are the servers,
+	// at its first target port. In a cluster only.
+	// +optional
+	InferencePool *InferencePoolBackend `json:"inferencePool,omitempty"`
 	// BasePath stands before the dialect's paths on every endpoint: /v1 for most OpenAI-compatible servers.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
@@ -203,6 +220,36 @@ type Endpoint struct {
 	Weight int32 `json:"weight,omitempty"`
 }
 
+// ServiceBackend names the servers by a Service.
+type ServiceBackend struct {
+	// Name of the Service.
+	Name ObjectName `json:"name"`
+	// Port of the Service, by number or name.
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 65535 : string(self).matches('^[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?$')",message="port must be a number from 1 to 65535, or the name of a port"
+	Port intstr.IntOrString `json:"port"`
+}
+
+// PodSelector names the servers by the labels of Pods.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.matchLabels) && self.matchLabels.size() > 0 || has(self.matchExpressions) && self.matchExpressions.size() > 0",message="give matchLabels or matchExpressions: an empty selector would be every Pod of the namespace"
+type PodSelector struct {
+	metav1.LabelSelector `json:",inline"`
+	// Port of the Pods, by number or by the name that a container gives it.
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 65535 : string(self).matches('^[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?$')",message="port must be a number from 1 to 65535, or the name of a port"
+	Port intstr.IntOrString `json:"port"`
+}
+
+// InferencePoolBackend names the servers by an InferencePool.
+type InferencePoolBackend struct {
+	// Name of the InferencePool.
+	Name ObjectName `json:"name"`
+}
+
+// Discovered says whether the servers are found in the cluster instead of being written down.
+func (s *BackendSpec) Discovered() bool {
+	return s.Service != nil || s.Selector != nil || s.InferencePool != nil
+}
+
 // BackendCredential is what Weir shows to the backend.
 type BackendCredential struct {
 	// SecretRef holds the bare key; the dialect knows the header it goes into.
@@ -263,7 +310,8 @@ type PriceAmount string
 //
 // +kubebuilder:validation:XValidation:rule="!(has(self.caRef) && has(self.insecureSkipVerify) && self.insecureSkipVerify)",message="caRef and insecureSkipVerify exclude each other"
 type BackendTLS struct {
-	// ServerName for SNI and certificate verification. Empty: the host of the URL.
+	// ServerName for SNI and certificate verification. Empty: the host of the URL, the first endpoint, or name.namespace.svc of
+	// the Service.
 	// +optional
 	// +kubebuilder:validation:MaxLength=253
 	ServerName string `json:"serverName,omitempty"`

@@ -13,6 +13,13 @@ import (
 // +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`
 type ObjectName string
 
+// NamespaceName names a namespace.
+//
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=63
+// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+type NamespaceName string
+
 // ModelName is a model's name. Where a pattern is allowed, "*" stands for any run of characters.
 //
 // +kubebuilder:validation:MinLength=1
@@ -34,10 +41,14 @@ func DurationOr(d *Duration, otherwise time.Duration) time.Duration {
 // SecretRef says where a secret value is kept. Secrets are never written inline.
 //
 // +kubebuilder:validation:XValidation:rule="[has(self.name), has(self.file), has(self.env)].filter(x, x).size() == 1",message="give exactly one of name, file, env"
+// +kubebuilder:validation:XValidation:rule="!has(self.namespace) || has(self.name)",message="namespace belongs to name: files and environment variables are in none"
 type SecretRef struct {
-	// Name of a Kubernetes Secret in the same namespace. Not available to files in a folder.
+	// Name of a Kubernetes Secret. Not available to files in a folder.
 	// +optional
 	Name ObjectName `json:"name,omitempty"`
+	// Namespace of the Secret. Without it: that of the object. Another namespace must permit it by a ReferenceGrant.
+	// +optional
+	Namespace NamespaceName `json:"namespace,omitempty"`
 	// Key inside the Kubernetes Secret.
 	// +optional
 	// +kubebuilder:default=value

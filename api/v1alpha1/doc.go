@@ -25,6 +25,7 @@ func AddToScheme(s *runtime.Scheme) error {
 		&JWTIssuer{}, &JWTIssuerList{},
 		&LimitPolicy{}, &LimitPolicyList{}, &Budget{}, &BudgetList{},
 		&LoadPolicy{}, &LoadPolicyList{},
+		&ReferenceGrant{}, &ReferenceGrantList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil

@@ -6,9 +6,12 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // comes back, and how Weir picks an endpoint for each request.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:storageversion
 // +kubebuilder:subresource:status
-// +kubebuilder:resource:scope=Namespaced,categories=weir
+// +kubebuilder:resource:scope=Namespaced,categories=weir,shortName=loadpol
 // +kubebuilder:printcolumn:name="Picking",type=string,JSONPath=`.spec.picking.mode`
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
+// +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type LoadPolicy struct {
 	metav1.TypeMeta   `json:",inline"`

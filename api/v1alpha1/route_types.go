@@ -8,8 +8,10 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // Route, then namespace/name, then the order inside the Route.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:storageversion
 // +kubebuilder:subresource:status
-// +kubebuilder:resource:scope=Namespaced,categories=weir
+// +kubebuilder:resource:scope=Namespaced,categories=weir,shortName=llmroute
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type Route struct {
@@ -158,6 +160,9 @@ const (
 type RouteBackend struct {
 	// Name of the Backend.
 	Name ObjectName `json:"name"`
+	// Namespace of the Backend. Without it: that of the Route. Another namespace must permit it by a ReferenceGrant.
+	// +optional
+	Namespace NamespaceName `json:"namespace,omitempty"`
 	// Weight among the backends of the same priority. 0: never asked.
 	// +optional
 	// +kubebuilder:default=1

@@ -64,6 +64,10 @@ var folders = map[string][]want{
 			asked: []string{"default/openai gpt-4o-mini"}},
 		{model: "gpt-4o", rule: "default/models", asked: []string{"default/openai gpt-4o"}},
 	},
+	"shared-pool": {
+		{model: "assistant", rule: "apps/assistant", asked: []string{"gpu/llama llama-3.3-70b", "apps/openai gpt-4o-mini"}},
+		{model: "llama-3.3-70b"},
+	},
 }
 
 // scenarios are not objects, and are tested by test/simulate.

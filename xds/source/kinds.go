@@ -36,6 +36,8 @@ func NewObject(kind string) (Object, bool) {
 		return &v1alpha1.Budget{}, true
 	case "LoadPolicy":
 		return &v1alpha1.LoadPolicy{}, true
+	case "ReferenceGrant":
+		return &v1alpha1.ReferenceGrant{}, true
 	}
 	return nil, false
 }
@@ -65,6 +67,8 @@ func kindOf(obj Object) string {
 		return "Budget"
 	case *v1alpha1.LoadPolicy:
 		return "LoadPolicy"
+	case *v1alpha1.ReferenceGrant:
+		return "ReferenceGrant"
 	}
 	return obj.GetObjectKind().GroupVersionKind().Kind
 }
@@ -90,6 +94,8 @@ func (o *Objects) Add(obj Object) error {
 		o.Budgets = append(o.Budgets, obj)
 	case *v1alpha1.LoadPolicy:
 		o.LoadPolicies = append(o.LoadPolicies, obj)
+	case *v1alpha1.ReferenceGrant:
+		o.ReferenceGrants = append(o.ReferenceGrants, obj)
 	default:
 		return fmt.Errorf("objects of type %T have no place here", obj)
 	}
@@ -107,6 +113,7 @@ func (o *Objects) All() []Object {
 	out = appendObjects(out, o.Gateways)
 	out = appendObjects(out, o.LimitPolicies)
 	out = appendObjects(out, o.LoadPolicies)
+	out = appendObjects(out, o.ReferenceGrants)
 	return appendObjects(out, o.Routes)
 }
 

@@ -10,7 +10,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -80,6 +82,11 @@ type Objects struct {
 	Budgets       []*v1alpha1.Budget
 	LoadPolicies  []*v1alpha1.LoadPolicy
 
+	ReferenceGrants []*v1alpha1.ReferenceGrant
+
+	// Endpoints are the servers that were found of Backends that name them indirectly (spec.service, selector or inferencePool), by the
+	// Backend's ref, sorted by address and port. Absent: they could not be looked up, and a Problem says why. Empty: they were, and none is ready.
+	Endpoints map[ObjectRef][]v1alpha1.Endpoint
 	// Secrets holds every value the objects point to, under SecretKeyOf or FileKeyOf. One that could not be
 	// read is absent, and a Problem says so.
 	Secrets map[SecretKey]Secret
@@ -89,13 +96,13 @@ type Objects struct {
 
 // NewObjects returns empty Objects.
 func NewObjects() *Objects {
-	return &Objects{Secrets: map[SecretKey]Secret{}, Origins: map[ObjectRef]*Origin{}}
+	return &Objects{Endpoints: map[ObjectRef][]v1alpha1.Endpoint{}, Secrets: map[SecretKey]Secret{}, Origins: map[ObjectRef]*Origin{}}
 }
 
 // Len is the number of objects.
 func (o *Objects) Len() int {
 	return len(o.Gateways) + len(o.Backends) + len(o.Routes) + len(o.Consumers) + len(o.APIKeys) + len(o.JWTIssuers) +
-		len(o.LimitPolicies) + len(o.Budgets) + len(o.LoadPolicies)
+		len(o.LimitPolicies) + len(o.Budgets) + len(o.LoadPolicies) + len(o.ReferenceGrants)
 }
 
 // Problem makes a Problem of an object's field, with the place where that field is written.
@@ -118,6 +125,7 @@ func (o *Objects) Sort() {
 	sortObjects(o.LimitPolicies)
 	sortObjects(o.Budgets)
 	sortObjects(o.LoadPolicies)
+	sortObjects(o.ReferenceGrants)
 }
 
 func sortObjects[T metav1.Object](objects []T) {
@@ -126,7 +134,7 @@ func sortObjects[T metav1.Object](objects []T) {
 	})
 }
 
-// Hash identifies the content: equal for equal objects and secrets, wherever and in whichever order they were
+// Hash identifies the content: equal for equal objects, endpoints and secrets, wherever and in whichever order they were
 // written. It covers specs, names, labels, annotations and creation times, not status or managed fields.
 // 64 hexadecimal digits.
 func (o *Objects) Hash() (string, error) {
@@ -134,7 +142,7 @@ func (o *Objects) Hash() (string, error) {
 	sorted.Gateways, sorted.Backends, sorted.Routes = slices.Clone(o.Gateways), slices.Clone(o.Backends), slices.Clone(o.Routes)
 	sorted.Consumers, sorted.APIKeys, sorted.JWTIssuers = slices.Clone(o.Consumers), slices.Clone(o.APIKeys), slices.Clone(o.JWTIssuers)
 	sorted.LimitPolicies, sorted.Budgets = slices.Clone(o.LimitPolicies), slices.Clone(o.Budgets)
-	sorted.LoadPolicies = slices.Clone(o.LoadPolicies)
+	sorted.LoadPolicies, sorted.ReferenceGrants = slices.Clone(o.LoadPolicies), slices.Clone(o.ReferenceGrants)
 	sorted.Sort()
 
 	h := sha256.New()
@@ -151,10 +159,30 @@ func (o *Objects) Hash() (string, error) {
 		}
 		hashParts(h, ref.Kind, ref.Namespace, ref.Name, string(content))
 	}
+	for _, ref := range slices.SortedFunc(maps.Keys(o.Endpoints), compareRefs) {
+		hashParts(h, "endpoints", ref.Kind, ref.Namespace, ref.Name, strconv.Itoa(len(o.Endpoints[ref])))
+		for _, e := range o.Endpoints[ref] {
+			hashParts(h, e.Address, strconv.Itoa(int(e.Port)), strconv.Itoa(int(e.Weight)))
+		}
+	}
 	for _, key := range sortedSecretKeys(o.Secrets) {
 		hashParts(h, "secret", key.namespace, key.name, key.key, key.file, key.env, o.Secrets[key].Reveal())
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// Digest names which generations of which objects these are, in 16 hexadecimal digits: two readings of a cluster with equal digests
+// hold the same objects. Endpoints and secret values do not matter to it. Objects of a folder have neither UID nor generation, so it
+// tells their names only.
+func (o *Objects) Digest() string {
+	objects := o.All()
+	slices.SortFunc(objects, func(a, b Object) int { return compareRefs(RefOf(a), RefOf(b)) })
+	h := sha256.New()
+	for _, obj := range objects {
+		ref := RefOf(obj)
+		hashParts(h, ref.Kind, ref.Namespace, ref.Name, string(obj.GetUID()), strconv.FormatInt(obj.GetGeneration(), 10))
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
 // specOf returns the spec of an object, as JSON writes it.
@@ -177,6 +205,8 @@ func specOf(obj Object) any {
 	case *v1alpha1.Budget:
 		return obj.Spec
 	case *v1alpha1.LoadPolicy:
+		return obj.Spec
+	case *v1alpha1.ReferenceGrant:
 		return obj.Spec
 	}
 	return obj

@@ -32,6 +32,37 @@ type Problem struct {
 	File     string    // relative to the folder; "" for objects that do not come from a file
 	Line     int       // 1-based; 0 where the whole file is meant
 	Severity Severity
+	Reason   Reason // what is wrong, for programs; "" is ReasonInvalid
+}
+
+// Reason says what is wrong, for programs: it becomes the reason of a condition.
+type Reason string
+
+// The reasons. A Problem without one is of ReasonInvalid.
+const (
+	// ReasonInvalid: the object by itself is wrong.
+	ReasonInvalid Reason = "Invalid"
+	// ReasonConflict: the object contradicts another one.
+	ReasonConflict Reason = "Conflict"
+	// ReasonRefNotFound: what it refers to does not exist, or cannot be used.
+	ReasonRefNotFound Reason = "RefNotFound"
+	// ReasonRefNotPermitted: it refers to what it may not.
+	ReasonRefNotPermitted Reason = "RefNotPermitted"
+	// ReasonSecretUnavailable: a value it refers to cannot be read.
+	ReasonSecretUnavailable Reason = "SecretUnavailable"
+	// ReasonUnsupported: it asks for what this source of objects does not have.
+	ReasonUnsupported Reason = "Unsupported"
+)
+
+// Reference says whether the object by itself is right, and what it refers to is what is wrong.
+func (r Reason) Reference() bool {
+	return r == ReasonRefNotFound || r == ReasonRefNotPermitted || r == ReasonSecretUnavailable
+}
+
+// Because returns the problem with a reason.
+func (p Problem) Because(r Reason) Problem {
+	p.Reason = r
+	return p
 }
 
 // String is one line: "routes.yaml:14: Route default/chat: spec.rules[0].backends[1].name: ...". A warning
@@ -70,6 +101,7 @@ func SortProblems(problems []Problem) {
 			strings.Compare(a.Field, b.Field),
 			cmp.Compare(a.Severity, b.Severity),
 			strings.Compare(a.Message, b.Message),
+			strings.Compare(string(a.Reason), string(b.Reason)),
 		)
 	})
 }

@@ -65,6 +65,9 @@ type SecretKey struct {
 
 // SecretKeyOf names the value that ref of an object in namespace points to.
 func SecretKeyOf(namespace string, ref v1alpha1.SecretRef) SecretKey {
+	if ref.Namespace != "" {
+		namespace = string(ref.Namespace)
+	}
 	switch {
 	case ref.Name != "":
 		return SecretKey{namespace: namespace, name: string(ref.Name), key: ref.Key}
@@ -101,6 +104,17 @@ func sortedSecretKeys(m map[SecretKey]Secret) []SecretKey {
 	})
 	return keys
 }
+
+// SecretOf returns the Kubernetes Secret that the key is of; false where the value is in a file or in the environment.
+func (k SecretKey) SecretOf() (ref ObjectRef, key string, ok bool) {
+	if k.name == "" {
+		return ObjectRef{}, "", false
+	}
+	return ObjectRef{Kind: "Secret", Namespace: k.namespace, Name: k.name}, k.key, true
+}
+
+// Local returns the path of the file, or the name of the environment variable, that the key is of. The other is "".
+func (k SecretKey) Local() (file, env string) { return k.file, k.env }
 
 // Reference is a place in an object that points to a value outside of it. Exactly one of Ref and File is set.
 type Reference struct {

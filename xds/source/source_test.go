@@ -153,6 +153,15 @@ func TestSecretKey(t *testing.T) {
 	if key("a", v1alpha1.SecretRef{Name: "n", Key: "k"}) == key("b", v1alpha1.SecretRef{Name: "n", Key: "k"}) {
 		t.Error("Secrets of two namespaces share a key")
 	}
+	if key("a", v1alpha1.SecretRef{Name: "n", Key: "k", Namespace: "b"}) != key("b", v1alpha1.SecretRef{Name: "n", Key: "k"}) {
+		t.Error("the namespace of the reference does not count")
+	}
+	if ref, of, ok := key("a", v1alpha1.SecretRef{Name: "n", Key: "k", Namespace: "b"}).SecretOf(); !ok || of != "k" || ref != (ObjectRef{"Secret", "b", "n"}) {
+		t.Errorf("it is of %v, %s, %v", ref, of, ok)
+	}
+	if _, _, ok := FileKeyOf("f").SecretOf(); ok {
+		t.Error("a file is a Kubernetes Secret")
+	}
 	if key("a", v1alpha1.SecretRef{Name: "n", Key: "k"}) == key("a", v1alpha1.SecretRef{Name: "n", Key: "l"}) {
 		t.Error("two keys of one Secret share a key")
 	}
@@ -243,6 +252,17 @@ func TestHash(t *testing.T) {
 		"age":          func(o *Objects) { o.Routes[0].CreationTimestamp = metav1.NewTime(time.Unix(1, 0)) },
 		"secret":       func(o *Objects) { o.Secrets[FileKeyOf("f")] = NewSecret("three") },
 		"secret place": func(o *Objects) { o.Secrets[FileKeyOf("h")] = NewSecret("") },
+		"grant":        func(o *Objects) { o.ReferenceGrants = []*v1alpha1.ReferenceGrant{{ObjectMeta: meta("a")}} },
+		"no server":    func(o *Objects) { o.Endpoints[RefOf(o.Backends[0])] = nil },
+		"a server": func(o *Objects) {
+			o.Endpoints[RefOf(o.Backends[0])] = []v1alpha1.Endpoint{{Address: "10.0.0.1", Port: 80, Weight: 1}}
+		},
+		"a weight": func(o *Objects) {
+			o.Endpoints[RefOf(o.Backends[0])] = []v1alpha1.Endpoint{{Address: "10.0.0.1", Port: 80, Weight: 2}}
+		},
+		"servers of another": func(o *Objects) {
+			o.Endpoints[RefOf(o.Routes[0])] = []v1alpha1.Endpoint{{Address: "10.0.0.1", Port: 80, Weight: 1}}
+		},
 		"swapped": func(o *Objects) {
 			o.Secrets[FileKeyOf("f")], o.Secrets[FileKeyOf("g")] = NewSecret("two"), NewSecret("one")
 		},

@@ -10,12 +10,12 @@ import (
 	"strings"
 
 	yaml "go.yaml.in/yaml/v3"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/weir-dev/weir/api/schema"
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/xds/source"
+	"github.com/weir-dev/weir/xds/source/internal/reading"
 )
 
 // builder turns files into objects and problems.
@@ -73,12 +73,14 @@ func (b *builder) document(f entry, c *converter, node *yaml.Node) {
 	if slices.ContainsFunc(c.errs, func(e lineError) bool { return !e.warning }) {
 		return // the schema would only repeat that a value is missing
 	}
-	if !included(value, b.loader.env) {
-		return
-	}
-	if err := expandURL(value, b.loader.env); err != nil {
-		b.lineErrors(f, ref, []lineError{{line: locate(node, "spec.url"), field: "spec.url", message: err.Error()}})
-		return
+	if !b.loader.manifests {
+		if !included(value, b.loader.env) {
+			return
+		}
+		if err := expandURL(value, b.loader.env); err != nil {
+			b.lineErrors(f, ref, []lineError{{line: locate(node, "spec.url"), field: "spec.url", message: err.Error()}})
+			return
+		}
 	}
 	defaulted, errs := b.validator.Validate(value)
 	origin := source.NewOrigin(f.rel, node.Line, func(path string) int { return locate(node, path) })
@@ -93,7 +95,10 @@ func (b *builder) document(f entry, c *converter, node *yaml.Node) {
 		return
 	}
 	ref = refOf(defaulted)
-	obj, err := decode(ref.Kind, defaulted)
+	obj, err := reading.Decode(ref.Kind, defaulted)
+	if err == nil && !b.loader.manifests && b.unsupported(ref, origin, obj) {
+		return
+	}
 	if err == nil {
 		err = b.add(f, ref, origin, obj)
 	}
@@ -101,6 +106,26 @@ func (b *builder) document(f entry, c *converter, node *yaml.Node) {
 		b.result.problems = append(b.result.problems,
 			source.Problem{Object: ref, Message: err.Error(), File: f.rel, Line: node.Line})
 	}
+}
+
+// unsupported tells what of an object needs a cluster.
+func (b *builder) unsupported(ref source.ObjectRef, origin *source.Origin, obj source.Object) bool {
+	backend, ok := obj.(*v1alpha1.Backend)
+	if !ok || !backend.Spec.Discovered() {
+		return false
+	}
+	at, what := "spec.inferencePool", "an InferencePool"
+	switch {
+	case backend.Spec.Service != nil:
+		at, what = "spec.service", "a Service"
+	case backend.Spec.Selector != nil:
+		at, what = "spec.selector", "a selector of Pods"
+	}
+	b.result.problems = append(b.result.problems, source.Problem{
+		Object: ref, Field: at, File: origin.File, Line: origin.Locate(at), Reason: source.ReasonUnsupported,
+		Message: "the servers of " + what + " are known in a cluster only, not from a folder: use url or endpoints",
+	})
+	return true
 }
 
 func (b *builder) add(f entry, ref source.ObjectRef, origin *source.Origin, obj source.Object) error {
@@ -204,38 +229,10 @@ func text(v any) string {
 	return s
 }
 
-func decode(kind string, value map[string]any) (source.Object, error) {
-	obj, ok := source.NewObject(kind)
-	if !ok {
-		return nil, fmt.Errorf("this version of Weir does not read kind %s", kind)
-	}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(value, obj); err != nil {
-		return nil, fmt.Errorf("does not fit the type: %w", err)
-	}
-	return obj, nil
-}
-
 // problemOf says a validation error as a sentence.
 func problemOf(ref source.ObjectRef, origin *source.Origin, e *field.Error) source.Problem {
-	path := e.Field
-	if path == "<nil>" {
-		path = ""
-	}
-	return source.Problem{Object: ref, Field: path, Message: messageOf(e), File: origin.File, Line: origin.Locate(path)}
-}
-
-func messageOf(e *field.Error) string {
-	if e.Type == field.ErrorTypeRequired {
-		if e.Detail != "" {
-			return "required, but missing; " + e.Detail
-		}
-		return "required, but missing"
-	}
-	if e.Type == field.ErrorTypeForbidden && strings.HasPrefix(e.Detail, "unknown field") {
-		return e.Detail
-	}
-	body := e.ErrorBody()
-	return strings.ToLower(body[:1]) + body[1:]
+	path := reading.Path(e)
+	return source.Problem{Object: ref, Field: path, Message: reading.Message(e), File: origin.File, Line: origin.Locate(path)}
 }
 
 // secretFile is a file that objects point to.
@@ -252,11 +249,12 @@ func (b *builder) secrets() {
 		for _, r := range source.References(obj) {
 			var key source.SecretKey
 			var value, path, where, problem string
+			reason := source.ReasonSecretUnavailable
 			switch {
 			case r.File != nil:
 				key, path, where = source.FileKeyOf(*r.File), *r.File, r.Field
 			default:
-				key, path, where = source.SecretKeyOf(ref.Namespace, *r.Ref), r.Ref.File, r.Field+refField(*r.Ref)
+				key, path, where = source.SecretKeyOf(ref.Namespace, *r.Ref), r.Ref.File, r.Field+reading.RefField(*r.Ref)
 			}
 			if path != "" {
 				if !seen[path] {
@@ -264,12 +262,15 @@ func (b *builder) secrets() {
 					info, _ := os.Stat(path)
 					b.result.secrets = append(b.result.secrets, secretFile{path: path, info: info})
 				}
-				value, problem = readSecretFile(path)
+				value, problem = reading.FileValue(path)
 			} else {
 				value, problem = b.loader.secretValue(*r.Ref)
+				if r.Ref.Name != "" {
+					reason = source.ReasonUnsupported
+				}
 			}
 			if problem != "" {
-				b.result.problems = append(b.result.problems, b.result.objects.Problem(ref, where, source.Error, "%s", problem))
+				b.result.problems = append(b.result.problems, b.result.objects.Problem(ref, where, source.Error, "%s", problem).Because(reason))
 				continue
 			}
 			b.result.objects.Secrets[key] = source.NewSecret(value)
@@ -278,40 +279,10 @@ func (b *builder) secrets() {
 	}
 }
 
-func refField(ref v1alpha1.SecretRef) string {
-	switch {
-	case ref.Name != "":
-		return ".name"
-	case ref.File != "":
-		return ".file"
-	default:
-		return ".env"
-	}
-}
-
-func readSecretFile(path string) (value, problem string) {
-	raw, err := readFile(path, maxSecretBytes)
-	if err != nil {
-		return "", fmt.Sprintf("the file %s cannot be read: %s", path, reason(err))
-	}
-	value = strings.TrimSpace(string(raw))
-	if value == "" {
-		return "", fmt.Sprintf("the file %s is empty", path)
-	}
-	return value, ""
-}
-
 // secretValue reads a secret that is not in a file.
 func (l *loader) secretValue(ref v1alpha1.SecretRef) (value, problem string) {
 	if ref.Name != "" {
 		return "", "Kubernetes Secrets are not available from a folder: use file or env"
 	}
-	value, found := l.env(ref.Env)
-	switch {
-	case !found:
-		return "", fmt.Sprintf("the environment variable %s is not set", ref.Env)
-	case strings.TrimSpace(value) == "":
-		return "", fmt.Sprintf("the environment variable %s is empty", ref.Env)
-	}
-	return value, ""
+	return reading.EnvValue(l.env, ref.Env)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/weir-dev/weir/api/schema"
 	"github.com/weir-dev/weir/xds/source"
+	"github.com/weir-dev/weir/xds/source/internal/reading"
 )
 
 // Env looks up an environment variable, as os.LookupEnv does.
@@ -30,10 +31,20 @@ func Load(dir string, env Env) (*source.Objects, []source.Problem) {
 	return r.objects, r.problems
 }
 
+// Manifests reads the folder dir (or a single file) as what is to be applied to a cluster: objects may name what a cluster alone has, nothing that
+// they point to is read, and no environment variable is looked at.
+func Manifests(dir string) (*source.Objects, []source.Problem) {
+	l := newLoader(dir, func(string) (string, bool) { return "", false })
+	l.manifests = true
+	r := l.load()
+	return r.objects, r.problems
+}
+
 // loader reads a folder again and again. It is used by one goroutine at a time.
 type loader struct {
 	dir       string
 	env       Env
+	manifests bool // of a cluster
 	validator func() (*schema.Validator, error)
 }
 
@@ -82,7 +93,9 @@ func (l *loader) loadOnce() result {
 			r.problems = append(r.problems, source.Problem{File: l.dir,
 				Message: "no documents found: put *.yaml, *.yml or *.json files with Weir objects here"})
 		}
-		b.secrets()
+		if !l.manifests {
+			b.secrets()
+		}
 	})
 	return r
 }
@@ -125,12 +138,12 @@ func sameSecrets(files []secretFile) bool {
 
 // file reads one file and adds its objects.
 func (b *builder) file(f entry) {
-	raw, err := readFile(f.path, maxFileBytes)
+	raw, err := reading.File(f.path, maxFileBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return // removed a moment ago
 	}
 	if err != nil {
-		b.result.problems = append(b.result.problems, source.Problem{File: f.rel, Message: "the file cannot be read: " + reason(err)})
+		b.result.problems = append(b.result.problems, source.Problem{File: f.rel, Message: "the file cannot be read: " + reading.Cause(err)})
 		return
 	}
 	fmt.Fprintf(b.digest, "%d:%s%d:", len(f.rel), f.rel, len(raw))

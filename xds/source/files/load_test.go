@@ -15,6 +15,7 @@ import (
 
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/xds/source"
+	"github.com/weir-dev/weir/xds/source/internal/reading"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -306,7 +307,7 @@ func TestLoadFiles(t *testing.T) {
 			"..2026_01_31.1/a.yaml": consumer("a", "t"), "..2026_01_31.1/b.yaml": consumer("b", "t"), "..data": "->..2026_01_31.1",
 			"a.yaml": "->..data/a.yaml", "b.yaml": "->..data/b.yaml"}, 2, nil},
 		{"secret is a folder", map[string]string{"a.yaml": withSecret("a", "s"), "s/x": ""}, 1, []string{"spec.secretRef.file: the file", "cannot be read: not a regular file"}},
-		{"huge secret", map[string]string{"a.yaml": withSecret("a", "s"), "s": strings.Repeat("x", maxSecretBytes+1)}, 1, []string{"larger than 1024 KiB"}},
+		{"huge secret", map[string]string{"a.yaml": withSecret("a", "s"), "s": strings.Repeat("x", reading.MaxValueBytes+1)}, 1, []string{"larger than 1024 KiB"}},
 		{"secrets of two folders", map[string]string{"a/a.yaml": withSecret("a", "s"), "b/b.yaml": withSecret("b", "s"), "a/s": "one", "b/s": "two"}, 2, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -3,20 +3,20 @@ package files
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/weir-dev/weir/xds/source/internal/reading"
 )
 
 // Limits that keep a wrong folder (a home directory, a disk) from being read into memory.
 const (
-	maxFileBytes   = 16 << 20
-	maxSecretBytes = 1 << 20
-	maxFiles       = 10_000
-	maxDirs        = 10_000
+	maxFileBytes = 16 << 20
+	maxFiles     = 10_000
+	maxDirs      = 10_000
 )
 
 // entry is one document file as a scan found it.
@@ -51,7 +51,7 @@ func scan(root string) tree {
 	case errors.Is(err, fs.ErrNotExist):
 		t.problems = append(t.problems, fileError{root, "the folder does not exist"})
 	case err != nil:
-		t.problems = append(t.problems, fileError{root, "the folder cannot be read: " + reason(err)})
+		t.problems = append(t.problems, fileError{root, "the folder cannot be read: " + reading.Cause(err)})
 	case info.IsDir():
 		s.dir(root, "")
 	default:
@@ -99,7 +99,7 @@ func (s *scanner) dir(path, rel string) {
 	s.tree.dirs = append(s.tree.dirs, path)
 	entries, err := os.ReadDir(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.fail(rel, "the folder cannot be read: %s", reason(err))
+		s.fail(rel, "the folder cannot be read: %s", reading.Cause(err))
 	}
 	var folders []string
 	for _, e := range entries { // files first, so that a link inside a sub-folder is the second name
@@ -113,7 +113,7 @@ func (s *scanner) dir(path, rel string) {
 			info, err := os.Stat(p)
 			if err != nil {
 				if isDocument(name) {
-					s.fail(r, "the link leads nowhere: %s", reason(err))
+					s.fail(r, "the link leads nowhere: %s", reading.Cause(err))
 				}
 				continue
 			}
@@ -144,7 +144,7 @@ func (s *scanner) file(path, rel string) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // removed a moment ago
 	case err != nil:
-		s.fail(rel, "the file cannot be read: %s", reason(err))
+		s.fail(rel, "the file cannot be read: %s", reading.Cause(err))
 	case !info.Mode().IsRegular():
 		s.fail(rel, "this is not a regular file")
 	default:
@@ -179,37 +179,4 @@ func sameInfo(a, b fs.FileInfo) bool {
 		return a == nil && b == nil
 	}
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime()) && a.Mode() == b.Mode()
-}
-
-// readFile reads a regular file of at most limit bytes.
-func readFile(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() { // opening a pipe would wait for a writer
-		return nil, errors.New("not a regular file")
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(raw)) > limit {
-		return nil, fmt.Errorf("larger than %d KiB", limit>>10)
-	}
-	return raw, nil
-}
-
-// reason is what the system said, without the call and the path that the message names already.
-func reason(err error) string {
-	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
-		return pathErr.Err.Error()
-	}
-	return err.Error()
 }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/weir-dev/weir/xds/source"
+	"github.com/weir-dev/weir/xds/source/internal/reading"
 )
 
 // Options of Watch. The zero value is good.
@@ -81,7 +82,7 @@ type watcher struct {
 	loader *loader
 	opts   Options
 	fn     func(*source.Objects, []source.Problem)
-	burst  debouncer
+	burst  reading.Burst
 	last   result
 
 	notify   *fsnotify.Watcher      // nil where the system refuses; shared
@@ -97,7 +98,7 @@ func newWatcher(dir string, env Env, opts Options, fn func(*source.Objects, []so
 		loader:   newLoader(dir, env),
 		opts:     opts,
 		fn:       fn,
-		burst:    debouncer{quiet: opts.Debounce, limit: opts.MaxDelay},
+		burst:    reading.Burst{Quiet: opts.Debounce, Limit: opts.MaxDelay},
 		watching: map[string]fs.FileInfo{},
 		changed:  make(chan struct{}, 1),
 	}
@@ -163,10 +164,10 @@ func (w *watcher) run(ctx context.Context) {
 			}
 			poll.Reset(w.pollInterval())
 		case <-quiet.C():
-			if !w.burst.pending() {
+			if !w.burst.Pending() {
 				continue
 			}
-			if wait := w.burst.wait(w.opts.Clock.Now()); wait > 0 {
+			if wait := w.burst.Wait(w.opts.Clock.Now()); wait > 0 {
 				quiet.Reset(wait)
 				continue
 			}
@@ -177,8 +178,8 @@ func (w *watcher) run(ctx context.Context) {
 
 // event notes a change. Only the first of a burst arms the timer; when it fires it looks how long to wait on.
 func (w *watcher) event(quiet clock.Timer) {
-	begins := !w.burst.pending()
-	w.burst.event(w.opts.Clock.Now())
+	begins := !w.burst.Pending()
+	w.burst.Event(w.opts.Clock.Now())
 	if begins {
 		quiet.Reset(w.opts.Debounce)
 	}
@@ -189,12 +190,12 @@ func (w *watcher) reload(quiet clock.Timer) {
 	next := w.read()
 	now := w.opts.Clock.Now()
 	// An empty file that was not empty is mostly one that a writer has just truncated: it gets a little longer.
-	if next.empty && !w.last.empty && now.Before(w.burst.first.Add(w.opts.MaxDelay)) {
-		w.burst.event(now)
-		quiet.Reset(w.burst.wait(now))
+	if next.empty && !w.last.empty && now.Before(w.burst.Began().Add(w.opts.MaxDelay)) {
+		w.burst.Event(now)
+		quiet.Reset(w.burst.Wait(now))
 		return
 	}
-	w.burst.reset()
+	w.burst.Reset()
 	changed := next.fingerprint != w.last.fingerprint
 	w.last = next
 	if changed {

@@ -343,12 +343,12 @@ func TestReload(t *testing.T) {
 	}
 	put(t, dir, "a.yaml", "")
 	reload()
-	if calls != 1 || !w.burst.pending() {
+	if calls != 1 || !w.burst.Pending() {
 		t.Fatalf("%d calls: a truncated file was taken for the new content", calls)
 	}
 	clk.now = clk.now.Add(w.opts.MaxDelay)
 	w.reload(timer)
-	if calls != 2 || w.burst.pending() {
+	if calls != 2 || w.burst.Pending() {
 		t.Fatalf("%d calls: an empty file was held back for ever", calls)
 	}
 }
@@ -360,40 +360,6 @@ type manualClock struct {
 }
 
 func (c *manualClock) Now() time.Time { return c.now }
-
-func TestDebouncer(t *testing.T) {
-	start := time.Unix(1000, 0)
-	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
-	for _, tc := range []struct {
-		name   string
-		events []int // ms
-		now    int
-		want   int // ms to wait from now
-	}{
-		{"one event", []int{0}, 0, 50},
-		{"quiet for a while", []int{0}, 30, 20},
-		{"over", []int{0}, 50, 0},
-		{"a second event begins the wait again", []int{0, 40}, 40, 50},
-		{"the limit counts from the first event", []int{0, 40, 80, 120, 160, 200, 240}, 240, 10},
-		{"late", []int{0, 40}, 500, -410},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			d := debouncer{quiet: 50 * time.Millisecond, limit: 250 * time.Millisecond}
-			if d.pending() {
-				t.Error("pending before any event")
-			}
-			for _, e := range tc.events {
-				d.event(at(e))
-			}
-			if got := d.wait(at(tc.now)); !d.pending() || got != time.Duration(tc.want)*time.Millisecond {
-				t.Errorf("wait is %v, want %d ms", got, tc.want)
-			}
-			if d.reset(); d.pending() {
-				t.Error("pending after reset")
-			}
-		})
-	}
-}
 
 func TestWatchPoints(t *testing.T) {
 	base, err := filepath.EvalSymlinks(write(t, map[string]string{
