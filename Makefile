@@ -11,15 +11,24 @@ VERSION ?=
 LDFLAGS := -s -w $(if $(VERSION),-X main.version=$(VERSION))
 
 # Packages whose tests are run with the race detector: all but those that compile the official SDKs, which take
-# minutes to build a second time. The end-to-end tests run a weir that is built with it instead.
-SDK_PACKAGES := ./adapters/anthropic/sdktest/... ./test/...
-RACE_PACKAGES = $$(go list ./... | grep -vE '/(test|sdktest)(/|$$)')
+# minutes to build a second time. The end-to-end tests run a weir that is built with it instead. The slowest come first: what is
+# started last runs alone, on one processor.
+SLOW_PACKAGES := ./xds/compile ./extproc/limit/shared ./cmd/weir ./xds/load/weigh ./extproc/pick ./usage/ledger
+RACE_PACKAGES = $$({ go list $(SLOW_PACKAGES); go list ./... | grep -vE '/(test|sdktest)(/|$$)'; } | awk '!seen[$$0]++' | grep -vxF "$$($(LIST_KUBE))")
+SDK_PACKAGES  = $$(go list ./adapters/anthropic/sdktest/... ./test/... | grep -vxF "$$($(LIST_KUBE))")
+
+# Packages whose tests ask a Kubernetes API server. They come last: on a fresh machine it is built meanwhile.
+LIST_KUBE = go list -test -f '{{.ImportPath}} {{join .Deps " "}} ' ./... | sed -nE 's,^([^ ]*)\.test .*/test/kubetest .*,\1,p'
+
+# Tests wait for processes, sockets and windows of limits more than they compute, so more of them run at once than there are
+# processors. Those of test/e2e that measure time are not among them.
+AT_ONCE := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((2 * n)))
 
 # With RERUN set, as .ci/run does, up to three tests that failed run once more, alone, and the report names those that passed
 # then. A data race is never forgiven.
 RERUN_FLAGS := $(if $(RERUN),--rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race)
 
-.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench bench-micro bench-load bench-streams bench-check bench-check-micro bench-baseline simulate steer fuzz soak clean need-go need-redis need-prometheus need-chromium
+.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench bench-micro bench-load bench-streams bench-check bench-check-micro bench-baseline image simulate steer fuzz soak clean need-go need-redis need-prometheus need-chromium need-kube
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -69,21 +78,31 @@ need-chromium:
 	    echo "make: chromium or npm is not installed; install both (Debian: apt install chromium npm) and put them on PATH"; exit 1; \
 	  fi; }
 
-test: test-unit test-e2e ## run every test
+# The tests of Kubernetes use a real kube-apiserver and etcd: downloaded, or else built, once, into ~/.cache/weir.
+need-kube: need-go
+	@go run ./test/kubetest/need >/dev/null
+
+test: test-unit test-e2e test-kube ## run every test
 
 test-unit: need-go need-redis
 	@echo "unit tests, with the race detector; the first build takes some minutes" >&2
-	@go run $(GOTESTSUM) --format pkgname $(RERUN_FLAGS) --packages="$(RACE_PACKAGES)" -- -race -timeout 15m
+	@go run $(GOTESTSUM) --format pkgname $(RERUN_FLAGS) --packages="$(RACE_PACKAGES)" -- -race -p $(AT_ONCE) -timeout 15m
 
 test-e2e: need-go need-redis need-prometheus need-chromium
 	@echo "end-to-end tests on a real Envoy; the first build of the official SDKs takes some minutes" >&2
 	@go run ./cmd/weir envoy fetch >/dev/null
-	@WEIR_E2E_RACE=1 go run $(GOTESTSUM) --format pkgname $(RERUN_FLAGS) --packages="$(SDK_PACKAGES)" -- -count=1 -timeout 25m
+	@WEIR_E2E_RACE=1 go run $(GOTESTSUM) --format pkgname $(RERUN_FLAGS) --packages="$(SDK_PACKAGES)" -- -count=1 -parallel $(AT_ONCE) -timeout 25m
+
+test-kube: need-go need-redis need-kube
+	@echo "tests on a real Kubernetes API server" >&2
+	@go run ./cmd/weir envoy fetch >/dev/null
+	@WEIR_E2E_RACE=1 go run $(GOTESTSUM) --format pkgname $(RERUN_FLAGS) --packages="$$($(LIST_KUBE))" -- -race -count=1 -parallel $(AT_ONCE) -timeout 15m
 
 lint: need-go check-gen ## vet, staticcheck, formatting, generated files
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not formatted (make fmt):"; echo "$$unformatted"; exit 1; }
 	@go vet ./...
 	@go vet -C test/otlp ./...
+	@go vet -C test/deploy/render ./...
 	@go run $(STATICCHECK) ./...
 
 fmt: need-go ## format the code
@@ -93,8 +112,10 @@ gen: need-go ## make the generated files again
 	@go run $(CONTROLLER_GEN) object paths=./api/...
 	@go run $(CONTROLLER_GEN) crd paths=./api/... output:crd:dir=deploy/crds
 	@go run ./api/docgen > docs/reference.md
+	@go run ./deploy/gen deploy
 
-GENERATED = api/v1alpha1/zz_generated.deepcopy.go deploy/crds/*.yaml docs/reference.md
+GENERATED = api/v1alpha1/zz_generated.deepcopy.go deploy/crds/*.yaml docs/reference.md deploy/helm/weir/files/*/* deploy/kyverno/*.yaml \
+  deploy/argocd/argocd-cm.yaml deploy/kustomize/overlays/production/additions/prometheusrule.yaml
 check-gen: need-go
 	@before=$$(cat $(GENERATED) | sha256sum); $(MAKE) --no-print-directory gen; \
 	  [ "$$before" = "$$(cat $(GENERATED) | sha256sum)" ] || { echo "generated files were not current; make gen has made them so: commit them"; exit 1; }
@@ -124,6 +145,11 @@ bench-baseline: need-go need-redis ## write both baselines anew
 	@go run ./test/benchcheck -update
 	@mkdir -p bin
 	@go run ./test/bench -o bin/bench.json -baseline test/bench/baseline.json $(BENCHFLAGS)
+
+IMAGEFLAGS ?=
+image: need-go ## the OCI image for linux/amd64 and linux/arm64 in dist/weir-image, without a container daemon; IMAGEFLAGS='-push REF' pushes it
+	@mkdir -p dist
+	@go run ./deploy/image -version "$(VERSION)" $(IMAGEFLAGS)
 
 simulate: need-go ## play the scenarios of deploy/examples/simulate against their bars; two minutes
 	@go run ./cmd/weir simulate --check $(foreach f,$(wildcard deploy/examples/simulate/*.yaml),-f $(f))

@@ -281,6 +281,7 @@ func authorizer(t *testing.T) *authz.Server {
 
 // TestExternalAuthorization guards an upstream of somebody else's with the same identities, by an Envoy of somebody else's.
 func TestExternalAuthorization(t *testing.T) {
+	t.Parallel()
 	ca, clients := newAuthority(t, "authz CA"), newAuthority(t, "clients CA")
 	plain := &authz.Config{Address: "127.0.0.1", Port: uint16(harness.FreePort(t))}
 	mutual := &authz.Config{Address: "127.0.0.1", Port: uint16(harness.FreePort(t)), ClientCA: []byte(clients.PEM)}
@@ -453,6 +454,7 @@ func TestExternalAuthorization(t *testing.T) {
 
 // TestServedExternalAuthorization: weir serves it as its configuration says, with the keys that are in force.
 func TestServedExternalAuthorization(t *testing.T) {
+	t.Parallel()
 	ca := newAuthority(t, "authz CA")
 	certificate, key := ca.server(t, "authz.test", newKey(t))
 	first, second := harness.FreePort(t), harness.FreePort(t)

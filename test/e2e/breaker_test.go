@@ -34,6 +34,7 @@ func breakersNow(t *testing.T, g *harness.Gateway, policy string) map[string]bre
 }
 
 func TestCircuitBreaker(t *testing.T) {
+	t.Parallel()
 	l := &limited{provider: newSupplier(t)}
 	docs := append(fourKeys(), limitedRoutes()...)
 	for name, spec := range map[string]string{

@@ -20,6 +20,7 @@ func budget(name, spec string) string {
 }
 
 func TestBudgets(t *testing.T) {
+	t.Parallel()
 	l := &limited{provider: newSupplier(t)}
 	docs := append(fourKeys(), limitedRoutes()...)
 	for name, spec := range map[string]string{

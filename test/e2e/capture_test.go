@@ -202,6 +202,7 @@ var ownIDs = regexp.MustCompile(`[0-9a-f]{16}-[0-9a-z]+|"created":\d+`)
 // TestCaptureContent compares the text in spans with what was said, and every byte of every answer with that of a gateway that captures
 // nothing.
 func TestCaptureContent(t *testing.T) {
+	t.Parallel()
 	backend, c := capturedBackends(t), startCollector(t, buildCollector(t))
 	on, off := captureGateway(t, backend, c, captureSome), captureGateway(t, backend, c, "")
 
@@ -297,6 +298,7 @@ func TestCaptureContent(t *testing.T) {
 
 // TestCapturedTextIsInSpansAlone: what is said goes nowhere else.
 func TestCapturedTextIsInSpansAlone(t *testing.T) {
+	t.Parallel()
 	backend, c := capturedBackends(t), startCollector(t, buildCollector(t))
 	g := captureGateway(t, backend, c, "telemetry: {captureContent: {parts: [Input, Output]}}\n")
 	const prompt = "A-PROMPT-NOBODY-SEES"

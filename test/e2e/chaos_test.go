@@ -38,6 +38,7 @@ func threeProviders(t *testing.T, pace sim.Faults, o harness.Options) (g *harnes
 
 // TestKillEnvoy kills Envoy under load. It is back by itself, with the configuration of before.
 func TestKillEnvoy(t *testing.T) {
+	t.Parallel()
 	pace := sim.Faults{IntervalMin: sim.Duration(time.Millisecond), IntervalMax: sim.Duration(3 * time.Millisecond)}
 	g, _, _, _ := threeProviders(t, pace, harness.Options{})
 	version := g.Status().Configuration.Serving
@@ -90,6 +91,7 @@ func TestKillEnvoy(t *testing.T) {
 
 // TestKillWeir kills weir itself. Envoy goes with it, nothing is left behind, and the next start serves again.
 func TestKillWeir(t *testing.T) {
+	t.Parallel()
 	g, oa, _, _ := threeProviders(t, slow, harness.Options{})
 	s := openStream(t, g, lanes[0])
 	envoy := g.EnvoyPID()
@@ -117,6 +119,7 @@ func TestKillWeir(t *testing.T) {
 
 // TestHungProvider stops a provider's process, so that connections are accepted and nothing is ever answered.
 func TestHungProvider(t *testing.T) {
+	t.Parallel()
 	port := fmt.Sprintf("127.0.0.1:%d", harness.FreePort(t))
 	cmd := exec.Command(harness.Binary(t), "sim", "openai", "--listen", port, "--ttft", "1ms", "--interval", "1ms")
 	if err := cmd.Start(); err != nil {
@@ -221,6 +224,7 @@ func (s *openedStream) rest() error {
 
 // TestSignalDuringStreams: the streams that run finish, nothing new is let in, and weir ends well.
 func TestSignalDuringStreams(t *testing.T) {
+	t.Parallel()
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(sig.String(), func(t *testing.T) {
 			g, _, _, _ := threeProviders(t, slow, harness.Options{})
@@ -253,6 +257,7 @@ func TestSignalDuringStreams(t *testing.T) {
 
 // TestSecondSignal cuts what the first one lets finish.
 func TestSecondSignal(t *testing.T) {
+	t.Parallel()
 	g, _, _, _ := threeProviders(t, slow, harness.Options{Args: []string{"--drain-timeout", "10m"}})
 	s := openStream(t, g, lanes[0])
 	g.Kill(syscall.SIGINT)
@@ -271,6 +276,7 @@ func TestSecondSignal(t *testing.T) {
 
 // TestDrainTimeout cuts streams that take longer than they may.
 func TestDrainTimeout(t *testing.T) {
+	t.Parallel()
 	g, _, _, _ := threeProviders(t, slow, harness.Options{Args: []string{"--drain-timeout", "300ms"}})
 	s := openStream(t, g, lanes[0])
 	g.Kill(syscall.SIGTERM)
@@ -284,6 +290,7 @@ func TestDrainTimeout(t *testing.T) {
 
 // TestSlowClients: those who read nothing, or write a byte at a time, keep nobody else waiting.
 func TestSlowClients(t *testing.T) {
+	t.Parallel()
 	g, _, _, _ := threeProviders(t, sim.Faults{}, harness.Options{})
 	const each = 20
 	var held []net.Conn

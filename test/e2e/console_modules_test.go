@@ -9,6 +9,7 @@ import (
 
 // TestConsoleModules checks the parts of the console's scripts that only compute, in the browser that will run them.
 func TestConsoleModules(t *testing.T) {
+	t.Parallel()
 	g := harness.Start(t, harness.Options{})
 	p := newBrowserPage(t, g.AdminURL)
 	p.open("setup")

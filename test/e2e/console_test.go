@@ -117,6 +117,7 @@ func (p *browserPage) live() {
 
 // TestConsolePages opens every page on a gateway with traffic, in both themes: what it is for is there, and nothing on it keeps anybody out.
 func TestConsolePages(t *testing.T) {
+	t.Parallel()
 	w := startWatched(t)
 	w.traffic(t)
 	p := newBrowserPage(t, w.AdminURL)
@@ -220,6 +221,7 @@ func TestConsolePages(t *testing.T) {
 
 // TestConsoleWatchesABackendDie: what happens to a server is on the page within its next seconds, and in its history, without a reload.
 func TestConsoleWatchesABackendDie(t *testing.T) {
+	t.Parallel()
 	w := startWatched(t)
 	w.traffic(t)
 	p := newBrowserPage(t, w.AdminURL)
@@ -251,6 +253,7 @@ func TestConsoleWatchesABackendDie(t *testing.T) {
 
 // TestConsolePlayground sends a streamed request, and shows what came and which way it took. The key stays in memory.
 func TestConsolePlayground(t *testing.T) {
+	t.Parallel()
 	w := startWatched(t)
 	p := newBrowserPage(t, w.AdminURL)
 	p.open("playground")
@@ -291,6 +294,7 @@ func TestConsolePlayground(t *testing.T) {
 
 // TestConsoleByKeyboard walks through the console without a pointer.
 func TestConsoleByKeyboard(t *testing.T) {
+	t.Parallel()
 	w := startWatched(t)
 	w.traffic(t)
 	p := newBrowserPage(t, w.AdminURL)
@@ -356,6 +360,7 @@ func TestConsoleByKeyboard(t *testing.T) {
 
 // TestConsoleLogin: where a login is needed the console asks for it, and says what is wrong.
 func TestConsoleLogin(t *testing.T) {
+	t.Parallel()
 	const token = "console-token-0123456789-abcdefgh"
 	w := startWatched(t, func(o *harness.Options) { o.Env = append(o.Env, "WEIR_ADMIN_TOKEN="+token) })
 	p := newBrowserPage(t, w.AdminURL)
@@ -384,6 +389,7 @@ func TestConsoleLogin(t *testing.T) {
 
 // TestConsoleReconnects: while weir is away the page says so, and how old what it shows is; then it goes on.
 func TestConsoleReconnects(t *testing.T) {
+	t.Parallel()
 	w := startWatched(t)
 	p := newBrowserPage(t, w.AdminURL)
 	p.lenient = true

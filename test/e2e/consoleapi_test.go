@@ -71,6 +71,7 @@ func told(d api.Dependency, text string) bool {
 
 // TestConsoleAPI sends traffic of every kind, lets what Weir depends on fail, and reads what the console says of it.
 func TestConsoleAPI(t *testing.T) {
+	t.Parallel()
 	one, two := harness.NewSim(t, sim.Options{Dialect: sim.OpenAI}), harness.NewSim(t, sim.Options{Dialect: sim.Anthropic})
 	pool := quickGPUs(t, 2, gpu.Options{})
 	servers := steeredPool{name: "pool", servers: pool, backend: "healthCheck: {interval: 200ms}\n"}

@@ -161,6 +161,7 @@ func countCases(t *testing.T) []countCase {
 // TestUsageIsCounted: Envoy reads the usage in the answers of backends that speak the caller's dialect, and no byte of them
 // changes.
 func TestUsageIsCounted(t *testing.T) {
+	t.Parallel()
 	cases := countCases(t)
 	provider := newScripted(t, cases)
 	for _, protocol := range []string{"HTTP1", "HTTP2"} {
@@ -218,6 +219,7 @@ rules:
 // TestUsageIsHidden: Weir asks for the usage of streams in their callers' place, reads it, and the callers see the bytes that
 // the provider sends beside it.
 func TestUsageIsHidden(t *testing.T) {
+	t.Parallel()
 	const (
 		head = "data: {\"choices\":[{\"delta\":{\"content\":\"say \\\"usage\\\":{\"}}],\"usage\":null}\n\n: ping\n\n"
 		last = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":5}}\n\n"
@@ -283,6 +285,7 @@ func TestUsageIsHidden(t *testing.T) {
 // TestUsageOfAnAbortedStream: Envoy reads the usage at the end of an answer, so there is none of one that the caller does not
 // take to its end. Its record says how many bytes were delivered.
 func TestUsageOfAnAbortedStream(t *testing.T) {
+	t.Parallel()
 	gone := make(chan struct{})
 	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("content-type", sse)

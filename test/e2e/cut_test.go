@@ -139,6 +139,7 @@ func (c *cutting) entries(t *testing.T, key string, n int) []ledger.Entry {
 }
 
 func TestCutStreams(t *testing.T) {
+	t.Parallel()
 	c := startCutting(t)
 	t.Run("lanes", func(t *testing.T) {
 		var all sync.WaitGroup

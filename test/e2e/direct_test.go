@@ -75,6 +75,7 @@ func (r taken) comparable() taken {
 // TestDirectChain: what a backend gets as the n-th of a chain is what it gets as the only one of a rule, and what Weir prepares where it
 // is asked, whatever the attempts before have had.
 func TestDirectChain(t *testing.T) {
+	t.Parallel()
 	servers := &directServers{by: map[string]*httptest.Server{}}
 	var docs []string
 	backends := []harness.Backend{

@@ -106,6 +106,7 @@ rules:
 // TestCallerLeavesBeforeTheDecision: a request whose caller has gone while Envoy waited has a record, without anything of
 // the decision, but with the ID that the decision knew it by.
 func TestCallerLeavesBeforeTheDecision(t *testing.T) {
+	t.Parallel()
 	backend := newFake(t, 200, "application/json", completion)
 	go1 := make(chan struct{})
 	d := &door{answer: func(string, *extprocv3.ProcessingResponse) { <-go1 }}
@@ -147,6 +148,7 @@ func TestCallerLeavesBeforeTheDecision(t *testing.T) {
 
 // TestAnswerHeaders: callers see the limits that Weir has set, and none of the provider's.
 func TestAnswerHeaders(t *testing.T) {
+	t.Parallel()
 	provider := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		for _, name := range append([]string{"anthropic-ratelimit-requests-limit", "x-ratelimit-limit-images", "x-weir-cache"}, wire.AnswerHeaders...) {
@@ -207,6 +209,7 @@ func TestAnswerHeaders(t *testing.T) {
 // TestCallerAddress: decisions know the address that the connection comes from or, behind proxies, the one that the first
 // of the trusted ones saw.
 func TestCallerAddress(t *testing.T) {
+	t.Parallel()
 	for hops, want := range map[int]string{0: "127.0.0.1", 1: "192.0.2.3", 2: "2001:db8::2"} {
 		t.Run(fmt.Sprint(hops), func(t *testing.T) {
 			t.Parallel()

@@ -149,6 +149,7 @@ func (x *explained) check(t *testing.T, req *http.Request, status int) *extproc.
 }
 
 func TestExplain(t *testing.T) {
+	t.Parallel()
 	x := startExplained(t)
 	ask := func(t *testing.T, key, rule, dialect, model string, more ...string) *http.Request {
 		t.Helper()

@@ -521,6 +521,7 @@ func testHung(t *testing.T, o *orphan) {
 
 // TestFailClosed: nobody gets past a Weir that is not there, unless a LoadPolicy says so.
 func TestFailClosed(t *testing.T) {
+	t.Parallel()
 	servers := harness.NewGPUs(t, 2, gpu.Options{Profile: engine.Profiles()[0].Scaled(20)})
 	g := harness.Start(t, harness.Options{Beside: true, Documents: []string{
 		harness.Document("Backend", "gpus", "dialect: openai\nbasePath: /v1\nmodels: [{name: m}]\n"+harness.Endpoints(servers)),

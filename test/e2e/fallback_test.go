@@ -147,6 +147,7 @@ func checkAttempt(t *testing.T, p provider, rec sim.Record) {
 // TestErrorUnderSuccess is about DashScope's errors in the body of a 200: they must never look like an answer, and
 // another provider is none of the remedies, since the answer has begun when they are seen.
 func TestErrorUnderSuccess(t *testing.T) {
+	t.Parallel()
 	ps := providers(t, sim.Faults{})
 	g := harness.Start(t, harness.Options{Backends: backends(ps), Documents: []string{chainRoute("dash", ps[2:], "")}})
 	ps[2].sim.Configure(sim.Faults{Rules: []sim.Rule{{Kind: sim.OKError}}})
@@ -240,6 +241,7 @@ func whole(body string, stream bool, err error) bool {
 
 // TestAllDead answers in the caller's dialect, and says when to come back.
 func TestAllDead(t *testing.T) {
+	t.Parallel()
 	ps := providers(t, sim.Faults{})
 	var docs []string
 	for name, order := range rotations(ps) {
@@ -356,6 +358,7 @@ func TestRetryConditions(t *testing.T) {
 // TestUntranslatable: what a backend's dialect cannot say is the caller's mistake, 400, and never silently left out. A
 // backend of the caller's own dialect is not affected.
 func TestUntranslatable(t *testing.T) {
+	t.Parallel()
 	own := newFake(t, 200, "application/json", completion)
 	down := newFake(t, 500, "application/json", `{"error":{"message":"down","type":"server_error","param":null,"code":null}}`)
 	claude := harness.NewSim(t, sim.Options{Dialect: sim.Anthropic})
@@ -391,6 +394,7 @@ func TestUntranslatable(t *testing.T) {
 
 // TestRequestTimeout ends a request whose time is over, all attempts included, and lets go of the provider.
 func TestRequestTimeout(t *testing.T) {
+	t.Parallel()
 	ps := providers(t, sim.Faults{})
 	g := harness.Start(t, harness.Options{Backends: backends(ps), Documents: []string{
 		chainRoute("short", ps, "    timeouts: {request: 500ms}\n"),

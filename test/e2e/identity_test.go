@@ -72,6 +72,7 @@ func newMembers(t *testing.T) *members {
 }
 
 func TestIdentity(t *testing.T) {
+	t.Parallel()
 	m := newMembers(t)
 	t.Run("headers", func(t *testing.T) { testCredentialHeaders(t, m) })
 	t.Run("keys", func(t *testing.T) { testKeys(t, m) })

@@ -26,6 +26,7 @@ func ofSize(l lane, n int) string {
 
 // TestBodyLimit: the largest body is served on every way, one byte more is refused on all of them.
 func TestBodyLimit(t *testing.T) {
+	t.Parallel()
 	g, oa, an, ds := threeProviders(t, sim.Faults{}, harness.Options{Listener: "limits: {maxRequestBytes: 256Ki}"})
 	const limit = 256 << 10
 	for _, l := range lanes {
@@ -79,6 +80,7 @@ func TestLargeBodies(t *testing.T) {
 }
 
 func TestHeaderLimit(t *testing.T) {
+	t.Parallel()
 	g, _, _, _ := threeProviders(t, sim.Faults{}, harness.Options{Listener: "limits: {maxHeaderKiB: 8}"})
 	for _, l := range lanes {
 		if !l.main {
@@ -100,6 +102,7 @@ func TestHeaderLimit(t *testing.T) {
 
 // TestConnectionLimit: one connection too many is closed at once, and its place is free again when another ends.
 func TestConnectionLimit(t *testing.T) {
+	t.Parallel()
 	g, _, _, _ := threeProviders(t, sim.Faults{}, harness.Options{Listener: "limits: {maxConnections: 3}"})
 	client := func() *http.Client { return &http.Client{Transport: &http.Transport{}} }
 	f := flow{lane: lanes[0]}
@@ -129,6 +132,7 @@ func TestConnectionLimit(t *testing.T) {
 // TestBackendLimits: what is more than a backend may hold is refused at once, and told when to come back. Envoy sends it to
 // no other backend.
 func TestBackendLimits(t *testing.T) {
+	t.Parallel()
 	busy := harness.NewSim(t, sim.Options{Dialect: sim.OpenAI, Faults: sim.Faults{TTFT: sim.Duration(700 * time.Millisecond)}})
 	spare := harness.NewSim(t, sim.Options{Dialect: sim.Anthropic})
 	for _, c := range []struct{ name, connections string }{
@@ -191,6 +195,7 @@ func atOnce(t *testing.T, g *harness.Gateway, l lane, n int) []rawReply {
 
 // TestTimeouts: who does not keep time gets an answer that says so, in the caller's dialect.
 func TestTimeouts(t *testing.T) {
+	t.Parallel()
 	hang := []sim.Rule{{Kind: sim.Hang}}
 	oa := harness.NewSim(t, sim.Options{Dialect: sim.OpenAI, Faults: sim.Faults{Rules: hang}})
 	an := harness.NewSim(t, sim.Options{Dialect: sim.Anthropic, Faults: sim.Faults{Rules: hang}})
@@ -306,6 +311,7 @@ func streamAll(t *testing.T, g *harness.Gateway, ways []lane, route string) map[
 
 // TestHTTP2Backend: a backend that is asked over HTTP/2 gets many requests on few connections.
 func TestHTTP2Backend(t *testing.T) {
+	t.Parallel()
 	pace := sim.Faults{TTFT: sim.Duration(20 * time.Millisecond)}
 	two := harness.NewSim(t, sim.Options{Dialect: sim.OpenAI, Faults: pace})
 	one := harness.NewSim(t, sim.Options{Dialect: sim.Anthropic, Faults: pace})

@@ -134,6 +134,7 @@ func (f *frames) await(t *testing.T, stream uint32) end {
 // TestMalformedHTTP2 breaks the rules of HTTP/2. A request that breaks them is never answered as if it had not, and costs
 // at most its own connection.
 func TestMalformedHTTP2(t *testing.T) {
+	t.Parallel()
 	g, sims := malformedGateway(t)
 	envoy := g.EnvoyPID()
 	l := lanes[0]

@@ -159,6 +159,7 @@ keys: {secretRef: {file: token-secret.txt}}`),
 // the RFC gives, in a body that the SDK of the caller's dialect understands, and the gateway serves on as if nothing
 // had happened.
 func TestMalformed(t *testing.T) {
+	t.Parallel()
 	g, sims := malformedGateway(t)
 	envoy := g.EnvoyPID()
 	if envoy == 0 {
@@ -357,6 +358,7 @@ func checkArrived(t *testing.T, sims []*harness.Sim) {
 // TestRecordsOfHostileRequests: what one client puts into a request must not lose the records of the requests beside it,
 // which are counted, and release what is kept for them.
 func TestRecordsOfHostileRequests(t *testing.T) {
+	t.Parallel()
 	g, _ := malformedGateway(t)
 	hostile := []func(*message){
 		func(m *message) { m.header("x-request-id: \xff\xfe") },

@@ -274,6 +274,7 @@ func comparableRecord(r *sim.Record, free bool) map[string]any {
 // TestNativeLane sends the same requests to two gateways, one of which lets Envoy pass those that were decided in advance. Answers, what
 // providers get, and the ledgers must be equal.
 func TestNativeLane(t *testing.T) {
+	t.Parallel()
 	p := nativePair{t: t, native: newNativeSide(t, "Auto"), other: newNativeSide(t, "Disabled")}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -350,6 +351,7 @@ func (p *nativePair) sameLedgers() {
 
 // TestNativeLimits: however many requests race for a limit, and by whatever lane, exactly the limit gets in.
 func TestNativeLimits(t *testing.T) {
+	t.Parallel()
 	s := newNativeSide(t, "Auto")
 	var in, refused atomic.Int64
 	var wg sync.WaitGroup
@@ -397,6 +399,7 @@ func TestNativeLimits(t *testing.T) {
 
 // TestNativeChange: what a new version refuses is refused once it is live, whatever was decided in advance before.
 func TestNativeChange(t *testing.T) {
+	t.Parallel()
 	s := newNativeSide(t, "Auto")
 	c := nativeCase{path: "/v1/chat/completions", body: `{"model":"gpt-4o","messages":[{"role":"user","content":"Hi"}]}`,
 		headers: []string{"content-type", "application/json", "authorization", "Bearer limited-key-0123456789"}}

@@ -254,6 +254,7 @@ func firstKeys(t *testing.T, v *compile.Version, rule, backend string) table.Key
 
 // TestOverrideHost: Envoy's attempts go where a decision says, in its order.
 func TestOverrideHost(t *testing.T) {
+	t.Parallel()
 	at := tellingServers(t, "a", "b", "sick", "far1", "far2")
 	dead := net.JoinHostPort("127.0.0.1", strconv.Itoa(harness.FreePort(t)))
 	pool := func(name, rest string, addresses ...string) string {

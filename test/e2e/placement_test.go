@@ -77,6 +77,7 @@ func (s *keptServers) keeps() int {
 
 // TestPlacement: requests to pools on the real Envoy, in every way that they end. Nothing is left in flight of any of them.
 func TestPlacement(t *testing.T) {
+	t.Parallel()
 	servers := newKeptServers(t, "a", "b", "c", "far1", "far2", "one")
 	dead := net.JoinHostPort("127.0.0.1", strconv.Itoa(harness.FreePort(t)))
 	pool := func(name string, addresses ...string) string {

@@ -77,6 +77,7 @@ func soundFolder(t *testing.T) string {
 }
 
 func TestRunRefusesToStart(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -152,6 +153,7 @@ func TestRunRefusesToStart(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
+	t.Parallel()
 	t.Run("sound", func(t *testing.T) {
 		dir := soundFolder(t)
 		o := weir(t, nil, "", "validate", "-f", dir)
@@ -226,6 +228,7 @@ func TestValidate(t *testing.T) {
 }
 
 func TestSmallCommands(t *testing.T) {
+	t.Parallel()
 	t.Run("version", func(t *testing.T) {
 		o := weir(t, nil, "", "version")
 		if o.code != 0 || !regexp.MustCompile(`^weir \S+ \(go\S+, \w+/\w+\)\n$`).MatchString(o.stdout) {
@@ -297,6 +300,7 @@ func simulatorOf(t *testing.T, g *harness.Gateway, dialect string) int {
 
 // TestSimulators has weir start the simulators itself, as `make run` does.
 func TestSimulators(t *testing.T) {
+	t.Parallel()
 	at := func(path string) string { return fmt.Sprintf("127.0.0.1:%d%s", harness.FreePort(t), path) }
 	openai, anthropic := at("/v1"), at("")
 	g := harness.Start(t, harness.Options{
@@ -363,6 +367,7 @@ rules:
 
 // TestNoSimulators: a configuration that asks for none gets none.
 func TestNoSimulators(t *testing.T) {
+	t.Parallel()
 	up := harness.NewSim(t, sim.Options{Dialect: sim.OpenAI})
 	g := harness.Start(t, harness.Options{
 		Args:      []string{"--simulate=true"},

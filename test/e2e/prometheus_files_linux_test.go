@@ -54,6 +54,7 @@ func readAlerts(t *testing.T) (rules alertRules, names []string) {
 
 // TestAlertsSayWhatToDo: each has a summary, a description, a severity and a section of the manual.
 func TestAlertsSayWhatToDo(t *testing.T) {
+	t.Parallel()
 	rules, _ := readAlerts(t)
 	page, err := os.ReadFile(metricsPage)
 	must(t, err)

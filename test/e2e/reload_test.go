@@ -185,6 +185,7 @@ func rotatedKey(i int) string { return fmt.Sprintf("rotated-key-%012d", i) }
 // TestReloadKeepsRunningStreams takes everything away that running streams came by: listener, route, backend and key. They
 // finish all the same, and only new requests see the change.
 func TestReloadKeepsRunningStreams(t *testing.T) {
+	t.Parallel()
 	g, _, _, _ := threeProviders(t, slow, harness.Options{})
 	var streams []*openedStream
 	for _, l := range lanes {
@@ -220,6 +221,7 @@ func TestReloadKeepsRunningStreams(t *testing.T) {
 // TestReloadKeepsFallback takes away the backend that a running request has still to fall back on: a request lives in the
 // configuration it began with.
 func TestReloadKeepsFallback(t *testing.T) {
+	t.Parallel()
 	hung := harness.NewSim(t, sim.Options{Dialect: sim.OpenAI, Faults: sim.Faults{Rules: []sim.Rule{{Kind: sim.Hang}}}})
 	for _, dialect := range []sim.Dialect{sim.OpenAI, sim.Anthropic, sim.DashScope} {
 		t.Run(string(dialect), func(t *testing.T) {
@@ -257,6 +259,7 @@ func TestReloadKeepsFallback(t *testing.T) {
 // TestReloadRefusesWhatIsWrong breaks the folder in many ways. The mistake is named with its place, what was served stays
 // served, and mending it is enough.
 func TestReloadRefusesWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	up := harness.NewSim(t, sim.Options{Dialect: sim.OpenAI})
 	g := harness.Start(t, harness.Options{
 		Backends:  []harness.Backend{{Name: "up", Sim: up}},
@@ -373,6 +376,7 @@ listeners:
 // TestReloadThatEnvoyRefuses gives Envoy what Weir cannot know to be wrong. Both keep the last good version, say why, and
 // take the next good one.
 func TestReloadThatEnvoyRefuses(t *testing.T) {
+	t.Parallel()
 	up := harness.NewSim(t, sim.Options{Dialect: sim.OpenAI})
 	g := harness.Start(t, harness.Options{
 		Backends:  []harness.Backend{{Name: "up", Sim: up}},

@@ -79,6 +79,7 @@ func matchCases() []matchCase {
 }
 
 func TestRouteMatching(t *testing.T) {
+	t.Parallel()
 	f := newFake(t, 200, "application/json", completion)
 	cases := matchCases()
 	docs := []string{harness.Consumer("gold", goldKey, "labels: {team: gold, tier: one}")}
@@ -147,6 +148,7 @@ func TestRouteMatching(t *testing.T) {
 
 // TestAliases sends a model on under another name, by Route and by Backend, and in both.
 func TestAliases(t *testing.T) {
+	t.Parallel()
 	openAI := newFake(t, 200, "application/json", completion)
 	claude := newFake(t, 200, "application/json", `{"id":"msg_1","type":"message","role":"assistant","model":"upstream","content":[{"type":"text","text":"Hello."}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":1}}`)
 	g := harness.Start(t, harness.Options{
@@ -226,6 +228,7 @@ func counter(t *testing.T) (url string, count *atomic.Int64) {
 
 // TestWeights counts 10,000 requests: on routes that ask weir about each attempt, and on those that do not.
 func TestWeights(t *testing.T) {
+	t.Parallel()
 	urlA, a := counter(t)
 	urlB, b := counter(t)
 	g := harness.Start(t, harness.Options{
@@ -278,6 +281,7 @@ func TestWeights(t *testing.T) {
 
 // TestPriorities asks a higher priority number only after every lower one, and a weight of 0 never.
 func TestPriorities(t *testing.T) {
+	t.Parallel()
 	var sims [4]*harness.Sim
 	var bs []harness.Backend
 	for i := range sims {

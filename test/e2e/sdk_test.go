@@ -78,6 +78,7 @@ func (c sdkCase) word(openAI, anthropic string) string {
 }
 
 func TestSDKs(t *testing.T) {
+	t.Parallel()
 	ps := providers(t, sim.Faults{Chunking: sim.Split})
 	g := harness.Start(t, harness.Options{
 		Backends:  backends(ps),
@@ -401,6 +402,7 @@ func testCredentials(t *testing.T, key string, ps []provider) {
 // TestSDKOptions uses what the scenarios leave out: the ways to authenticate and to speak of older clients, and an operation
 // that is not translated.
 func TestSDKOptions(t *testing.T) {
+	t.Parallel()
 	ps := providers(t, sim.Faults{})[:2]
 	g := harness.Start(t, harness.Options{
 		Backends:  backends(ps),

@@ -87,6 +87,7 @@ func (r *secretRun) secret(what string) string {
 // everything that comes out: logs at their most talkative, access lines, metrics, what OTLP exports, the ledger, every answer of the
 // console, and Envoy's configuration.
 func TestNoSecretIsShown(t *testing.T) {
+	t.Parallel()
 	for _, format := range []string{"json", "text"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()

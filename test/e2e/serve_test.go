@@ -55,6 +55,7 @@ func openRequests(t *testing.T, g *harness.Gateway) int {
 
 // TestServe runs weir beside an Envoy that is not its own: each of the two dies and comes back while the other goes on.
 func TestServe(t *testing.T) {
+	t.Parallel()
 	up := harness.NewSim(t, sim.Options{Dialect: sim.OpenAI})
 	g := harness.Start(t, harness.Options{
 		Beside:    true,
@@ -167,6 +168,7 @@ func TestServe(t *testing.T) {
 
 // TestServeWaitsForEnvoy: it says so, and goes on to live.
 func TestServeWaitsForEnvoy(t *testing.T) {
+	t.Parallel()
 	up := harness.NewSim(t, sim.Options{Dialect: sim.OpenAI})
 	g := harness.Start(t, harness.Options{
 		Beside:    true,
@@ -191,6 +193,7 @@ func TestServeWaitsForEnvoy(t *testing.T) {
 }
 
 func TestServeRefusesToStart(t *testing.T) {
+	t.Parallel()
 	dir := soundFolder(t)
 	weir(t, nil, "", "serve", "-f", dir).mustSay(t, "--socket-dir is missing")
 	weir(t, nil, "", "bootstrap").mustSay(t, "--socket-dir is missing")
@@ -200,6 +203,7 @@ func TestServeRefusesToStart(t *testing.T) {
 }
 
 func TestBootstrapCommand(t *testing.T) {
+	t.Parallel()
 	o := weir(t, []string{"WEIR_SOCKET_DIR=/run/weir"}, "", "bootstrap", "--max-connections", "77", "--max-heap", "1000000")
 	if o.code != 0 || !json.Valid([]byte(o.stdout)) {
 		t.Fatalf("%+v", o)

@@ -151,6 +151,7 @@ func spend(n, workers int, do func()) {
 
 // TestIsolatedBackend: when all servers of a Backend are isolated, the rule's next one serves, and only until they are back.
 func TestIsolatedBackend(t *testing.T) {
+	t.Parallel()
 	const model = "both"
 	s := startSteered(t, []steeredPool{
 		{name: "main", models: ", {name: both}", servers: quickGPUs(t, 2, gpu.Options{}), backend: "healthCheck: {interval: 200ms}\n", policy: "health: {warmUp: 0s}\n"},

@@ -34,6 +34,7 @@ const chunks = 200
 
 // TestStreamFlows sends 200 chunks at 10 ms and looks at how they arrive.
 func TestStreamFlows(t *testing.T) {
+	t.Parallel()
 	var cases []streamCase
 	var bs []harness.Backend
 	rules := "rules:\n"
@@ -172,6 +173,7 @@ func events(stream []byte) int { return bytes.Count(stream, []byte("data:")) }
 // TestResponseBypassesGo shows that a stream in the caller's own dialect causes no message to weir beyond those of the
 // request, and a translated one does.
 func TestResponseBypassesGo(t *testing.T) {
+	t.Parallel()
 	ps := providers(t, sim.Faults{})
 	g := harness.Start(t, harness.Options{
 		Backends: append(backends(ps), harness.Backend{Name: "twin", Sim: ps[0].sim, Key: harness.BackendKey("sim-openai"), Models: []string{"gpt-4.1"}}),
@@ -226,6 +228,7 @@ func extProcMessages(g *harness.Gateway) (n int64) {
 
 // TestClientAborts closes the connection after the first chunk: the provider must learn of it.
 func TestClientAborts(t *testing.T) {
+	t.Parallel()
 	ps := providers(t, sim.Faults{IntervalMin: pace, IntervalMax: pace})
 	g := harness.Start(t, harness.Options{
 		Backends:  backends(ps),
@@ -266,6 +269,7 @@ const pace = sim.Duration(5 * time.Millisecond)
 // TestStreamBreaks ends streams in the middle: by a connection that breaks and by the provider's own error event. No SDK
 // may take either for an answer.
 func TestStreamBreaks(t *testing.T) {
+	t.Parallel()
 	ps := providers(t, sim.Faults{})
 	g := harness.Start(t, harness.Options{
 		Backends:  backends(ps),
@@ -305,6 +309,7 @@ func TestStreamBreaks(t *testing.T) {
 
 // TestUnknownFields passes what Weir has never heard of, in a pair of one dialect: it must arrive to the byte.
 func TestUnknownFields(t *testing.T) {
+	t.Parallel()
 	body := "{ \"x_new\":{\"deep\":[1, 2.50,1e400,\"\\u00e9\\ud83c\\udf0d\"]},\"model\":\"m\",\n \"messages\":[{\"role\":\"user\",\"content\":\"hi\",\"x_unknown\":null}],\"max_tokens\":5}"
 	for dialect, reply := range map[string]string{
 		"openai":    "{\"id\":\"1\", \"object\":\"chat.completion\",\"x_new\": [1.0, 1e400],\n\"choices\":[]}\n",

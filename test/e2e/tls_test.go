@@ -125,6 +125,7 @@ func (a *authority) trust() *x509.CertPool {
 
 // TestTLSListener terminates TLS with a certificate of the test's own, and takes a new one without a break.
 func TestTLSListener(t *testing.T) {
+	t.Parallel()
 	ca, stranger := newAuthority(t, "gateway CA"), newAuthority(t, "another CA")
 	certificate, key := ca.server(t, "gateway.test", newKey(t))
 	g, _, _, _ := threeProviders(t, sim.Faults{}, harness.Options{Files: map[string]string{
@@ -231,6 +232,7 @@ func tlsProvider(t *testing.T, ca *authority, host string) (provider *sim.Server
 // TestTLSBackend: a backend is trusted if its certificate is of the right authority and for the right name, and else gets
 // nothing, least of all the credential.
 func TestTLSBackend(t *testing.T) {
+	t.Parallel()
 	ca, stranger := newAuthority(t, "backend CA"), newAuthority(t, "another CA")
 	provider, at, names := tlsProvider(t, ca, "backend.test")
 	system := filepath.Join(t.TempDir(), "system.pem")

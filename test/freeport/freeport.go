@@ -21,15 +21,25 @@ const first, last = 15000, 29999
 // Take returns a port of 127.0.0.1 on which nobody listens. No other test of this user gets it before t has ended, in no process.
 func Take(t testing.TB) int {
 	t.Helper()
+	port, release, err := Hold()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	return port
+}
+
+// Hold is Take for a port that no single test has: it is nobody else's until release.
+func Hold() (port int, release func(), err error) {
 	dir := filepath.Join(os.TempDir(), fmt.Sprintf("weir-test-ports-%d", os.Getuid()))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
+		return 0, nil, err
 	}
 	for range 1000 {
 		port := first + rand.IntN(last-first+1)
 		release, err := lock(filepath.Join(dir, strconv.Itoa(port)))
 		if err != nil {
-			t.Fatal(err)
+			return 0, nil, err
 		}
 		if release == nil {
 			continue // another test has it
@@ -40,11 +50,9 @@ func Take(t testing.TB) int {
 			continue
 		}
 		_ = l.Close()
-		t.Cleanup(release)
-		return port
+		return port, release, nil
 	}
-	t.Fatalf("no free port was found between %d and %d", first, last)
-	return 0
+	return 0, nil, fmt.Errorf("no free port was found between %d and %d", first, last)
 }
 
 // Addr is 127.0.0.1 with such a port.

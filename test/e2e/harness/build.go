@@ -82,16 +82,27 @@ func EnvoyBinary(t testing.TB) string {
 	return path
 }
 
+// Tests are those of a package, or what runs them.
+type Tests interface{ Run() int }
+
 // Main runs the tests of a package and removes what Binary built: TestMain calls it.
-func Main(m *testing.M) {
+func Main(m Tests) { os.Exit(Clean(m).Run()) }
+
+// Clean is what Main runs, for a TestMain that has more to do.
+func Clean(m Tests) Tests { return cleaned{m} }
+
+type cleaned struct{ tests Tests }
+
+// Run implements Tests.
+func (c cleaned) Run() int {
 	for _, v := range os.Environ() { // what the developer has set is not for the gateways of tests
 		if name, _, _ := strings.Cut(v, "="); strings.HasPrefix(name, "OTEL_") || name == "WEIR_ADMIN_TOKEN" {
 			_ = os.Unsetenv(name) // it has that name
 		}
 	}
-	code := m.Run()
+	code := c.tests.Run()
 	if buildDir != "" {
 		_ = os.RemoveAll(buildDir) // the system clears its directory for temporary files some day
 	}
-	os.Exit(code)
+	return code
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"testing"
 	"time"
 
 	"github.com/prometheus/common/expfmt"
@@ -116,15 +117,20 @@ func (g *Gateway) Ledger() []ledger.Entry {
 // there is none.
 func (g *Gateway) Metric(name string, labels ...string) float64 {
 	g.t.Helper()
-	resp, err := http.Get(g.AdminURL + "/metrics?envoy=false") // Envoy is not to be busy with this
+	return metric(g.t, g.AdminURL+"/metrics?envoy=false", name, labels...) // Envoy is not to be busy with this
+}
+
+func metric(t testing.TB, url, name string, labels ...string) float64 {
+	t.Helper()
+	resp, err := http.Get(url)
 	if err != nil {
-		g.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families, err := parser.TextToMetricFamilies(resp.Body)
 	if err != nil {
-		g.t.Fatalf("/metrics: %v", err)
+		t.Fatalf("/metrics: %v", err)
 	}
 	sum := 0.0
 	for _, m := range families[name].GetMetric() {
