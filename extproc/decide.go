@@ -37,6 +37,9 @@ const maxModelBytes = 256
 // expiryMargin is added to a request's time before what is kept for it counts as left behind.
 const expiryMargin = 30 * time.Second
 
+// unusableRetry is when to ask again for what no backend can serve now. Servers start, and configurations are mended, in no less.
+const unusableRetry = 10 * time.Second
+
 // errStarting is for an Envoy that is served again before it has said what it has: it does what it does while nobody answers,
 // 503 or what LoadPolicy.spec.failureMode says.
 var errStarting = status.Error(codes.Unavailable, "the gateway is starting")
@@ -464,6 +467,10 @@ func shorten(s string) string {
 
 // noCandidate explains a rule that matches a request none of whose backends can serve it.
 func noCandidate(rule *table.Rule, model string, op canon.Operation, d *canon.Dialect) *canon.Error {
+	if len(rule.Unusable) > 0 { // one of them may be who serves it
+		return &canon.Error{Kind: canon.ErrOverloaded, Code: codeUnavailable, RetryAfter: unusableRetry,
+			Message: fmt.Sprintf("No backend of the rule %s can be used for the model %q.", rule.Name, model)}
+	}
 	if op != canon.OpChat && rule.Capable(model, "") != 0 {
 		return &canon.Error{Kind: canon.ErrInvalidRequest, Param: "model",
 			Message: fmt.Sprintf("The backends of the model %q do not speak the %s dialect, and %s requests are not translated.", model, d.Name, op)}

@@ -253,6 +253,16 @@ func (e *explaining) candidates(now time.Time) {
 		}
 		e.out.Candidates = append(e.out.Candidates, x)
 	}
+	e.unusable(a.rule)
+}
+
+// unusable lists the backends that the rule goes on without.
+func (e *explaining) unusable(rule *table.Rule) {
+	for _, u := range rule.Unusable {
+		e.out.Candidates = append(e.out.Candidates, ExplainedCandidate{
+			Backend: u.Backend, Priority: u.Priority, Weight: u.Weight, Excluded: u.Why, Share: 1, Usable: true,
+		})
+	}
 }
 
 // excluded lists the backends of a rule none of whose can serve the request, or whose scopes the caller lacks.
@@ -267,6 +277,7 @@ func (e *explaining) excluded() {
 		for _, c := range rule.Candidates {
 			e.out.Candidates = append(e.out.Candidates, e.candidate(c, e.out.Request.Model, match.Endpoint.Op, match.Dialect))
 		}
+		e.unusable(rule)
 	}
 }
 

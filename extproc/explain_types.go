@@ -170,7 +170,7 @@ type ExplainedCandidate struct {
 	Backend       string `json:"backend"`
 	Priority      int32  `json:"priority"`
 	Weight        uint32 `json:"weight"`
-	Dialect       string `json:"dialect"`
+	Dialect       string `json:"dialect"` // "" where the Backend cannot be used
 	UpstreamModel string `json:"upstreamModel,omitempty"`
 	// Excluded says why it cannot serve the request; "" where it can.
 	Excluded string `json:"excluded,omitempty"`

@@ -23,6 +23,7 @@ type Authenticator struct {
 	issuers   map[string][]*issuer // by iss
 	cache     tokenCache
 	urls      []string
+	remotes   map[KeyLocation]RemoteKeys // that urls are of
 
 	stored    *StoredKeys
 	throttle  *Throttle

@@ -79,6 +79,7 @@ type ConfigError struct {
 	Kind, Namespace, Name string // "APIKey", "default", "batch"
 	Field                 string // path under spec; "" for the object
 	Reason                string // a sentence without the final dot; never a secret
+	Conflict              bool   // the object is right by itself, and contradicts one that came before it
 }
 
 // Error makes *ConfigError a Go error.
@@ -133,10 +134,21 @@ func New(cfg Config, keys KeySource) (*Authenticator, []error) {
 	return a, errs
 }
 
+// Watches asks for the keys of all issuers again, as New does, and says whether they are those that the Authenticator has: it may then serve
+// another version of the configuration.
+func (a *Authenticator) Watches(source KeySource) bool {
+	for at, keys := range a.remotes {
+		if again, err := source.Watch(at); err != nil || again != keys {
+			return false
+		}
+	}
+	return true
+}
+
 func (a *Authenticator) addConsumer(c Consumer) *ConfigError {
 	id := objectID{c.Namespace, c.Name}
 	if _, taken := a.consumers[id]; taken {
-		return &ConfigError{Reason: "a Consumer of this name exists already; rename one"}
+		return &ConfigError{Reason: "a Consumer of this name exists already; rename one", Conflict: true}
 	}
 	if c.Tenant == "" {
 		c.Tenant = c.Namespace
@@ -157,7 +169,7 @@ func (a *Authenticator) addConsumer(c Consumer) *ConfigError {
 
 func (a *Authenticator) addKey(k Key) *ConfigError {
 	if _, taken := a.keys[digest{k.Kind, k.Hash}]; taken {
-		return &ConfigError{Field: "hash", Reason: "another APIKey holds the same key; a key belongs to one APIKey"}
+		return &ConfigError{Field: "hash", Reason: "another APIKey holds the same key; a key belongs to one APIKey", Conflict: true}
 	}
 	key, err := a.compileKey(&k)
 	if err != nil {
@@ -179,7 +191,7 @@ func (a *Authenticator) addIssuer(c Issuer, source KeySource) *ConfigError {
 	for _, other := range a.issuers[c.Issuer] {
 		for _, aud := range c.Audiences {
 			if slices.Contains(other.audiences, aud) {
-				return &ConfigError{Field: "audiences", Reason: fmt.Sprintf(
+				return &ConfigError{Field: "audiences", Conflict: true, Reason: fmt.Sprintf(
 					"JWTIssuer %s/%s has the same issuer with the audience %q; give them different audiences", other.namespace, other.name, aud)}
 			}
 		}
@@ -200,6 +212,10 @@ func (a *Authenticator) addIssuer(c Issuer, source KeySource) *ConfigError {
 	}
 	if url != "" {
 		a.urls = append(a.urls, url)
+		if a.remotes == nil {
+			a.remotes = map[KeyLocation]RemoteKeys{}
+		}
+		a.remotes[c.Keys.location(c.Issuer)] = keys
 	}
 	if c.Claims.Consumer == "" {
 		c.Claims.Consumer = "sub"
@@ -212,6 +228,15 @@ func (a *Authenticator) addIssuer(c Issuer, source KeySource) *ConfigError {
 		credential: "jwt:" + c.Issuer, credentialID: c.Namespace + "/jwt:" + c.Issuer,
 	})
 	return nil
+}
+
+// location is where fetched keys are.
+func (k *IssuerKeys) location(iss string) KeyLocation {
+	at := KeyLocation{URL: k.URL, KeepFor: k.KeepFor}
+	if k.Discovery {
+		at.Issuer = iss
+	}
+	return at
 }
 
 // issuerKeys opens the one source of keys that is given, and tells the URL that it starts from, "" for none.
@@ -243,10 +268,9 @@ func issuerKeys(iss string, k IssuerKeys, symmetric bool, source KeySource) (_ R
 		}
 		return staticKeys{set}, "", nil
 	}
-	at := KeyLocation{URL: k.URL, KeepFor: k.KeepFor}
-	field := "keys.url"
+	at, field := k.location(iss), "keys.url"
 	if k.Discovery {
-		at.Issuer, field = iss, "keys.discovery"
+		field = "keys.discovery"
 	}
 	if source == nil {
 		return nil, "", &ConfigError{Field: field, Reason: "key sets cannot be fetched here; give a file"}

@@ -31,10 +31,9 @@ type Considered struct {
 // Consider judges every match for a request, the most specific first, as Find does. It is for explanations: its time grows with the
 // configuration.
 func (t *Table) Consider(r *Request) []Considered {
-	out := make([]Considered, len(t.entries))
+	out := make([]Considered, len(t.entries()))
 	found := false
-	for i := range t.entries {
-		e := &t.entries[i]
+	for i, e := range t.entries() {
 		c := &out[i]
 		c.Match, c.Rule = &e.Match, e.rule
 		c.Part, c.Name = e.mismatch(r)

@@ -43,7 +43,7 @@ func TestConsiderEqualsFind(t *testing.T) {
 
 // naiveEntry says whether one of a table's matches fits a request, by the scan that shares nothing with it.
 func naiveEntry(t *Table, i int, r *Request) bool {
-	m := t.entries[i].Match
+	m := t.entries()[i].Match
 	for _, model := range modelsOf(m) {
 		if naiveMatches(&m, model, r) {
 			return true

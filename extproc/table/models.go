@@ -12,8 +12,7 @@ import (
 // do not, those that their backends name. Sorted, without duplicates.
 func (t *Table) ModelsFor(id *identity.Identity) []canon.Model {
 	owners := map[string]string{}
-	for i := range t.entries {
-		e := &t.entries[i]
+	for _, e := range t.entries() {
 		if !e.open(id) {
 			continue
 		}
@@ -47,7 +46,7 @@ func (t *Table) ModelsFor(id *identity.Identity) []canon.Model {
 }
 
 // open says whether a caller can reach the rule with some request.
-func (e *entry) open(id *identity.Identity) bool {
+func (e *Entry) open(id *identity.Identity) bool {
 	for k, v := range e.Labels {
 		if got, ok := id.Labels[k]; !ok || got != v {
 			return false

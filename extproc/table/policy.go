@@ -17,9 +17,10 @@ type Policy struct {
 	BreakerPer limit.Scope
 }
 
-// Policies finds what applies to a request, by what policies are attached to. Those of a Route are in its Rules.
+// Policies finds what applies to a request, by what policies are attached to.
 type Policies struct {
 	Gateways    map[string][]*Policy // by "namespace/name"
+	Rules       map[string][]*Policy // by Rule.Name: those of the rule and of its Route
 	Tenants     map[string][]*Policy
 	AllTenants  []*Policy
 	Consumers   map[string][]*Policy // by Identity.ConsumerID
@@ -30,7 +31,7 @@ type Policies struct {
 func (t *Table) Applying(dst []*Policy, gateway string, rule *Rule, id *identity.Identity, model string) []*Policy {
 	p := &t.Policies
 	dst = applying(dst, p.Gateways[gateway], model)
-	dst = applying(dst, rule.Policies, model)
+	dst = applying(dst, p.Rules[rule.Name], model)
 	dst = applying(dst, p.AllTenants, model)
 	dst = applying(dst, p.Tenants[id.Tenant], model)
 	dst = applying(dst, p.Consumers[id.ConsumerID], model)
@@ -64,27 +65,20 @@ func (t *Table) EachPolicy(yield func(*Policy) bool) {
 		return true
 	}
 	p := &t.Policies
-	for _, m := range []map[string][]*Policy{p.Gateways, p.Tenants, p.Consumers, p.Credentials} {
+	for _, m := range []map[string][]*Policy{p.Gateways, p.Rules, p.Tenants, p.Consumers, p.Credentials} {
 		for _, list := range m {
 			if !each(list) {
 				return
 			}
 		}
 	}
-	if !each(p.AllTenants) {
-		return
-	}
-	for r := range t.EachRule {
-		if !each(r.Policies) {
-			return
-		}
-	}
+	each(p.AllTenants)
 }
 
 // EachRule calls yield with every rule, once for each of its matches.
 func (t *Table) EachRule(yield func(*Rule) bool) {
-	for i := range t.entries {
-		if !yield(t.entries[i].rule) {
+	for _, e := range t.entries() {
+		if !yield(e.rule) {
 			return
 		}
 	}

@@ -48,9 +48,7 @@ type Table struct {
 	// Chains are the orders of candidates, by the name of the composite cluster that walks them.
 	Chains map[string]*Chain
 
-	entries []entry          // every (rule, match), most specific first
-	byModel map[string][]int // entries that name a model exactly, by that model; ascending
-	generic []int            // entries with patterns or without models; ascending
+	index *Index // nil while it is built
 }
 
 // GatewayOf says which LLMGateway a request came in by.
@@ -64,18 +62,28 @@ func (t *Table) GatewayOf(ctx context.Context) string {
 	return ""
 }
 
-// Rule is one rule of a Route.
+// Rule is one rule of a Route. It is immutable once it has been built: versions of the table share the rules that have not changed, and with
+// them candidates and backends.
 type Rule struct {
 	// Name is what x-weir-route shows: "namespace/route", with "/rule" where it is named or not the only one.
 	Name           string
 	RequiredScopes []string
 	Candidates     []*Candidate // in the order of the Route; at most MaxCandidates
+	// Unusable are backends that the Route names for the rule and that cannot be asked now. A rule may have nothing else.
+	Unusable []Unusable
 	// Timeout bounds the request, all attempts included.
 	Timeout time.Duration
-	// Policies that are attached to the rule or its Route.
-	Policies []*Policy
 
 	variants map[Mask]*Variant
+}
+
+// Unusable is a backend that a rule goes on without.
+type Unusable struct {
+	Backend string // "namespace/name"
+	Why     string // a sentence without its full stop
+	// Weight and Priority as in the Route.
+	Weight   uint32
+	Priority int32
 }
 
 // MaxCandidates is the number of backends one rule may have.
@@ -162,9 +170,10 @@ type Backend struct {
 	Pick *pick.Policy
 	// Steered says that a LoadPolicy steers the backend, with or without Pick.
 	Steered bool
-	// Endpoints of a steered backend: "ip:port" each as Envoy prints it, or "name:port".
+	// Endpoints of a steered backend whose names Envoy resolves by itself, "name:port" each. Those of others are the pool's to know: they come
+	// and go, and the rules that lead to them stay as they are.
 	Endpoints []string
-	// Named says that Envoy asks those of them that a decision names. Otherwise it resolves a name by itself.
+	// Named says that Envoy asks those endpoints of a steered backend that a decision names. Otherwise it resolves a name by itself.
 	Named bool
 	// LoadReports says that the backend is asked to report its load in the headers of its answers (ORCA).
 	LoadReports bool

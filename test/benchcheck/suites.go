@@ -26,6 +26,7 @@ var suites = []suite{
 	{200, "^Benchmark(Admit|Refuse|Find|AllowDone|Begin)$",
 		[]string{"extproc/limit", "extproc/table", "extproc/breaker", "internal/trace"}},
 	{3, "^BenchmarkCompile$/^1000$", []string{"xds/compile"}},
+	{200, "^BenchmarkChange$/./^1000$", []string{"xds/compile"}},
 }
 
 // String tells what is run.

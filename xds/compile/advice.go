@@ -14,45 +14,73 @@ import (
 // advice warns of what is valid, and most likely not meant. It runs when everything is known and nothing is wrong.
 func (c *compiler) advice() {
 	c.adviseOnPrices()
+	c.problems = append(c.problems, c.identityUnit.advice...)
+	c.settleModels()
+	if t := &c.ofPolicies; t.advised == 0 || t.advised+1 < c.run || !c.calm(ofAdvice) {
+		t.advice = nil
+		for i, o := range c.objs.LimitPolicies {
+			t.advice = append(t.advice, c.adviseOnPolicy(c.limitUnits[i], source.RefOf(o), o.Spec.TargetRefs, o.Spec.Models)...)
+		}
+		for i, o := range c.objs.Budgets {
+			t.advice = append(t.advice, c.adviseOnPolicy(c.budgetUnits[i], source.RefOf(o), o.Spec.TargetRefs, o.Spec.Models)...)
+		}
+	}
+	c.ofPolicies.advised = c.run
+	c.problems = append(c.problems, c.ofPolicies.advice...)
+}
+
+// adviseOnPolicy warns of a policy that covers nothing.
+func (c *compiler) adviseOnPolicy(u *policyUnit, ref source.ObjectRef, targets []v1alpha1.PolicyTarget, list []v1alpha1.ModelName) []source.Problem {
+	if u.advice == nil || !u.advice.counts() {
+		advice := &unit{kind: ofAdvice}
+		c.make(advice, func() { c.advise(ref, targets, list) })
+		if u.advice != nil {
+			u.advice.drop()
+		}
+		u.advice = advice
+	}
+	return u.advice.problems
+}
+
+func (c *compiler) advise(ref source.ObjectRef, targets []v1alpha1.PolicyTarget, list []v1alpha1.ModelName) {
+	for i, t := range targets {
+		if t.Kind != v1alpha1.TargetTenant || t.Name == "*" {
+			continue
+		}
+		if tenants := c.tenants(); tenants != nil && !tenants[t.Name] {
+			c.warnf(ref, fmt.Sprintf("spec.targetRefs[%d].name", i), "no Consumer belongs to the tenant %s, so this target covers nobody", t.Name)
+		}
+	}
+	if len(list) == 0 {
+		return
+	}
+	if c.asks(&c.models.cell); c.models.any {
+		return
+	}
+	if p, err := identity.NewPatterns(names(list)); err == nil && !slices.ContainsFunc(c.models.list, p.Match) {
+		c.warnf(ref, "spec.models", "no Backend lists a model that matches, so it applies to nothing")
+	}
+}
+
+// adviseOnNetworks names the APIKeys whose networks are most likely meant to be others.
+func (c *compiler) adviseOnNetworks() []source.Problem {
+	var out []source.Problem
 	for _, o := range c.objs.APIKeys {
-		ref := source.ObjectRef{Kind: "APIKey", Namespace: o.Namespace, Name: o.Name}
 		for i, s := range o.Spec.AllowedCIDRs {
 			if p, err := netip.ParsePrefix(s); err == nil && p != p.Masked() {
-				c.warnf(ref, fmt.Sprintf("spec.allowedCIDRs[%d]", i), "%s is not the beginning of a network: write %s for the whole network, or %s for the one address",
-					s, p.Masked(), netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+				out = append(out, c.objs.Problem(source.RefOf(o), fmt.Sprintf("spec.allowedCIDRs[%d]", i), source.Warning,
+					"%s is not the beginning of a network: write %s for the whole network, or %s for the one address",
+					s, p.Masked(), netip.PrefixFrom(p.Addr(), p.Addr().BitLen())))
 			}
 		}
 	}
-	tenants, models := c.tenants(), c.models()
-	advise := func(ref source.ObjectRef, targets []v1alpha1.PolicyTarget, list []v1alpha1.ModelName) {
-		for i, t := range targets {
-			if tenants != nil && t.Kind == v1alpha1.TargetTenant && t.Name != "*" && !tenants[t.Name] {
-				c.warnf(ref, fmt.Sprintf("spec.targetRefs[%d].name", i), "no Consumer belongs to the tenant %s, so this target covers nobody", t.Name)
-			}
-		}
-		if len(list) == 0 || models == nil {
-			return
-		}
-		if p, err := identity.NewPatterns(names(list)); err == nil && !slices.ContainsFunc(models, p.Match) {
-			c.warnf(ref, "spec.models", "no Backend lists a model that matches, so it applies to nothing")
-		}
-	}
-	for _, o := range c.objs.LimitPolicies {
-		advise(source.ObjectRef{Kind: "LimitPolicy", Namespace: o.Namespace, Name: o.Name}, o.Spec.TargetRefs, o.Spec.Models)
-	}
-	for _, o := range c.objs.Budgets {
-		advise(source.ObjectRef{Kind: "Budget", Namespace: o.Namespace, Name: o.Name}, o.Spec.TargetRefs, o.Spec.Models)
-	}
+	return out
 }
 
 // adviseOnPrices names the Backends whose requests cost nothing where money is limited. Where nothing has a price, the
 // limits themselves have said so.
 func (c *compiler) adviseOnPrices() {
-	money := len(c.objs.Budgets) > 0
-	for _, o := range c.objs.LimitPolicies {
-		money = money || slices.ContainsFunc(o.Spec.Limits, func(l v1alpha1.Limit) bool { return l.Unit == v1alpha1.UnitCost })
-	}
-	if !money || !c.priced() {
+	if !c.ofPolicies.cost || !c.priced.is {
 		return
 	}
 	for _, b := range c.objs.Backends {
@@ -86,41 +114,57 @@ func brief(list []string) string {
 
 // tenants are all that callers can belong to; nil where tokens or stored keys may bring others.
 func (c *compiler) tenants() map[string]bool {
-	if len(c.objs.JWTIssuers) > 0 || c.storedKeys() {
+	if c.hasTokens() || c.storedKeys() {
 		return nil
 	}
-	out := map[string]bool{}
-	for _, o := range c.objs.Consumers {
-		if o.Spec.Tenant != "" {
-			out[o.Spec.Tenant] = true
-		} else {
-			out[o.Namespace] = true
+	c.asks(&c.consumers.cell)
+	if c.tenantNames == nil || c.tenantNames.made < c.consumers.changed {
+		names := map[string]bool{}
+		for _, o := range c.objs.Consumers {
+			if o.Spec.Tenant != "" {
+				names[o.Spec.Tenant] = true
+			} else {
+				names[o.Namespace] = true
+			}
 		}
+		c.tenantNames = &tenantNames{c.run, names}
 	}
-	return out
+	return c.tenantNames.names
 }
 
-// models are all that callers can ask for; nil where some Backend takes any, or a Route gives a model another name.
-func (c *compiler) models() []string {
-	out := []string{}
-	for _, b := range c.objs.Backends {
-		if len(b.Spec.Models) == 0 {
-			return nil
-		}
-		for i := range b.Spec.Models {
-			out = append(out, string(b.Spec.Models[i].Name))
-		}
+// tenantNames are the tenants of the Consumers in one run.
+type tenantNames struct {
+	made  uint64
+	names map[string]bool
+}
+
+// modelNames are all that callers can ask for. any: some Backend takes any, or a Route gives a model another name.
+type modelNames struct {
+	cell
+	any  bool
+	list []string
+}
+
+// settleModels finds out which models callers can ask for, where some policy wants to know.
+func (c *compiler) settleModels() {
+	m := &c.models
+	if !c.ofPolicies.narrowed {
+		return
 	}
-	for _, r := range c.objs.Routes {
-		for i := range r.Spec.Rules {
-			for j := range r.Spec.Rules[i].Backends {
-				if r.Spec.Rules[i].Backends[j].Model != "" {
-					return nil
-				}
+	open := slices.ContainsFunc(c.objs.Backends, func(b *v1alpha1.Backend) bool { return len(b.Spec.Models) == 0 }) ||
+		c.ofRoutes.renames
+	var list []string
+	if !open {
+		for _, b := range c.objs.Backends {
+			for i := range b.Spec.Models {
+				list = append(list, string(b.Spec.Models[i].Name))
 			}
 		}
 	}
-	return out
+	if open != m.any || !slices.Equal(list, m.list) {
+		m.any, m.list = open, list
+		c.stir(&m.cell)
+	}
 }
 
 // overlap says whether a server of Weir's own at one address takes a port from Envoy at another: the same address, or every

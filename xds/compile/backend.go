@@ -37,6 +37,14 @@ type backend struct {
 	cluster  string
 	signals  []string   // headers of answers that tell its load
 	injected []injected // its credential, as Envoy adds it
+	idle     bool       // its servers are found in the cluster, and none is ready
+
+	ref source.ObjectRef
+	// several says that it has more than one server, or may have, whose addresses are IP addresses or names that a LoadPolicy steers.
+	several bool
+	// steeredBy is the LoadPolicy that steers it, "namespace/name"; "" where none does.
+	steeredBy string
+	failOpen  bool // it is asked without Weir
 }
 
 // address is one server of a backend.
@@ -50,8 +58,8 @@ type address struct {
 func (c *compiler) backend(o *v1alpha1.Backend) {
 	ref := source.ObjectRef{Kind: "Backend", Namespace: o.Namespace, Name: o.Name}
 	spec := &o.Spec
-	b := &backend{Backend: table.Backend{ID: o.Namespace + "/" + o.Name, DefaultMaxTokens: spec.DefaultMaxTokens}}
-	c.backends[ref] = b // even when something is wrong with it, so that routes do not complain as well
+	b := &backend{Backend: table.Backend{ID: o.Namespace + "/" + o.Name, DefaultMaxTokens: spec.DefaultMaxTokens}, ref: ref}
+	c.backing.backend = b // even when something is wrong with it, so that routes do not complain as well
 
 	dialect, ok := c.opts.Dialects.Get(spec.Dialect)
 	if !ok || dialect.Out == nil {
@@ -73,9 +81,8 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 		return
 	}
 
-	addresses, secure, err := c.addresses(b, spec)
-	if err != nil {
-		c.errorf(ref, "spec.url", "%v", err)
+	addresses, secure, ok := c.addresses(ref, b, spec)
+	if !ok {
 		return
 	}
 	policy := c.policyOf[ref]
@@ -146,33 +153,47 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 	cl.AltStatName = "backend/" + strings.ReplaceAll(b.ID, ".", "_")
 	if byIP {
 		cl.EdsClusterConfig.ServiceName = b.cluster
-		c.out.Endpoints[b.cluster] = b.assignment(addresses)
+		putMessage(c, c.loads, b.cluster, b.assignment(addresses))
 	} else {
 		cl.LoadAssignment.ClusterName = b.cluster
 	}
-	c.out.Clusters[b.cluster] = cl
+	putMessage(c, c.clusters, b.cluster, cl)
 	if policy != nil {
 		c.pool(ref, o, policy, b, addresses, byIP, secure)
 	}
 }
 
 // addresses reads where the backend is, and fills in Host and BasePath.
-func (c *compiler) addresses(b *backend, spec *v1alpha1.BackendSpec) (list []address, secure bool, err error) {
-	if spec.URL == "" {
-		for _, e := range spec.Endpoints {
-			host := e.Address
-			if ip, err := netip.ParseAddr(host); err == nil {
-				host = ip.String() // as Envoy prints it, so that one server has one name
-			}
-			list = append(list, address{host, uint32(e.Port), uint32(e.Weight)})
+func (c *compiler) addresses(ref source.ObjectRef, b *backend, spec *v1alpha1.BackendSpec) (list []address, secure, ok bool) {
+	switch {
+	case spec.Discovered():
+		list, ok = c.discovered(ref, b, spec)
+		return list, spec.TLS != nil, ok
+	case spec.URL != "":
+		var err error
+		if list, secure, err = urlAddress(b, spec); err != nil {
+			c.errorf(ref, "spec.url", "%v", err)
+			return nil, false, false
 		}
-		b.BasePath = strings.TrimSuffix(spec.BasePath, "/")
-		b.Host = joinPort(list[0].host, list[0].port)
-		if spec.TLS != nil && spec.TLS.ServerName != "" {
-			b.Host = spec.TLS.ServerName
-		}
-		return list, spec.TLS != nil, nil
+		return list, secure, true
 	}
+	for _, e := range spec.Endpoints {
+		host := e.Address
+		if ip, err := netip.ParseAddr(host); err == nil {
+			host = ip.String() // as Envoy prints it, so that one server has one name
+		}
+		list = append(list, address{host, uint32(e.Port), uint32(e.Weight)})
+	}
+	b.BasePath = strings.TrimSuffix(spec.BasePath, "/")
+	b.Host = joinPort(list[0].host, list[0].port)
+	if spec.TLS != nil && spec.TLS.ServerName != "" {
+		b.Host = spec.TLS.ServerName
+	}
+	return list, spec.TLS != nil, true
+}
+
+// urlAddress reads where the URL of a backend leads, and fills in Host and BasePath.
+func urlAddress(b *backend, spec *v1alpha1.BackendSpec) (list []address, secure bool, err error) {
 	u, err := url.Parse(spec.URL)
 	if err != nil {
 		return nil, false, fmt.Errorf("not a URL: %w", err)
@@ -216,9 +237,8 @@ func (c *compiler) credentials(ref source.ObjectRef, o *v1alpha1.Backend, b *bac
 	if o.Spec.Credential == nil {
 		return nil, true
 	}
-	secret, found := c.objs.Secrets[source.SecretKeyOf(o.Namespace, o.Spec.Credential.SecretRef)]
+	secret, found := c.secret(ref, "spec.credential.secretRef", o.Spec.Credential.SecretRef, "the key")
 	if !found {
-		c.errorf(ref, "spec.credential.secretRef", "the key cannot be read")
 		return nil, false
 	}
 	key := secret.Reveal()
@@ -231,10 +251,10 @@ func (c *compiler) credentials(ref source.ObjectRef, o *v1alpha1.Backend, b *bac
 		// The value is a part of the name, and through it of the cluster's: clusters of two versions share no secret, so a new
 		// key reaches no old host, nor an old key a new one.
 		name := "credential/" + b.ID + "/" + form.Name + "/" + short([]byte(form.Value))
-		c.out.Secrets[name] = &tlsv3.Secret{
+		putMessage(c, c.sds, name, &tlsv3.Secret{
 			Name: name,
 			Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{Secret: inline(form.Value)}},
-		}
+		})
 		out = append(out, injected{form, name})
 	}
 	return out, true
@@ -258,9 +278,8 @@ func (c *compiler) upstreamTLS(ref source.ObjectRef, o *v1alpha1.Backend, b *bac
 			MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{sanMatcher(name)},
 		}
 		if conf.CARef != nil {
-			ca, ok := c.objs.Secrets[source.SecretKeyOf(o.Namespace, *conf.CARef)]
+			ca, ok := c.secret(ref, "spec.tls.caRef", *conf.CARef, "the certificate authorities")
 			if !ok {
-				c.errorf(ref, "spec.tls.caRef", "the certificate authorities cannot be read")
 				return nil, false
 			}
 			if !x509.NewCertPool().AppendCertsFromPEM([]byte(ca.Reveal())) {
@@ -300,7 +319,12 @@ func (b *backend) assignment(addresses []address) *endpointv3.ClusterLoadAssignm
 		values[wire.KeyReports] = wire.LoadFormatText
 	}
 	at := metadata(values)
+	out := &endpointv3.ClusterLoadAssignment{ClusterName: b.cluster}
+	if len(addresses) == 0 {
+		return out
+	}
 	group := &endpointv3.LocalityLbEndpoints{}
+	out.Endpoints = append(out.Endpoints, group)
 	for _, a := range addresses {
 		group.LbEndpoints = append(group.LbEndpoints, &endpointv3.LbEndpoint{
 			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
@@ -313,7 +337,7 @@ func (b *backend) assignment(addresses []address) *endpointv3.ClusterLoadAssignm
 			Metadata:            at,
 		})
 	}
-	return &endpointv3.ClusterLoadAssignment{ClusterName: b.cluster, Endpoints: []*endpointv3.LocalityLbEndpoints{group}}
+	return out
 }
 
 func metadata(values map[string]string) *corev3.Metadata {

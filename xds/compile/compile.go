@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -21,12 +20,13 @@ import (
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/extproc/identity"
-	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/xds/source"
 )
 
-// Version is one configuration, ready to be served.
+// Version is one configuration, ready to be served. It must not be changed: versions of one Compiler share what has not changed between
+// them, whole maps included. A message that is the same in two of them, made one after the other, is the same pointer, so that what was made
+// of it for the one (its bytes, its hash) is good for the other. Another pointer says nothing: the message may still be the same.
 type Version struct {
 	// ID is a hash of everything below: equal configurations have equal IDs.
 	ID    string
@@ -36,8 +36,8 @@ type Version struct {
 	Clusters  map[string]*clusterv3.Cluster
 	Endpoints map[string]*endpointv3.ClusterLoadAssignment
 	Secrets   map[string]*tlsv3.Secret
-	// Routes are the entries of the one route configuration, by the value of the header (wire.RuleHeader) that selects
-	// them. A key is a hash of what the entry does, weights apart: two versions may be served at
+	// Routes are what Envoy does with requests, by the value of the header (wire.RuleHeader) that selects it: Scopes makes resources
+	// of them. A key has a hash of what the entry does, weights apart: two versions may be served at
 	// once, and a request of the older one still finds its entry.
 	Routes map[string]*routev3.Route
 	// Pools are the Backends whose load is steered, by their IDs.
@@ -76,83 +76,33 @@ type Options struct {
 	MaxRequestBytes, MaxHeaderKiB uint32
 	// Listen overrides the address and port of the first listener of the first gateway; "" does not.
 	Listen string
+	// Lenient is for objects of many owners. What refers to an object that does not exist, may not be referred to, or is itself invalid goes
+	// on without it, with a Warning: a rule without any backend left answers 503, and a policy covers what is left of its targets.
+	// Without it such a reference is an Error.
+	Lenient bool
 }
 
+// Compile compiles objects. The Version is nil when a problem is an Error. Whoever compiles again and again has a Compiler.
+func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
+	return NewCompiler().Compile(objs, opts)
+}
+
+// compiler is one run of a Compiler.
 type compiler struct {
+	*Compiler
 	opts     Options
 	objs     *source.Objects
 	out      *Version
 	problems []source.Problem
 
-	backends map[source.ObjectRef]*backend
-	rules    map[string][]namedRule // by "namespace/name" of the Route
-	known    map[source.ObjectRef]bool
+	unit     *unit                                     // that is being made
+	backing  *backendUnit                              // likewise, of a Backend
+	routing  *routeUnit                                // of a Route
+	limiting *policyUnit                               // of a LimitPolicy or a Budget
 	policyOf map[source.ObjectRef]*v1alpha1.LoadPolicy // by Backend
 
 	// The longest times that a limit, and then the admission of a pool, let a request wait.
 	limitWait, poolWait time.Duration
-
-	// What requests meet that Weir does not answer.
-	open     map[*table.Rule]openTargets
-	openable bool // some match of such a rule can be judged without Weir
-	callers  identity.Config
-	weakKeys map[string]bool // "namespace/name" of APIKeys whose hash is worth guessing at
-}
-
-// Compile compiles objects. The Version is nil when a problem is an Error.
-func Compile(objs *source.Objects, opts Options) (*Version, []source.Problem) {
-	c := &compiler{
-		opts: opts, objs: objs,
-		backends: map[source.ObjectRef]*backend{},
-		rules:    map[string][]namedRule{},
-		known:    map[source.ObjectRef]bool{},
-		policyOf: map[source.ObjectRef]*v1alpha1.LoadPolicy{},
-		open:     map[*table.Rule]openTargets{},
-		weakKeys: map[string]bool{},
-		out: &Version{
-			Table:     &table.Table{Chains: map[string]*table.Chain{}, Created: opts.Created},
-			Listeners: map[string]*listenerv3.Listener{},
-			Clusters:  map[string]*clusterv3.Cluster{},
-			Endpoints: map[string]*endpointv3.ClusterLoadAssignment{},
-			Secrets:   map[string]*tlsv3.Secret{},
-			Routes:    map[string]*routev3.Route{},
-			Pools:     map[string]*Pool{},
-			Steered:   map[string]SteeredRoute{},
-		},
-	}
-	for _, o := range objs.All() {
-		c.known[source.RefOf(o)] = true
-	}
-	c.settings()
-	c.captures()
-	c.native()
-	c.identity()
-	c.loadPolicies()
-	for _, b := range objs.Backends {
-		c.backend(b)
-	}
-	c.routes()
-	c.undecided()
-	c.policies()
-	c.out.MaxWait = c.limitWait + c.poolWait
-	c.gateways()
-	if !source.HasErrors(c.problems) {
-		c.advice()
-	}
-	source.SortProblems(c.problems)
-	if source.HasErrors(c.problems) {
-		return nil, c.problems
-	}
-	c.out.ID = c.out.hash(objs)
-	c.out.Table.Version = c.out.ID
-	c.out.Table.Currency, c.out.Table.Waits = c.out.Currency, len(objs.LimitPolicies)+len(objs.Budgets) > 0 || c.poolWait > 0
-	if c.out.Shared != nil {
-		c.out.Table.KeySharing = limit.Lease
-	}
-	if len(objs.Gateways) == 1 {
-		c.out.Table.Gateway = objs.Gateways[0].Namespace + "/" + objs.Gateways[0].Name
-	}
-	return c.out, c.problems
 }
 
 func (c *compiler) errorf(ref source.ObjectRef, field, format string, args ...any) {
@@ -163,38 +113,13 @@ func (c *compiler) warnf(ref source.ObjectRef, field, format string, args ...any
 	c.problems = append(c.problems, c.objs.Problem(ref, field, source.Warning, format, args...))
 }
 
-// hash identifies the objects and what was made of them: the second part changes when a newer weir
-// compiles the same objects differently.
-func (v *Version) hash(objs *source.Objects) string {
-	h := sha256.New()
-	content, err := objs.Hash()
-	if err != nil { // objects that came through a schema can be printed as JSON
+// asJSON prints what holds numbers and names.
+func asJSON(v any) string {
+	text, err := json.Marshal(v)
+	if err != nil {
 		panic(fmt.Sprintf("compile: %v", err))
 	}
-	h.Write([]byte(content))
-	writeAll(h, v.Listeners)
-	writeAll(h, v.Clusters)
-	writeAll(h, v.Endpoints)
-	writeAll(h, v.Secrets)
-	writeAll(h, v.Routes)
-	steering, err := json.Marshal([]any{v.Pools, v.Steered})
-	if err != nil { // they hold numbers and names
-		panic(fmt.Sprintf("compile: %v", err))
-	}
-	h.Write(steering)
-	return hex.EncodeToString(h.Sum(nil))[:12]
-}
-
-func writeAll[M proto.Message](h interface{ Write([]byte) (int, error) }, m map[string]M) {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
-		h.Write([]byte(k))
-		h.Write(deterministic(m[k]))
-	}
+	return string(text)
 }
 
 func deterministic(m proto.Message) []byte {

@@ -12,6 +12,7 @@ import (
 	codecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
+	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
 )
 
@@ -50,17 +51,20 @@ func alike(in []member) bool {
 // directChain makes the composite cluster that tries members in this order and asks nobody about it, and returns its name. Rules share
 // them: its name covers those of the members' clusters, and they cover what these filters are made of.
 func (c *compiler) directChain(members []member) string {
-	parts := make([][]byte, len(members))
+	parts, backends := make([][]byte, len(members)), make([]*table.Backend, len(members))
 	for i, m := range members {
-		parts[i] = []byte(m.cluster)
+		parts[i], backends[i] = []byte(m.cluster), m.Backend
 	}
 	name := "direct/" + short(parts...)
-	if c.out.Clusters[name] != nil {
+	if made, ok := c.directs.m[name]; ok && slices.Equal(made, backends) {
+		c.directs.share(c, name)
+		c.clusters.share(c, name)
 		return name
 	}
+	c.directs.put(c, name, backends, digestOf(name))
 	cl := composite(name, "direct", members, directChainFilters(members))
 	cl.Metadata = metadata(map[string]string{wire.KeyBase: members[0].Backend.BasePath}) // for the route
-	c.out.Clusters[name] = cl
+	putMessage(c, c.clusters, name, cl)
 	return name
 }
 

@@ -151,7 +151,7 @@ func TestDirectBases(t *testing.T) {
 		variant = r.Variant(3)
 	}
 	cluster := v.Routes[variant.DirectKey].GetRoute().GetWeightedClusters().GetClusters()[0].GetName()
-	if got := asks(t, v, cluster); !slices.Equal(got, []string{"default/b", "default/a"}) {
+	if got := asked(v, cluster); !slices.Equal(got, []string{"default/b", "default/a"}) {
 		t.Fatalf("attempts ask %v", got)
 	}
 	if got := candidateLines(variant.Order, false); !slices.Equal(got, []string{"default/b", "default/a"}) {

@@ -120,6 +120,11 @@ func inlineRoutes(t testing.TB, config *anypb.Any, v *Version) {
 	if err := config.UnmarshalTo(hcm); err != nil {
 		t.Fatal(err)
 	}
-	hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: RouteConfiguration(v.Routes, v.MaxBody)}
+	list := &hcmv3.ScopedRouteConfigurationsList{}
+	scopes := Scopes(v.Routes, v.MaxBody)
+	for _, name := range keysOf(scopes) {
+		list.ScopedRouteConfigurations = append(list.ScopedRouteConfigurations, scopes[name])
+	}
+	hcm.GetScopedRoutes().ConfigSpecifier = &hcmv3.ScopedRoutes_ScopedRouteConfigurationsList{ScopedRouteConfigurationsList: list}
 	config.Value = deterministic(hcm)
 }

@@ -194,13 +194,13 @@ func (c *compiler) doorFilters(weir *corev3.GrpcService, script string, router *
 		StatusOnError: unavailable(),
 	}
 	var before, behind []*hcmv3.HttpFilter
-	if c.opens() {
+	if c.opening.is {
 		decide.FailureModeAllow = true
 		before, behind = c.openFilters()
 	}
 	filters := append([]*hcmv3.HttpFilter{filter("weir.peek", &luav3.Lua{DefaultSourceCode: inline(script)})}, before...)
 	filters = append(append(filters, filter(decideFilter, decide)), behind...)
-	return append(filters, filter(countFilter, tokenUsage()),
+	return append(filters, filter(countFilter, tokenUsage()), answerFilter(),
 		&hcmv3.HttpFilter{Name: "envoy.filters.http.router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router}})
 }
 

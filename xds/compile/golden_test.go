@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -78,7 +77,7 @@ func TestGolden(t *testing.T) {
 			for _, p := range problems {
 				out["problems"] = append(listOf(out["problems"]), p.String())
 			}
-			got := printYAML(t, out, speakingNames(t, v))
+			got := printYAML(t, out, SpeakingNames(v))
 			path := filepath.Join(dir, name+".out.yaml")
 			if *update {
 				if err := os.WriteFile(path, got, 0o644); err != nil {
@@ -115,61 +114,6 @@ func printYAML(t *testing.T, v any, names *strings.Replacer) []byte {
 	out, err := yaml.Marshal(yamlNode(t, plain))
 	if err != nil {
 		t.Fatal(err)
-	}
-	return out
-}
-
-// speakingNames replaces names that are hashes: a changed filter must not change every line that names a cluster.
-func speakingNames(t *testing.T, v *Version) *strings.Replacer {
-	t.Helper()
-	var pairs []string
-	for name := range v.Clusters {
-		if strings.HasPrefix(name, "backend/") {
-			pairs = append(pairs, name, name[:strings.LastIndexByte(name, '/')])
-		}
-	}
-	for name := range v.Secrets {
-		if strings.HasPrefix(name, "credential/") {
-			pairs = append(pairs, name, name[:strings.LastIndexByte(name, '/')])
-		}
-	}
-	for name, c := range v.Table.Chains {
-		pairs = append(pairs, name, "chain/["+strings.Join(candidateLines(c.Candidates, false), ", ")+"]")
-	}
-	for name := range v.Clusters {
-		if strings.HasPrefix(name, "direct/") {
-			pairs = append(pairs, name, "direct/["+strings.Join(asks(t, v, name), ", ")+"]")
-		}
-	}
-	for key, r := range v.Routes {
-		if r.GetStatPrefix() == openStat {
-			pairs = append(pairs, key, r.GetName()+"#open-"+strings.Join(backendsOf(r), "-"))
-		}
-	}
-	for _, r := range v.Table.All() {
-		for _, mask := range r.Masks([]string{"openai", "anthropic"}) {
-			variant := r.Variant(mask)
-			for kind, key := range map[string]string{"direct": variant.DirectKey, "chain": variant.ChainKey} {
-				if key != "" && !slices.Contains(pairs, key) {
-					pairs = append(pairs, key, fmt.Sprintf("%s#%s-%04b", r.Name, kind, mask))
-				}
-			}
-			for _, first := range variant.Candidates {
-				for kind, key := range map[string]string{"direct": variant.First[first].Direct, "chain": variant.First[first].Chain} {
-					if key != "" && !slices.Contains(pairs, key) {
-						pairs = append(pairs, key, fmt.Sprintf("%s#%s-%04b-from-%s", r.Name, kind, mask, first.Backend.ID))
-					}
-				}
-			}
-		}
-	}
-	return strings.NewReplacer(pairs...)
-}
-
-// backendsOf are the names of the backends that a direct route may ask.
-func backendsOf(r *routev3.Route) (out []string) {
-	for _, w := range r.GetRoute().GetWeightedClusters().GetClusters() {
-		out = append(out, strings.Split(w.GetName(), "/")[2])
 	}
 	return out
 }
@@ -394,10 +338,7 @@ func dumpRule(r *table.Rule) map[string]any {
 func candidateLines(list []*table.Candidate, full bool) []string {
 	var out []string
 	for _, c := range list {
-		line := c.Backend.ID
-		if c.Model != "" {
-			line += " as " + c.Model
-		}
+		line := candidateName(c)
 		if full {
 			b := c.Backend
 			line += fmt.Sprintf(", bit %04b, weight %d, priority %d; %s at %s%s", c.Bit, c.Weight, c.Priority, b.Dialect.Name, b.Host, b.BasePath)

@@ -8,9 +8,48 @@ import (
 	"github.com/weir-dev/weir/xds/source"
 )
 
-// identity builds the authenticator from Consumers, APIKeys and JWTIssuers.
+// identityUnit is the authenticator, with what it was made of.
+type identityUnit struct {
+	unit
+	auth   *identity.Authenticator
+	config identity.Config
+	weak   map[string]bool // "namespace/name" of APIKeys whose hash is worth guessing at
+	advice []source.Problem
+}
+
+// pepperMAC is a pepper, made of a secret.
+type pepperMAC struct {
+	of string
+	is *identity.Pepper
+}
+
+// identity builds the authenticator from Consumers, APIKeys and JWTIssuers, unless the last one can stay. That one stays knows the tokens that
+// it has verified.
 func (c *compiler) identity() {
-	cfg := identity.Config{Shared: c.opts.Identity, MaxFailedLogins: c.out.MaxFailedLogins, Pepper: c.pepper()}
+	pepper := c.pepper()
+	settle(c.Compiler, &c.failed, c.out.MaxFailedLogins)
+	settle(c.Compiler, &c.stored, c.out.StoredKeys)
+	old := c.identityUnit
+	if old == nil || !old.counts() || !old.auth.Watches(c.opts.Keys) {
+		u := &identityUnit{weak: map[string]bool{}}
+		c.make(&u.unit, func() {
+			for _, answer := range []*cell{&c.consumers.cell, &c.apiKeys.cell, &c.issuers.cell, &c.pepperOf.cell, &c.failed.cell, &c.stored.cell} {
+				c.asks(answer)
+			}
+			c.authenticator(u, pepper)
+		})
+		u.advice = c.adviseOnNetworks()
+		if old != nil {
+			old.drop()
+		}
+		c.identityUnit = u
+	}
+	c.problems = append(c.problems, c.identityUnit.problems...)
+	c.out.Table.Auth = c.identityUnit.auth
+}
+
+func (c *compiler) authenticator(u *identityUnit, pepper *identity.Pepper) {
+	cfg := identity.Config{Shared: c.opts.Identity, MaxFailedLogins: c.out.MaxFailedLogins, Pepper: pepper}
 	if !c.out.StoredKeys {
 		cfg.Stored = nil
 	}
@@ -22,19 +61,18 @@ func (c *compiler) identity() {
 	}
 	for _, o := range c.objs.APIKeys {
 		ref := source.ObjectRef{Kind: "APIKey", Namespace: o.Namespace, Name: o.Name}
-		if !c.known[source.ObjectRef{Kind: "Consumer", Namespace: o.Namespace, Name: string(o.Spec.Consumer)}] {
-			c.errorf(ref, "spec.consumer", "there is no Consumer %s/%s", o.Namespace, o.Spec.Consumer)
+		if consumer := c.names[source.ObjectRef{Kind: "Consumer", Namespace: o.Namespace, Name: string(o.Spec.Consumer)}]; consumer == nil || consumer.n == 0 {
+			c.unresolvedf(ref, "spec.consumer", source.ReasonRefNotFound, "there is no Consumer %s/%s", o.Namespace, o.Spec.Consumer)
 			continue
 		}
 		hash := o.Spec.Hash
 		if o.Spec.SecretRef != nil {
-			secret, ok := c.objs.Secrets[source.SecretKeyOf(o.Namespace, *o.Spec.SecretRef)]
+			secret, ok := c.secret(ref, "spec.secretRef", *o.Spec.SecretRef, "the key")
 			if !ok {
-				c.errorf(ref, "spec.secretRef", "the key cannot be read")
 				continue
 			}
 			hash = identity.HashKey(secret.Reveal())
-			c.weakKeys[o.Namespace+"/"+o.Name] = identity.ValidateKey(secret.Reveal()) != nil
+			u.weak[o.Namespace+"/"+o.Name] = identity.ValidateKey(secret.Reveal()) != nil
 		}
 		kind, sum, err := identity.ParseHash(hash)
 		if err != nil {
@@ -57,7 +95,7 @@ func (c *compiler) identity() {
 			cfg.Issuers = append(cfg.Issuers, i)
 		}
 	}
-	c.callers = cfg
+	u.config = cfg
 	auth, errs := identity.New(cfg, c.opts.Keys)
 	for _, err := range errs {
 		var ce *identity.ConfigError
@@ -69,12 +107,16 @@ func (c *compiler) identity() {
 		if ce.Field != "" {
 			field = "spec." + ce.Field
 		}
-		c.errorf(source.ObjectRef{Kind: ce.Kind, Namespace: ce.Namespace, Name: ce.Name}, field, "%s", ce.Reason)
+		reason := source.Reason("")
+		if ce.Conflict {
+			reason = source.ReasonConflict
+		}
+		c.refusef(source.ObjectRef{Kind: ce.Kind, Namespace: ce.Namespace, Name: ce.Name}, field, reason, "%s", ce.Reason)
 	}
 	if len(cfg.Keys) == 0 && len(cfg.Issuers) == 0 && !c.out.StoredKeys {
 		c.warnf(source.ObjectRef{}, "", "there is no APIKey and no JWTIssuer: every request will be refused with 401")
 	}
-	c.out.Table.Auth = auth
+	u.auth = auth
 }
 
 // pepper is the first gateway's, nil where it has none. Keys are not tied to a gateway, so all gateways must agree.
@@ -86,13 +128,12 @@ func (c *compiler) pepper() *identity.Pepper {
 		at := source.ObjectRef{Kind: "LLMGateway", Namespace: g.Namespace, Name: g.Name}
 		own := ""
 		if ref := g.Spec.Authentication.KeyPepperRef; ref != nil {
-			secret, ok := c.objs.Secrets[source.SecretKeyOf(g.Namespace, *ref)]
+			secret, ok := c.secret(at, field, *ref, "the pepper")
 			if !ok {
-				c.errorf(at, field, "the pepper cannot be read")
 				continue
 			}
 			own = secret.Reveal()
-			p, err := identity.NewPepper([]byte(own))
+			p, err := c.pepperFrom(own)
 			if err != nil {
 				c.errorf(at, field, "%v", err)
 				continue
@@ -102,11 +143,23 @@ func (c *compiler) pepper() *identity.Pepper {
 			}
 		}
 		if i > 0 && own != value {
-			c.errorf(at, field, "the pepper is not that of LLMGateway %s/%s, and keys are valid at every gateway: give both the same",
+			c.refusef(at, field, source.ReasonConflict, "the pepper is not that of LLMGateway %s/%s, and keys are valid at every gateway: give both the same",
 				c.objs.Gateways[0].Namespace, c.objs.Gateways[0].Name)
 		}
 	}
+	settle(c.Compiler, &c.pepperOf, value)
 	return out
+}
+
+func (c *compiler) pepperFrom(secret string) (*identity.Pepper, error) {
+	if c.pepperMAC.is != nil && c.pepperMAC.of == secret {
+		return c.pepperMAC.is, nil
+	}
+	p, err := identity.NewPepper([]byte(secret))
+	if err == nil {
+		c.pepperMAC = pepperMAC{secret, p}
+	}
+	return p, err
 }
 
 func (c *compiler) issuer(o *v1alpha1.JWTIssuer) (identity.Issuer, bool) {
@@ -128,16 +181,15 @@ func (c *compiler) issuer(o *v1alpha1.JWTIssuer) (identity.Issuer, bool) {
 	case keys.URL != "":
 		i.Keys.URL = keys.URL
 	case keys.File != "":
-		doc, ok := c.objs.Secrets[source.FileKeyOf(keys.File)]
+		doc, ok := get(c, &c.secrets, source.FileKeyOf(keys.File))
 		if !ok {
-			c.errorf(ref, "spec.keys.file", "the key set cannot be read")
+			c.refusef(ref, "spec.keys.file", source.ReasonSecretUnavailable, "the key set cannot be read")
 			return i, false
 		}
 		i.Keys.JWKS = []byte(doc.Reveal())
 	case keys.SecretRef != nil:
-		secret, ok := c.objs.Secrets[source.SecretKeyOf(o.Namespace, *keys.SecretRef)]
+		secret, ok := c.secret(ref, "spec.keys.secretRef", *keys.SecretRef, "the secret")
 		if !ok {
-			c.errorf(ref, "spec.keys.secretRef", "the secret cannot be read")
 			return i, false
 		}
 		i.Keys.Secret = []byte(secret.Reveal())

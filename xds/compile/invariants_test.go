@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -12,7 +13,6 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/composite/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -24,7 +24,6 @@ import (
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
-	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -86,10 +85,10 @@ func checkOpen(t *testing.T, v *Version, undecided *routev3.Route, used map[stri
 	for _, p := range v.Pools {
 		opens = opens || p.FailOpen
 	}
-	if opens != (undecided != nil) {
-		t.Errorf("pools fail open: %v; the undecided route: %v", opens, undecided)
+	if undecided == nil || opens != (undecided.GetTypedPerFilterConfig()[openFilter] != nil) {
+		t.Fatalf("pools fail open: %v; the undecided route: %v", opens, undecided)
 	}
-	if undecided == nil {
+	if !opens {
 		return
 	}
 	targets := textOf(t, openCode(t, undecided), "TARGETS")
@@ -197,7 +196,7 @@ func checkFirst(t *testing.T, v *Version, r *table.Rule, variant *table.Variant,
 		if len(direct) != 1 || asksFirst(t, v, direct[0].GetName()) != c.Backend.ID {
 			t.Errorf("rule %s: the direct route from %s is %v", r.Name, c.Backend.ID, direct)
 		}
-		if order := asks(t, v, direct[0].GetName()); len(order) > 1 && !slices.EqualFunc(order, k.Order, func(id string, c *table.Candidate) bool { return id == c.Backend.ID }) {
+		if order := asked(v, direct[0].GetName()); len(order) > 1 && !slices.EqualFunc(order, k.Order, func(id string, c *table.Candidate) bool { return id == c.Backend.ID }) {
 			t.Errorf("rule %s: from %s attempts ask %v, the table says %v", r.Name, c.Backend.ID, order, candidateLines(k.Order, false))
 		}
 	}
@@ -254,27 +253,9 @@ func checkSteering(t *testing.T, v *Version) {
 }
 
 // asks are the IDs of the backends that the attempts of a cluster ask, in order.
-func asks(t *testing.T, v *Version, cluster string) (out []string) {
-	t.Helper()
-	of := func(name string) string {
-		return v.Clusters[name].GetMetadata().GetFilterMetadata()[wire.BackendNamespace].GetFields()[wire.KeyBackend].GetStringValue()
-	}
-	config := &compositev3.ClusterConfig{}
-	if !v.Clusters[cluster].GetClusterType().GetTypedConfig().MessageIs(config) {
-		return []string{of(cluster)}
-	}
-	if err := v.Clusters[cluster].GetClusterType().GetTypedConfig().UnmarshalTo(config); err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range config.GetClusters() {
-		out = append(out, of(e.GetName()))
-	}
-	return out
-}
-
 func asksFirst(t *testing.T, v *Version, cluster string) string {
 	t.Helper()
-	return asks(t, v, cluster)[0]
+	return asked(v, cluster)[0]
 }
 
 // checkChains: Envoy and ext_proc agree on who is tried when. Attempts of the other chains ask nobody.
@@ -290,7 +271,7 @@ func checkChains(t *testing.T, v *Version) {
 			continue
 		}
 		seen++
-		chain, order := v.Table.Chains[name], asks(t, v, name)
+		chain, order := v.Table.Chains[name], asked(v, name)
 		if chain == nil {
 			t.Errorf("Envoy has the chain %s, the table has not", name)
 			continue
@@ -333,7 +314,7 @@ func checkDirectChain(t *testing.T, v *Version, name string) {
 			t.Errorf("%s: its attempts ask Weir", name)
 		}
 	}
-	order := asks(t, v, name)
+	order := asked(v, name)
 	for i, id := range order {
 		b := backends[id]
 		if b == nil || b.Dialect.Name != backends[order[0]].Dialect.Name || b.Dialect.In == nil {
@@ -381,7 +362,9 @@ func checkSecrets(t *testing.T, v *Version) {
 	for n, m := range v.Routes {
 		look("route", n, m)
 	}
-	look("route configuration", "", RouteConfiguration(v.Routes, v.MaxBody))
+	for n, m := range Scopes(v.Routes, v.MaxBody) {
+		look("scope", n, m)
+	}
 }
 
 type validated interface {
@@ -407,7 +390,9 @@ func checkMessages(t *testing.T, v *Version) {
 	for n, m := range v.Routes {
 		checkMessage(t, "route "+n, m)
 	}
-	checkMessage(t, "route configuration", RouteConfiguration(v.Routes, v.MaxBody))
+	for n, m := range Scopes(v.Routes, v.MaxBody) {
+		checkMessage(t, "scope "+n, m)
+	}
 }
 
 func checkMessage(t *testing.T, what string, m proto.Message) {
@@ -489,7 +474,7 @@ func TestKeysOfRoutes(t *testing.T) {
 		objs.Routes[0].Spec.Rules[0].Timeouts.Request = &metav1.Duration{Duration: 77 * time.Second}
 		retimed, _ := Compile(objs, opts)
 		for key, r := range retimed.Routes {
-			if old := v.Routes[key]; key != UndecidedKey && old != nil && !proto.Equal(withoutWeights(old), withoutWeights(r)) {
+			if old := v.Routes[key]; key != UndecidedKey && old != nil && !bytes.Equal(withoutWeights(old), withoutWeights(r)) {
 				t.Fatalf("seed %d: the key %s stands for two different routes", seed, key)
 			}
 		}
@@ -578,9 +563,7 @@ func TestVersionsShareNoKeyAndNoHost(t *testing.T) {
 
 // TestChainsOfOneName: a name that is taken by other backends is an error, and none of the two is served.
 func TestChainsOfOneName(t *testing.T) {
-	c := &compiler{objs: &source.Objects{}, out: &Version{
-		Table: &table.Table{Chains: map[string]*table.Chain{}}, Clusters: map[string]*clusterv3.Cluster{},
-	}}
+	c := &compiler{Compiler: NewCompiler(), objs: &source.Objects{}, unit: &unit{}}
 	of := func(backend, model string) []member {
 		return []member{{Candidate: &table.Candidate{Backend: &table.Backend{ID: backend}, Model: model}, cluster: "backend/" + backend}}
 	}
@@ -594,7 +577,7 @@ func TestChainsOfOneName(t *testing.T) {
 		for _, m := range other {
 			chain.Candidates = append(chain.Candidates, m.Candidate)
 		}
-		c.out.Table.Chains[name] = chain // as if the hashes were equal
+		c.chains.m[name] = chain // as if the hashes were equal
 		c.chain(of("n/a", "m"))
 		if !source.HasErrors(c.problems) || !strings.Contains(c.problems[0].String(), name) {
 			t.Errorf("problems: %v", c.problems)

@@ -39,7 +39,7 @@ func laneConstants(file string) string {
 
 // passUnasked lets a route's requests pass the filter that asks Weir, where some gateway has lanes.
 func (c *compiler) passUnasked(r *routev3.Route) {
-	if len(c.out.Table.Native) == 0 {
+	if !c.native.is {
 		return
 	}
 	if r.TypedPerFilterConfig == nil {
@@ -48,15 +48,15 @@ func (c *compiler) passUnasked(r *routev3.Route) {
 	r.TypedPerFilterConfig[decideFilter] = pack(&extprocv3.ExtProcPerRoute{Override: &extprocv3.ExtProcPerRoute_Disabled{Disabled: true}})
 }
 
-// native says by which gateways requests may be let in ahead of their coming, and what headers tell requests apart.
-func (c *compiler) native() {
+// lanesOfGateways says by which gateways requests may be let in ahead of their coming.
+func (c *compiler) lanesOfGateways() {
 	c.out.Table.Native = map[string]bool{}
 	for _, g := range c.objs.Gateways {
 		if c.lanes(g) {
 			c.out.Table.Native[g.Namespace+"/"+g.Name] = true
 		}
 	}
-	c.out.Table.Vary = c.vary()
+	settle(c.Compiler, &c.native, len(c.out.Table.Native) > 0)
 }
 
 // lanes says whether requests that come in by a gateway may go without asking Weir.
@@ -64,18 +64,9 @@ func (c *compiler) lanes(g *v1alpha1.LLMGateway) bool {
 	return c.opts.LaneFile != "" && g.Spec.NativeLane != v1alpha1.NativeLaneDisabled
 }
 
-// vary names the headers that rules match, and those by which dialects are told apart.
-func (c *compiler) vary() string {
-	var names []string
-	for _, r := range c.objs.Routes {
-		for i := range r.Spec.Rules {
-			for j := range r.Spec.Rules[i].Matches {
-				for _, h := range r.Spec.Rules[i].Matches[j].Headers {
-					names = append(names, strings.ToLower(h.Name))
-				}
-			}
-		}
-	}
+// vary names the headers that tell requests apart: those that rules match, and those by which dialects are told apart.
+func (c *compiler) vary(matched []string) string {
+	names := matched
 	for _, name := range c.opts.Dialects.Names() {
 		if d, _ := c.opts.Dialects.Get(name); d.In != nil && d.Header != "" {
 			names = append(names, strings.ToLower(d.Header))

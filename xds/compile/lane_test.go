@@ -687,11 +687,7 @@ func TestLanesAreCompiled(t *testing.T) {
 		return v
 	}
 	bytesOf := func(v *Version) []byte {
-		var b bytes.Buffer
-		writeAll(&b, v.Listeners)
-		writeAll(&b, v.Clusters)
-		writeAll(&b, v.Routes)
-		return b.Bytes()
+		return slices.Concat(allBytes(v.Listeners), allBytes(v.Clusters), allBytes(v.Routes))
 	}
 	minimal := goldens(t)["minimal"]
 	off := strings.Replace(minimal, "\nspec:\n  listeners", "\nspec:\n  nativeLane: Disabled\n  listeners", 1)

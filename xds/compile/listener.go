@@ -50,8 +50,8 @@ const (
 	downstreamMaxStreams       = 1000
 )
 
-// gateways compiles every LLMGateway into Envoy listeners.
-func (c *compiler) gateways() {
+// listen compiles every LLMGateway into Envoy listeners.
+func (c *compiler) listen(u *gatewayUnit) {
 	if len(c.objs.Gateways) == 0 {
 		c.errorf(source.ObjectRef{}, "", "there is no LLMGateway, so there is nothing to listen on")
 		return
@@ -63,7 +63,7 @@ func (c *compiler) gateways() {
 		if c.opts.MaxRequestBytes > 0 {
 			maxBody = c.opts.MaxRequestBytes
 		}
-		c.out.MaxBody = max(c.out.MaxBody, maxBody)
+		u.maxBody = max(u.maxBody, maxBody)
 		for j := range g.Spec.Listeners {
 			l := &g.Spec.Listeners[j]
 			field := fmt.Sprintf("spec.listeners[%d]", j)
@@ -77,7 +77,7 @@ func (c *compiler) gateways() {
 			}
 			at := net.JoinHostPort(address, strconv.Itoa(int(port)))
 			if other, ok := taken[at]; ok {
-				c.errorf(ref, field+".port", "%s already listens on %s", other, at)
+				c.refusef(ref, field+".port", source.ReasonConflict, "%s already listens on %s", other, at)
 				continue
 			}
 			taken[at] = ref
@@ -90,7 +90,7 @@ func (c *compiler) gateways() {
 				out.Address = &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 					Address: address, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
 				}}}
-				c.out.Listeners[name] = out
+				putMessage(c, c.listeners, name, out)
 			}
 		}
 	}
@@ -119,7 +119,7 @@ func splitListen(s string) (string, uint32, error) {
 func (c *compiler) listener(ref source.ObjectRef, field, name string, g *v1alpha1.LLMGateway, l *v1alpha1.Listener, maxBody uint32) (*listenerv3.Listener, bool) {
 	chain := &listenerv3.FilterChain{}
 	if l.TLS != nil {
-		socket, ok := c.downstreamTLS(ref, field, name, g.Namespace, l.TLS)
+		socket, ok := c.downstreamTLS(ref, field, name, l.TLS)
 		if !ok {
 			return nil, false
 		}
@@ -166,17 +166,15 @@ func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hc
 		decide.InitialMetadata = []*corev3.HeaderValue{{Key: wire.GatewayMetadata, Value: g.Namespace + "/" + g.Name}}
 	}
 	return &hcmv3.HttpConnectionManager{
-		StatPrefix: "ingress",
-		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
-			RouteConfigName: RouteConfigName, ConfigSource: ads(),
-		}},
-		HttpFilters: c.doorFilters(decide, script(asksForUsage(g), c.laneFile(g)), pack(&routerv3.Router{SuppressEnvoyHeaders: true, UpstreamLog: c.attemptLog()})),
+		StatPrefix:     "ingress",
+		RouteSpecifier: scopedRoutes(),
+		HttpFilters:    c.doorFilters(decide, script(asksForUsage(g), c.laneFile(g)), pack(&routerv3.Router{SuppressEnvoyHeaders: true, UpstreamLog: c.attemptLog()})),
 
 		// What clients send under our own names is gone before anything reads it.
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{
 			Name: "weir.strip",
 			TypedConfig: pack(&earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{
-				removePrefix("x-weir-"), removePrefix("x-envoy-"),
+				removePrefix("x-weir-"), removePrefix("x-envoy-"), undecidedKey(),
 			}}),
 		}},
 		NormalizePath:                wrapperspb.Bool(true),
@@ -264,12 +262,9 @@ func firstTokenTag() *tracingv3.CustomTag {
 }
 
 // downstreamTLS terminates TLS with a certificate that travels as an SDS secret.
-func (c *compiler) downstreamTLS(ref source.ObjectRef, field, listener, namespace string, conf *v1alpha1.ListenerTLS) (*corev3.TransportSocket, bool) {
+func (c *compiler) downstreamTLS(ref source.ObjectRef, field, listener string, conf *v1alpha1.ListenerTLS) (*corev3.TransportSocket, bool) {
 	read := func(name string, r v1alpha1.SecretRef) (string, bool) {
-		s, ok := c.objs.Secrets[source.SecretKeyOf(namespace, r)]
-		if !ok {
-			c.errorf(ref, field+".tls."+name, "it cannot be read")
-		}
+		s, ok := c.secret(ref, field+".tls."+name, r, "it")
 		return s.Reveal(), ok
 	}
 	certificate, ok1 := read("certificateRef", conf.CertificateRef)
@@ -282,9 +277,9 @@ func (c *compiler) downstreamTLS(ref source.ObjectRef, field, listener, namespac
 		return nil, false
 	}
 	name := "certificate/" + listener
-	c.out.Secrets[name] = &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
+	putMessage(c, c.sds, name, &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
 		CertificateChain: inline(certificate), PrivateKey: inline(key),
-	}}}
+	}}})
 	return &corev3.TransportSocket{Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{
 		TypedConfig: pack(&tlsv3.DownstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{
 			TlsParams:                      &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},

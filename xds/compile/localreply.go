@@ -32,6 +32,7 @@ type localReply struct {
 	message    string
 	retryAfter string                 // seconds
 	onlyIf     *routev3.HeaderMatcher // a further condition on the request
+	flag       string                 // a further condition: a response flag of Envoy's
 }
 
 func replies(maxBody, headerKiB uint32) []localReply {
@@ -41,6 +42,9 @@ func replies(maxBody, headerKiB uint32) []localReply {
 		{status: 403, becomes: 426, kind: canon.ErrUpgrade, onlyIf: upgrade,
 			message: "WebSocket and other upgrades are not served here; use plain HTTP, with \"stream\": true for streaming."},
 		{status: 403, kind: canon.ErrPermission, message: "The gateway refuses this request (" + details + ")."},
+		// Its key is of a route that is no more. Requests that nothing serves are answered by Weir.
+		{status: 404, becomes: 503, flag: "NR", kind: canon.ErrOverloaded, retryAfter: "1",
+			message: "The gateway's decision on this request is out of date (" + details + "). Try again shortly."},
 		{status: 404, kind: canon.ErrNotFound, message: "Nothing is served here (" + details + ")."},
 		{status: 408, kind: canon.ErrTimeout, message: "The request did not arrive in time (" + details + "). Send it again."},
 		{status: 413, kind: canon.ErrTooLarge, message: fmt.Sprintf("The request body is larger than the %d bytes that this gateway accepts.", maxBody)},
@@ -72,6 +76,11 @@ func localReplies(dialects *adapters.Set, maxBody, headerKiB uint32) *hcmv3.Loca
 			filters := []*accesslogv3.AccessLogFilter{statusIs(r.status)}
 			if r.onlyIf != nil {
 				filters = append(filters, headerMatches(r.onlyIf))
+			}
+			if r.flag != "" {
+				filters = append(filters, &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
+					ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: []string{r.flag}},
+				}})
 			}
 			if when != nil {
 				filters = append(filters, when)

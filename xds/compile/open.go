@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -26,8 +25,8 @@ import (
 // What happens to requests that Weir does not answer, where some LoadPolicy says failureMode: Open.
 //
 // The door goes on without a decision. Such a request has no key of a route, so it has the undecided route, and that one alone has
-// open.lua with what the configuration says: a changed key or rule changes the route configuration, and no listener, whose change
-// would close connections. Requests that were decided never meet that code.
+// open.lua with what the configuration says: a changed key or rule changes that route, and no listener, whose change would close
+// connections. Requests that were decided never meet that code.
 
 var (
 	//go:embed sha256.lua
@@ -54,12 +53,6 @@ const UndecidedKey = "undecided"
 // model without one has the route "".
 type openTargets map[string]map[string]string
 
-// failsOpen says whether a member is asked without Weir.
-func (c *compiler) failsOpen(m member) bool {
-	p := c.out.Pools[m.Backend.ID]
-	return p != nil && p.FailOpen
-}
-
 // asIs says whether a member takes requests of a dialect for a model as they come. Of a name that no Backend knows it says
 // whether it takes any.
 func asIs(m member, dialect, model string) bool {
@@ -72,7 +65,7 @@ func (c *compiler) openRule(ref source.ObjectRef, field string, rule *table.Rule
 	var open []member
 	models := []string{""}
 	for _, m := range members {
-		if !c.failsOpen(m) {
+		if !m.failOpen {
 			continue
 		}
 		open = append(open, m)
@@ -110,19 +103,22 @@ func (c *compiler) openRule(ref source.ObjectRef, field string, rule *table.Rule
 	}
 	if !some {
 		c.warnf(ref, field+".backends", "LoadPolicy %s says failureMode: Open, but requests of this rule are answered 503 while Weir does not answer: "+
-			"they must be translated, or the model be renamed, which Envoy cannot do", c.out.Pools[open[0].Backend.ID].Policy)
+			"they must be translated, or the model be renamed, which Envoy cannot do", open[0].steeredBy)
 		return
 	}
 	if slices.ContainsFunc(spec.Matches, func(m v1alpha1.RouteMatch) bool { return len(m.Headers) == 0 && len(m.QueryParams) == 0 }) || len(spec.Matches) == 0 {
-		c.openable = true
+		c.routing.openable = true
 	}
 	for i := range spec.Matches {
 		if m := &spec.Matches[i]; len(m.Headers) > 0 || len(m.QueryParams) > 0 {
 			c.warnf(ref, fmt.Sprintf("%s.matches[%d]", field, i), "LoadPolicy %s says failureMode: Open, but requests that may be of this match are answered 503 while Weir does not answer: "+
-				"Envoy then judges path, method and model alone, and not headers and queryParams", c.out.Pools[open[0].Backend.ID].Policy)
+				"Envoy then judges path, method and model alone, and not headers and queryParams", open[0].steeredBy)
 		}
 	}
-	c.open[rule] = targets
+	if c.routing.open == nil {
+		c.routing.open = map[*table.Rule]openTargets{}
+	}
+	c.routing.open[rule] = targets
 }
 
 // openRoute is the route of requests without a decision to these members.
@@ -136,39 +132,39 @@ func (c *compiler) openRoute(rule *table.Rule, spec *v1alpha1.RouteRule, in []me
 	return c.keep(rule, r, in)
 }
 
-// undecided makes the route of requests without a decision. It comes when rules, keys and consumers are known.
+// openUnit is the route of requests without a decision.
+type openUnit struct {
+	unit
+	index    *table.Index  // of the rules that the route knows of
+	identity *identityUnit // the keys
+}
+
+// undecided makes the route of requests without a decision. Where some pool fails open it comes when rules, keys and consumers are
+// known, and is made anew when one of them has changed: it has them all in it.
 func (c *compiler) undecided() {
-	if !c.opens() {
+	old := c.openUnit
+	if old != nil && old.index == c.index && old.identity == c.identityUnit && old.counts() {
+		c.problems = append(c.problems, old.problems...)
 		return
 	}
-	script := c.openScript()
-	r := undecidedRoute()
-	r.TypedPerFilterConfig = map[string]*anypb.Any{
-		openFilter: pack(&luav3.LuaPerRoute{Override: &luav3.LuaPerRoute_SourceCode{SourceCode: inline(script)}}),
-	}
-	c.out.Routes[UndecidedKey] = r
-}
-
-// opens says whether some pool fails open.
-func (c *compiler) opens() bool {
-	for _, p := range c.out.Pools {
-		if p.FailOpen {
-			return true
+	u := &openUnit{index: c.index, identity: c.identityUnit}
+	c.make(&u.unit, func() {
+		for _, answer := range []*cell{&c.opening.cell, &c.openable.cell, &c.loadPolicies.cell} {
+			c.asks(answer)
 		}
+		r := undecidedRoute()
+		if c.opening.is {
+			r.TypedPerFilterConfig = map[string]*anypb.Any{
+				openFilter: pack(&luav3.LuaPerRoute{Override: &luav3.LuaPerRoute_SourceCode{SourceCode: inline(c.openScript())}}),
+			}
+		}
+		putMessage(c, c.entries, UndecidedKey, r)
+	})
+	if old != nil {
+		old.drop()
 	}
-	return false
-}
-
-// undecidedRoute answers requests without a decision.
-func undecidedRoute() *routev3.Route {
-	return &routev3.Route{
-		Name:  "undecided",
-		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
-			Status: 503,
-			Body:   inline("no current decision for this request"),
-		}},
-	}
+	c.openUnit = u
+	c.problems = append(c.problems, u.problems...)
 }
 
 // openWriter writes the texts of open.lua.
@@ -189,26 +185,39 @@ func (c *compiler) openScript() string {
 		labels: map[string]map[string]string{}, scopes: map[string][]string{},
 	}
 	w.endpoints(c.opts.Dialects.Names(), func(name string) canon.Dialect { d, _ := c.opts.Dialects.Get(name); return d })
+	targets := map[*table.Rule]openTargets{}
+	for _, u := range c.routeUnits {
+		maps.Copy(targets, u.open)
+	}
 	numbers := map[*table.Rule]int{}
-	for m, rule := range c.out.Table.All() {
+	for m, rule := range c.index.All() {
 		if numbers[rule] == 0 {
 			numbers[rule] = len(numbers) + 1
-			w.rule(numbers[rule], c.open[rule])
+			w.rule(numbers[rule], targets[rule])
 		}
 		w.entry(&m, rule, numbers[rule])
 	}
 	known := 0
-	for i := range c.callers.Keys {
-		if w.key(&c.callers, &c.callers.Keys[i], c.weakKeys) {
+	callers := c.identityUnit
+	owners := make(map[source.ObjectRef]*identity.Consumer, len(callers.config.Consumers))
+	for i := range callers.config.Consumers {
+		o := &callers.config.Consumers[i]
+		if ref := (source.ObjectRef{Namespace: o.Namespace, Name: o.Name}); owners[ref] == nil {
+			owners[ref] = o
+		}
+	}
+	for i := range callers.config.Keys {
+		k := &callers.config.Keys[i]
+		if w.key(owners[source.ObjectRef{Namespace: k.Namespace, Name: k.Consumer}], k, callers.weak) {
 			known++
 		}
 	}
-	if known == 0 || !c.openable {
+	if known == 0 || !c.openable.is {
 		c.adviseOnOpen(known == 0)
 	}
 	var b strings.Builder
 	for _, text := range []struct{ name, value string }{
-		{"RULE_HEADER", wire.RuleHeader}, {"PATH_HEADER", wire.PathHeader}, {"PEEK_NAMESPACE", wire.PeekNamespace}, {"NAMESPACE", wire.DecisionNamespace},
+		{"RULE_HEADER", wire.RuleHeader}, {"UNDECIDED", UndecidedKey}, {"PATH_HEADER", wire.PathHeader}, {"PEEK_NAMESPACE", wire.PeekNamespace}, {"NAMESPACE", wire.DecisionNamespace},
 		{"PATTERNS", w.patterns.String()}, {"ENTRIES", w.entries.String()}, {"TARGETS", w.targets.String()}, {"LISTS", w.lists.String()}, {"KEYS", w.keys.String()},
 	} {
 		fmt.Fprintf(&b, "local %s = %s\n", text.name, luaString(text.value))
@@ -344,16 +353,11 @@ func numbered(m map[string]string, key string) string {
 	return n
 }
 
-// key writes a key that Envoy can check, with what it may do. It comes after all entries.
-func (w *openWriter) key(cfg *identity.Config, k *identity.Key, weak map[string]bool) bool {
-	if k.Kind != identity.HashSHA256 || k.Disabled || len(k.AllowedCIDRs) > 0 || weak[k.Namespace+"/"+k.Name] {
+// key writes a key that Envoy can check, with what it may do. It comes after all entries. The owner is nil where there is none.
+func (w *openWriter) key(owner *identity.Consumer, k *identity.Key, weak map[string]bool) bool {
+	if owner == nil || k.Kind != identity.HashSHA256 || k.Disabled || len(k.AllowedCIDRs) > 0 || weak[k.Namespace+"/"+k.Name] {
 		return false
 	}
-	i := slices.IndexFunc(cfg.Consumers, func(c identity.Consumer) bool { return c.Namespace == k.Namespace && c.Name == k.Consumer })
-	if i < 0 {
-		return false
-	}
-	owner := &cfg.Consumers[i]
 	tenant := owner.Tenant
 	if tenant == "" {
 		tenant = owner.Namespace

@@ -227,7 +227,7 @@ end
 
 function envoy_on_request(handle)
   local headers = handle:headers()
-  if headers:get(RULE_HEADER) then return end -- it was decided, for a route that is no more
+  if headers:get(RULE_HEADER) ~= UNDECIDED then return end
   setup()
   local method, path = headers:get(":method"), headers:get(":path")
   local query = find(path, "?", 1, true)

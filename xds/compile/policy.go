@@ -14,19 +14,7 @@ import (
 	"github.com/weir-dev/weir/xds/source"
 )
 
-// policies compiles LimitPolicies and Budgets. It runs when gateways, routes and consumers are known.
-func (c *compiler) policies() {
-	p := &c.out.Table.Policies
-	p.Gateways, p.Tenants = map[string][]*table.Policy{}, map[string][]*table.Policy{}
-	p.Consumers, p.Credentials = map[string][]*table.Policy{}, map[string][]*table.Policy{}
-	for _, o := range c.objs.LimitPolicies {
-		c.limitPolicy(o)
-	}
-	for _, o := range c.objs.Budgets {
-		c.budget(o)
-	}
-}
-
+// limitPolicy compiles a LimitPolicy, when gateways, routes and consumers are known.
 func (c *compiler) limitPolicy(o *v1alpha1.LimitPolicy) {
 	ref := source.ObjectRef{Kind: "LimitPolicy", Namespace: o.Namespace, Name: o.Name}
 	spec := &o.Spec
@@ -42,7 +30,7 @@ func (c *compiler) limitPolicy(o *v1alpha1.LimitPolicy) {
 		r.Name = o.Namespace + "/" + o.Name + "/" + string(spec.Limits[i].Name)
 		r.Shadow = spec.Mode == v1alpha1.ModeShadow
 		r.Per, r.Sharing, r.OnFailure = scope(spec.Per), sharing, onFailure(spec.Sharing.OnFailure)
-		c.limitWait = max(c.limitWait, r.MaxWait)
+		c.limiting.wait = max(c.limiting.wait, r.MaxWait)
 		if r.Unit != limit.Requests {
 			r.MaxWait = max(r.MaxWait, settling)
 		}
@@ -78,7 +66,7 @@ const settling = 3 * AccessLogFlush
 // limit compiles one limit, but for what its policy says.
 func (c *compiler) limit(ref source.ObjectRef, field string, l *v1alpha1.Limit) (r limit.Rule, ok bool) {
 	r = limit.Rule{
-		Unit: unit(l.Unit), Algorithm: limit.SlidingWindow, Window: duration(l.Window), MaxWait: duration(l.MaxWait),
+		Unit: unitOf(l.Unit), Algorithm: limit.SlidingWindow, Window: duration(l.Window), MaxWait: duration(l.MaxWait),
 		AssumedOutput: l.AssumedOutputTokens,
 	}
 	if r.Limit, ok = c.amount(ref, field+".limit", l.Limit, l.Unit); !ok {
@@ -92,7 +80,7 @@ func (c *compiler) limit(ref source.ObjectRef, field string, l *v1alpha1.Limit) 
 			}
 		}
 	}
-	if l.Unit == v1alpha1.UnitCost && !c.priced() {
+	if l.Unit == v1alpha1.UnitCost && !c.anythingPriced() {
 		c.warnf(ref, field+".unit", "no Backend has prices, so nothing costs anything and the limit is never reached")
 	}
 	return r, true
@@ -137,7 +125,7 @@ func (c *compiler) budget(o *v1alpha1.Budget) {
 	if !ok || !sound {
 		return
 	}
-	if !c.priced() {
+	if !c.anythingPriced() {
 		c.warnf(ref, "", "no Backend has prices, so nothing costs anything and the budget is never spent")
 	}
 	rule := limit.Rule{
@@ -190,69 +178,62 @@ func (c *compiler) attach(ref source.ObjectRef, targets []v1alpha1.PolicyTarget,
 }
 
 func (c *compiler) attachTo(ref source.ObjectRef, field string, t *v1alpha1.PolicyTarget, policy func() *table.Policy) {
-	p := &c.out.Table.Policies
 	id := ref.Namespace + "/" + t.Name
 	named := source.ObjectRef{Kind: string(t.Kind), Namespace: ref.Namespace, Name: t.Name}
 	switch t.Kind {
 	case v1alpha1.TargetGateway:
-		if !c.known[named] {
-			c.errorf(ref, field+".name", "there is no LLMGateway %s", id)
+		if !c.known(named) {
+			c.unresolvedf(ref, field+".name", source.ReasonRefNotFound, "there is no LLMGateway %s", id)
 			return
 		}
-		p.Gateways[id] = append(p.Gateways[id], policy())
+		c.attached(attachment{kind: t.Kind, id: id, policy: [1]*table.Policy{policy()}})
 	case v1alpha1.TargetRoute:
-		var rules []*table.Rule
-		for _, r := range c.rules[id] {
+		var rules []string
+		for _, r := range c.rulesOf(named) {
 			if t.SectionName == "" || r.section == string(t.SectionName) {
 				rules = append(rules, r.rule)
 			}
 		}
 		switch {
-		case !c.known[named]:
-			c.errorf(ref, field+".name", "there is no Route %s", id)
+		case !c.known(named):
+			c.unresolvedf(ref, field+".name", source.ReasonRefNotFound, "there is no Route %s", id)
 			return
 		case len(rules) == 0 && t.SectionName != "":
-			c.errorf(ref, field+".sectionName", "the Route %s has no rule named %q", id, t.SectionName)
+			c.unresolvedf(ref, field+".sectionName", source.ReasonRefNotFound, "the Route %s has no rule named %q", id, t.SectionName)
 			return
 		}
-		made := policy()
-		for _, r := range rules {
-			r.Policies = append(r.Policies, made)
-		}
+		c.attached(attachment{kind: t.Kind, rules: rules, policy: [1]*table.Policy{policy()}})
 	case v1alpha1.TargetTenant:
 		// A tenant's own namespace may narrow itself; whoever runs the gateway may narrow anybody.
 		if t.Name != ref.Namespace && !c.hasGateway(ref.Namespace) {
 			c.errorf(ref, field+".name", "a policy in the namespace %s may only limit the tenant of that name; put it into the namespace of an LLMGateway", ref.Namespace)
 			return
 		}
-		if t.Name == "*" {
-			p.AllTenants = append(p.AllTenants, policy())
-			return
-		}
-		p.Tenants[t.Name] = append(p.Tenants[t.Name], policy())
+		c.attached(attachment{kind: t.Kind, id: t.Name, policy: [1]*table.Policy{policy()}})
 	case v1alpha1.TargetConsumer:
-		if !c.known[named] {
-			if len(c.objs.JWTIssuers) == 0 {
-				c.errorf(ref, field+".name", "there is no Consumer %s", id)
+		if !c.known(named) {
+			if !c.hasTokens() {
+				c.unresolvedf(ref, field+".name", source.ReasonRefNotFound, "there is no Consumer %s", id)
 				return
 			}
 			c.warnf(ref, field+".name", "there is no Consumer %s: the policy applies to callers whom a token of this namespace names so", id)
 		}
-		p.Consumers[id] = append(p.Consumers[id], policy())
+		c.attached(attachment{kind: t.Kind, id: id, policy: [1]*table.Policy{policy()}})
 	case v1alpha1.TargetAPIKey:
-		if !c.known[named] {
+		if !c.known(named) {
 			if !c.storedKeys() {
-				c.errorf(ref, field+".name", "there is no APIKey %s", id)
+				c.unresolvedf(ref, field+".name", source.ReasonRefNotFound, "there is no APIKey %s", id)
 				return
 			}
 			c.warnf(ref, field+".name", "there is no APIKey object %s: the policy applies to a key of that name in the key store", id)
 		}
 		credential := ref.Namespace + "/key:" + t.Name // Identity.CredentialID
-		p.Credentials[credential] = append(p.Credentials[credential], policy())
+		c.attached(attachment{kind: t.Kind, id: credential, policy: [1]*table.Policy{policy()}})
 	}
 }
 
 func (c *compiler) hasGateway(namespace string) bool {
+	c.asks(&c.gateways.cell)
 	for _, g := range c.objs.Gateways {
 		if g.Namespace == namespace {
 			return true
@@ -263,6 +244,7 @@ func (c *compiler) hasGateway(namespace string) bool {
 
 // storedKeys says whether some gateway takes keys from a store.
 func (c *compiler) storedKeys() bool {
+	c.asks(&c.gateways.cell)
 	for _, g := range c.objs.Gateways {
 		if g.Spec.Authentication.KeyStore == v1alpha1.KeysRedis {
 			return true
@@ -271,19 +253,16 @@ func (c *compiler) storedKeys() bool {
 	return false
 }
 
-// priced says whether anything has a price.
-func (c *compiler) priced() bool {
-	for _, b := range c.objs.Backends {
-		if len(b.Spec.Prices) > 0 {
-			return true
-		}
-		for i := range b.Spec.Models {
-			if len(b.Spec.Models[i].Prices) > 0 {
-				return true
-			}
-		}
-	}
-	return false
+// hasTokens says whether callers may come with tokens.
+func (c *compiler) hasTokens() bool {
+	c.asks(&c.tokens.cell)
+	return c.tokens.is
+}
+
+// anythingPriced says whether anything has a price.
+func (c *compiler) anythingPriced() bool {
+	c.asks(&c.priced.cell)
+	return c.priced.is
 }
 
 func (c *compiler) policyModels(ref source.ObjectRef, list []v1alpha1.ModelName) (*identity.Patterns, bool) {
@@ -300,7 +279,7 @@ func (c *compiler) policyModels(ref source.ObjectRef, list []v1alpha1.ModelName)
 
 // sharing is how a policy is shared, which needs something to share it in.
 func (c *compiler) sharing(ref source.ObjectRef, s v1alpha1.Sharing) limit.Mode {
-	if c.out.Shared == nil {
+	if c.asks(&c.counting.cell); !c.counting.is {
 		if s.Mode == v1alpha1.ShareExact {
 			c.warnf(ref, "spec.sharing.mode", "no LLMGateway has sharedState, so each replica counts for itself")
 		}
@@ -337,7 +316,7 @@ func scope(s v1alpha1.PolicyScope) limit.Scope {
 	return limit.PerTarget
 }
 
-func unit(u v1alpha1.LimitUnit) limit.Unit {
+func unitOf(u v1alpha1.LimitUnit) limit.Unit {
 	switch u {
 	case v1alpha1.UnitInputTokens:
 		return limit.InputTokens

@@ -89,7 +89,7 @@ func dumpPolicies(tb *table.Table) string {
 	for r := range tb.EachRule {
 		if !rules[r.Name] {
 			rules[r.Name] = true
-			list("rule "+r.Name, r.Policies)
+			list("rule "+r.Name, tb.Policies.Rules[r.Name])
 		}
 	}
 	slices.Sort(places)

@@ -89,8 +89,8 @@ type SteeredMember struct {
 	Priority int32
 }
 
-// loadPolicies finds out which LoadPolicy steers which Backend.
-func (c *compiler) loadPolicies() {
+// loadPoliciesOfBackends finds out which LoadPolicy steers which Backend.
+func (c *compiler) loadPoliciesOfBackends() {
 	wide := map[string]*v1alpha1.LoadPolicy{} // by namespace
 	for _, o := range c.objs.LoadPolicies {
 		ref := source.ObjectRef{Kind: "LoadPolicy", Namespace: o.Namespace, Name: o.Name}
@@ -104,20 +104,20 @@ func (c *compiler) loadPolicies() {
 				continue
 			}
 			seen[t] = true
-			if !c.known[target] {
-				c.errorf(ref, field+".name", "there is no %s", target)
+			if !c.known(target) {
+				c.unresolvedf(ref, field+".name", source.ReasonRefNotFound, "there is no %s", target)
 				continue
 			}
 			if t.Kind == v1alpha1.LoadTargetGateway {
 				if other := wide[o.Namespace]; other != nil && other != o {
-					c.errorf(ref, field, "LoadPolicy %s/%s steers all Backends of the namespace %s already; name Backends in one of the two", other.Namespace, other.Name, o.Namespace)
+					c.refusef(ref, field, source.ReasonConflict, "LoadPolicy %s/%s steers all Backends of the namespace %s already; name Backends in one of the two", other.Namespace, other.Name, o.Namespace)
 					continue
 				}
 				wide[o.Namespace] = o
 				continue
 			}
 			if other := c.policyOf[target]; other != nil {
-				c.errorf(ref, field, "LoadPolicy %s/%s steers this Backend already; name it in one of the two", other.Namespace, other.Name)
+				c.refusef(ref, field, source.ReasonConflict, "LoadPolicy %s/%s steers this Backend already; name it in one of the two", other.Namespace, other.Name)
 				continue
 			}
 			c.policyOf[target] = o
@@ -230,8 +230,12 @@ func (c *compiler) pool(ref source.ObjectRef, o *v1alpha1.Backend, policy *v1alp
 	b.Steered, b.Named, b.LoadReports = true, byIP, reportsLoad(&o.Spec)
 	for _, a := range addresses {
 		p.Endpoints = append(p.Endpoints, PoolEndpoint{Key: a.key(), Host: a.host, Port: a.port, Weight: max(a.weight, 1)})
-		b.Endpoints = append(b.Endpoints, a.key())
+		if !byIP {
+			b.Endpoints = append(b.Endpoints, a.key())
+		}
 	}
+	b.several = len(addresses) > 1 || o.Spec.Discovered()
+	b.steeredBy, b.failOpen, c.backing.failOpen = p.Policy, p.FailOpen, p.FailOpen
 	if !byIP {
 		picking.Prefix, picking.Session = nil, nil // there is one, if any
 	}
@@ -241,9 +245,9 @@ func (c *compiler) pool(ref source.ObjectRef, o *v1alpha1.Backend, policy *v1alp
 	if byIP || len(addresses) == 1 {
 		// A name alone is picked for its breaker, and for what it has in flight; Envoy asks whatever it resolves to.
 		p.Pick, b.Pick = picking, picking
-		c.out.Table.Prompts = c.out.Table.Prompts || picking.Mode == pick.LeastLoad && picking.Prefix != nil
+		c.backing.prompts = picking.Mode == pick.LeastLoad && picking.Prefix != nil
 		if a := picking.Admission; a != nil && picking.Mode == pick.LeastLoad {
-			c.poolWait = max(c.poolWait, a.MaxWait)
+			c.backing.poolWait = a.MaxWait
 		}
 	}
 	if !byIP && o.Spec.URL == "" {
@@ -253,7 +257,7 @@ func (c *compiler) pool(ref source.ObjectRef, o *v1alpha1.Backend, policy *v1alp
 	if secure {
 		p.TLS = c.poolTLS(o, b)
 	}
-	c.out.Pools[b.ID] = p
+	c.pools.put(c, b.ID, p, digestOf(b.ID, asJSON(p)))
 }
 
 func firstName(addresses []address) string {

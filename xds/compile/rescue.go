@@ -25,7 +25,7 @@ func (c *compiler) rescued(members []member) (out []member) {
 	for _, m := range members {
 		twice := slices.ContainsFunc(members, func(o member) bool { return o.Backend.ID == m.Backend.ID && o.Model != m.Model })
 		known := slices.ContainsFunc(out, func(o member) bool { return o.Backend.ID == m.Backend.ID })
-		if !twice && !known && c.failsOpen(m) && m.Backend.Dialect.In != nil && len(m.Backend.Credentials) == 0 {
+		if !twice && !known && m.failOpen && m.Backend.Dialect.In != nil && len(m.Backend.Credentials) == 0 {
 			out = append(out, m)
 		}
 	}

@@ -10,12 +10,10 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/composite/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -29,9 +27,6 @@ import (
 
 // hostReselections is how often another endpoint is picked instead of one that has failed already.
 const hostReselections = 5
-
-// RouteConfigName names the one route configuration.
-const RouteConfigName = "weir"
 
 // noLimit lifts Envoy's circuit breakers from composite clusters: the backends' own apply.
 const noLimit = 1 << 30
@@ -51,59 +46,52 @@ type member struct {
 	cluster  string
 	signals  []string   // of its backend
 	injected []injected // likewise
+	several  bool       // likewise
+	failOpen bool       // likewise
+
+	steeredBy string // likewise
 }
 
-// namedRule is a rule of a Route with the name that a sectionName selects it by; "" where it has none.
-type namedRule struct {
-	section string
-	rule    *table.Rule
-}
-
-// routes compiles every Route into the table's rules and Envoy's routes.
-func (c *compiler) routes() {
-	var b table.Builder
-	for _, r := range c.objs.Routes {
-		ref := source.ObjectRef{Kind: "Route", Namespace: r.Namespace, Name: r.Name}
-		order := 0
-		seen := map[string]int{}
-		for i := range r.Spec.Rules {
-			spec := &r.Spec.Rules[i]
-			field := fmt.Sprintf("spec.rules[%d]", i)
-			name := RuleName(r, i)
-			if j, dup := seen[name]; dup {
-				c.errorf(ref, field+".name", "rules %d and %d have the same name", j, i)
-				continue
-			}
-			seen[name] = i
-			rule, members := c.rule(ref, field, name, spec, r.Namespace)
-			if rule == nil {
-				continue
-			}
-			c.variants(rule, members, spec)
-			c.openRule(ref, field, rule, members, spec)
-			id := r.Namespace + "/" + r.Name
-			c.rules[id] = append(c.rules[id], namedRule{string(spec.Name), rule})
-			matches := spec.Matches
-			if len(matches) == 0 {
-				matches = []v1alpha1.RouteMatch{{}}
-			}
-			for j := range matches {
-				m, ok := c.match(ref, fmt.Sprintf("%s.matches[%d]", field, j), &matches[j], rule)
-				if !ok {
-					continue
-				}
-				m.Created, m.RouteOrder, m.Order = r.CreationTimestamp.Time, r.Namespace+"/"+r.Name, order
-				order++
-				if err := b.Add(rule, m); err != nil {
-					c.errorf(ref, fmt.Sprintf("%s.matches[%d].models", field, j), "%v", err)
-				}
-			}
-			c.out.Retain = max(c.out.Retain, rule.Timeout)
+// compileRoute compiles a Route into the table's rules and Envoy's routes.
+func (c *compiler) compileRoute(r *v1alpha1.Route) {
+	u := c.routing
+	ref := u.ref
+	order := 0
+	seen := map[string]int{}
+	for i := range r.Spec.Rules {
+		spec := &r.Spec.Rules[i]
+		field := fmt.Sprintf("spec.rules[%d]", i)
+		name := RuleName(r, i)
+		if j, dup := seen[name]; dup {
+			c.errorf(ref, field+".name", "rules %d and %d have the same name", j, i)
+			continue
 		}
-	}
-	b.Build(c.out.Table)
-	if len(c.objs.Routes) == 0 {
-		c.warnf(source.ObjectRef{}, "", "there is no Route: every request will be answered with 404")
+		seen[name] = i
+		rule, members := c.rule(ref, field, name, spec)
+		if rule == nil {
+			continue
+		}
+		c.variants(rule, members, spec)
+		c.openRule(ref, field, rule, members, spec)
+		u.rules = append(u.rules, sectionRule{string(spec.Name), name})
+		matches := spec.Matches
+		if len(matches) == 0 {
+			matches = []v1alpha1.RouteMatch{{}}
+		}
+		for j := range matches {
+			m, ok := c.match(ref, fmt.Sprintf("%s.matches[%d]", field, j), &matches[j], rule)
+			if !ok {
+				continue
+			}
+			m.Created, m.RouteOrder, m.Order = r.CreationTimestamp.Time, r.Namespace+"/"+r.Name, order
+			order++
+			entries, err := table.Entries(rule, m)
+			if err != nil {
+				c.errorf(ref, fmt.Sprintf("%s.matches[%d].models", field, j), "%v", err)
+			}
+			u.entries = append(u.entries, entries...)
+		}
+		u.retain = max(u.retain, rule.Timeout)
 	}
 }
 
@@ -119,30 +107,23 @@ func RuleName(r *v1alpha1.Route, i int) string {
 	return name
 }
 
-// rule resolves a rule's backends. It returns nil when one is missing.
-func (c *compiler) rule(ref source.ObjectRef, field, name string, spec *v1alpha1.RouteRule, namespace string) (*table.Rule, []member) {
+// rule resolves a rule's backends. It returns nil when one is missing, unless Options.Lenient lets the rule go on without it.
+func (c *compiler) rule(ref source.ObjectRef, field, name string, spec *v1alpha1.RouteRule) (*table.Rule, []member) {
 	rule := &table.Rule{Name: name, RequiredScopes: spec.RequiredScopes, Timeout: duration(spec.Timeouts.Request)}
 	var members []member
 	ok := true
-	for i, rb := range spec.Backends {
+	for i := range spec.Backends {
+		rb := &spec.Backends[i]
 		at := fmt.Sprintf("%s.backends[%d]", field, i)
-		b := c.backends[source.ObjectRef{Kind: "Backend", Namespace: namespace, Name: string(rb.Name)}]
-		if b == nil {
-			c.errorf(ref, at+".name", "there is no Backend %s/%s", namespace, rb.Name)
-			ok = false
-			continue
-		}
-		if b.Dialect == nil || b.cluster == "" { // its own problem says why
-			ok = false
-			continue
-		}
 		model := string(rb.Model)
 		if strings.Contains(model, "*") {
 			c.errorf(ref, at+".model", "a model asked of a backend is a name, not a pattern")
 			ok = false
-		} else if model != "" && !b.Serves(model) {
-			c.errorf(ref, at+".model", "Backend %s does not list the model %q", b.ID, model)
+		}
+		b, why := c.routeBackend(ref, at, rb)
+		if why != "" && !c.opts.Lenient {
 			ok = false
+			continue
 		}
 		weight := uint32(1)
 		if rb.Weight != nil {
@@ -151,13 +132,21 @@ func (c *compiler) rule(ref source.ObjectRef, field, name string, spec *v1alpha1
 		if weight == 0 {
 			continue
 		}
+		if why == "" && b.idle {
+			why = "none of its servers is ready"
+		}
+		if why != "" {
+			to := backendRef(ref, rb)
+			rule.Unusable = append(rule.Unusable, table.Unusable{Backend: to.Namespace + "/" + to.Name, Why: why, Weight: weight, Priority: rb.Priority})
+			continue
+		}
 		cand := &table.Candidate{
 			Backend: &b.Backend, Model: model, Weight: weight, Priority: rb.Priority, Bit: 1 << len(members),
 		}
-		members = append(members, member{cand, b.cluster, b.signals, b.injected})
+		members = append(members, member{cand, b.cluster, b.signals, b.injected, b.several, b.failOpen, b.steeredBy})
 		rule.Candidates = append(rule.Candidates, cand)
 	}
-	if ok && len(members) == 0 {
+	if ok && len(members) == 0 && len(rule.Unusable) == 0 {
 		c.errorf(ref, field+".backends", "every backend has weight 0, so nothing can serve the rule")
 		ok = false
 	}
@@ -201,10 +190,12 @@ func (c *compiler) match(ref source.ObjectRef, field string, spec *v1alpha1.Rout
 	m.Headers = values(spec.Headers, "headers", true)
 	m.Query = values(spec.QueryParams, "queryParams", false)
 	for i, name := range m.Models {
-		if !strings.Contains(name, "*") && rule.Capable(name, "") == 0 {
-			c.errorf(ref, fmt.Sprintf("%s.models[%d]", field, i), "no backend of this rule serves the model %q; list it in a Backend, or give the backend of this rule a model", name)
-			ok = false
+		if strings.Contains(name, "*") || rule.Capable(name, "") != 0 || len(rule.Unusable) > 0 {
+			continue
 		}
+		c.unresolvedf(ref, fmt.Sprintf("%s.models[%d]", field, i), source.ReasonRefNotFound,
+			"no backend of this rule serves the model %q; list it in a Backend, or give the backend of this rule a model", name)
+		ok = ok && c.opts.Lenient // the match stays: its requests must not fall to a less specific rule
 	}
 	return m, ok
 }
@@ -213,7 +204,7 @@ func (c *compiler) match(ref source.ObjectRef, field string, spec *v1alpha1.Rout
 // through composite clusters whose attempts ask Weir and, where Envoy can prepare them by itself, one that needs no further call.
 func (c *compiler) variants(rule *table.Rule, members []member, spec *v1alpha1.RouteRule) {
 	out := map[table.Mask]*table.Variant{}
-	for _, mask := range rule.Masks(c.inboundDialects()) {
+	for _, mask := range slices.Sorted(slices.Values(rule.Masks(c.inboundDialects()))) {
 		var in []member
 		v := &table.Variant{}
 		for _, m := range members {
@@ -225,7 +216,7 @@ func (c *compiler) variants(rule *table.Rule, members []member, spec *v1alpha1.R
 		attempts := int(spec.Retry.Attempts)
 		if attempts == 0 {
 			attempts = len(in)
-			if attempts == 1 && len(in[0].Backend.Endpoints) > 1 {
+			if attempts == 1 && in[0].several {
 				attempts = 2 // a server of a steered pool that has just died fails no request
 			}
 		}
@@ -320,20 +311,26 @@ func (c *compiler) chain(members []member) string {
 	t := &table.Chain{}
 	for _, m := range members {
 		parts = append(parts, []byte(m.cluster), []byte(m.Model))
-		t.Candidates = append(t.Candidates, m.Candidate)
+		// Not that of the rule, which is one of several that may share the chain.
+		t.Candidates = append(t.Candidates, &table.Candidate{Backend: m.Backend, Model: m.Model})
 	}
 	name := "chain/" + short(parts...)
-	if made, ok := c.out.Table.Chains[name]; ok {
-		if !slices.EqualFunc(made.Candidates, t.Candidates, func(a, b *table.Candidate) bool {
-			return a.Backend.ID == b.Backend.ID && a.Model == b.Model
-		}) {
+	if made, ok := c.chains.m[name]; ok {
+		alike := func(a, b *table.Candidate) bool { return a.Backend.ID == b.Backend.ID && a.Model == b.Model }
+		same := func(a, b *table.Candidate) bool { return a.Backend == b.Backend && a.Model == b.Model }
+		switch {
+		case !slices.EqualFunc(made.Candidates, t.Candidates, alike):
 			c.errorf(source.ObjectRef{}, "", "two chains of backends have the name %s; change the order or the model of a backend in a rule that uses %s", name, t.Candidates[0].Backend.ID)
+			fallthrough
+		case slices.EqualFunc(made.Candidates, t.Candidates, same):
+			c.chains.share(c, name)
+			c.clusters.share(c, name)
+			return name
 		}
-		return name
 	}
 	t.Name = name
-	c.out.Table.Chains[name] = t
-	c.out.Clusters[name] = composite(name, "chain", members, c.chainFilters(members))
+	c.chains.put(c, name, t, digestOf(name))
+	putMessage(c, c.clusters, name, composite(name, "chain", members, c.chainFilters(members)))
 	return name
 }
 
@@ -424,25 +421,34 @@ func newRoute(rule *table.Rule, spec *v1alpha1.RouteRule, attempts int, by how, 
 
 // keep makes a route one of the version's, and returns its key.
 func (c *compiler) keep(rule *table.Rule, r *routev3.Route, choice []member) string {
-	key := rule.Name + "#" + short(deterministic(withoutWeights(r)))
-	c.out.Routes[key] = r
+	key := rule.Name + keySeparator + short(withoutWeights(r))
+	if c.routing.kept[key] {
+		return key // a Backend is there twice, with another weight: the first counts
+	}
+	c.routing.kept[key] = true
+	putMessage(c, c.entries, key, r)
 	if len(choice) > 1 && slices.ContainsFunc(choice, steered) {
 		s := SteeredRoute{}
 		for _, m := range choice {
 			s.Members = append(s.Members, SteeredMember{m.Backend.ID, m.Weight, m.Priority})
 		}
-		c.out.Steered[key] = s
+		c.steered.put(c, key, s, digestOf(key, asJSON(s)))
 	}
 	return key
 }
 
-// withoutWeights is the route as its key sees it: a changed weight is no other route.
-func withoutWeights(r *routev3.Route) *routev3.Route {
-	r = proto.Clone(r).(*routev3.Route)
-	for _, w := range r.GetRoute().GetWeightedClusters().GetClusters() {
-		w.Weight = nil
+// withoutWeights is a route as its key sees it: a changed weight is no other route. Nobody else has the route yet.
+func withoutWeights(r *routev3.Route) []byte {
+	clusters := r.GetRoute().GetWeightedClusters().GetClusters()
+	weights := make([]*wrapperspb.UInt32Value, len(clusters))
+	for i, w := range clusters {
+		weights[i], w.Weight = w.Weight, nil
 	}
-	return r
+	content := deterministic(r)
+	for i, w := range clusters {
+		w.Weight = weights[i]
+	}
+	return content
 }
 
 // retryPolicy says which failures lead to the next attempt.
@@ -483,28 +489,4 @@ func retryPolicy(spec *v1alpha1.RouteRule, attempts int) *routev3.RetryPolicy {
 	slices.Sort(on)
 	p.RetryOn = strings.Join(slices.Compact(on), ",")
 	return p
-}
-
-// RouteConfiguration is the one route configuration, of these entries.
-func RouteConfiguration(entries map[string]*routev3.Route, maxBody uint32) *routev3.RouteConfiguration {
-	headers := []*corev3.HeaderValueOption{
-		headerValue(wire.RouteHeader, "%DYNAMIC_METADATA("+wire.DecisionNamespace+":"+wire.KeyRoute+")%"),
-		headerValue(wire.BackendHeader, endpointMetadata(wire.KeyBackend)),
-	}
-	for _, name := range wire.AnswerHeaders { // Envoy leaves out those that the decision has not set
-		headers = append(headers, headerValue(name, "%DYNAMIC_METADATA("+wire.DecisionNamespace+":"+name+")%"))
-	}
-	return &routev3.RouteConfiguration{
-		Name: RouteConfigName,
-		VirtualHosts: []*routev3.VirtualHost{{
-			Name:                    "weir",
-			Domains:                 []string{"*"},
-			Matcher:                 ruleMatcher(entries),
-			RequestBodyBufferLimit:  wrapperspb.UInt64(uint64(maxBody)),
-			ResponseHeadersToAdd:    headers,
-			ResponseHeadersToRemove: providerHeaders,
-		}},
-		// A key is looked up in a map, so ten thousand rules cost a request no more than one.
-		IgnorePortInHostMatching: true,
-	}
 }

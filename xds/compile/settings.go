@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"fmt"
 	"reflect"
 	"strconv"
 	"time"
@@ -60,7 +59,7 @@ func (c *compiler) settings() {
 			if i == 0 || reflect.DeepEqual(a, b) {
 				return true
 			}
-			c.errorf(ref, field, "LLMGateway %s/%s says something else, and one process serves both: write the same in both", first.Namespace, first.Name)
+			c.refusef(ref, field, source.ReasonConflict, "LLMGateway %s/%s says something else, and one process serves both: write the same in both", first.Namespace, first.Name)
 			return false
 		}
 		a, f := &g.Spec.Accounting, &first.Spec.Accounting
@@ -77,10 +76,10 @@ func (c *compiler) settings() {
 			out.Shared = c.shared(ref, g)
 		}
 		if auth.External != nil {
-			switch conf, ok := c.authz(ref, g.Namespace, auth.External); {
+			switch conf, ok := c.authz(ref, auth.External); {
 			case !ok:
 			case out.Authz != nil:
-				c.errorf(ref, "spec.authentication.external", "another LLMGateway of this process serves external authorization already; leave it to one")
+				c.refusef(ref, "spec.authentication.external", source.ReasonConflict, "another LLMGateway of this process serves external authorization already; leave it to one")
 			default:
 				out.Authz = conf
 			}
@@ -118,11 +117,8 @@ func (c *compiler) shared(ref source.ObjectRef, g *v1alpha1.LLMGateway) *Shared 
 		if r == nil {
 			return ""
 		}
-		s, found := c.objs.Secrets[source.SecretKeyOf(g.Namespace, *r)]
-		if !found {
-			c.errorf(ref, "spec.sharedState.redis."+field, "it cannot be read")
-			ok = false
-		}
+		s, found := c.secret(ref, "spec.sharedState.redis."+field, *r, "it")
+		ok = ok && found
 		return s.Reveal()
 	}
 	conf := redisconn.Config{
@@ -149,15 +145,12 @@ func (c *compiler) shared(ref source.ObjectRef, g *v1alpha1.LLMGateway) *Shared 
 }
 
 // authz resolves where external authorization is served.
-func (c *compiler) authz(ref source.ObjectRef, namespace string, spec *v1alpha1.ExternalAuthorization) (*authz.Config, bool) {
+func (c *compiler) authz(ref source.ObjectRef, spec *v1alpha1.ExternalAuthorization) (*authz.Config, bool) {
 	const field = "spec.authentication.external"
 	ok := true
 	secret := func(name string, r v1alpha1.SecretRef) []byte {
-		s, found := c.objs.Secrets[source.SecretKeyOf(namespace, r)]
-		if !found {
-			c.errorf(ref, fmt.Sprintf("%s.%s", field, name), "it cannot be read")
-			ok = false
-		}
+		s, found := c.secret(ref, field+"."+name, r, "it")
+		ok = ok && found
 		return []byte(s.Reveal())
 	}
 	conf := &authz.Config{Address: spec.Address, Port: uint16(spec.Port)}
