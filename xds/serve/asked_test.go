@@ -191,10 +191,10 @@ func TestRefusalOfAnOlderVersionDoesNotEndTheNext(t *testing.T) {
 	inRig(t, Options{}, func(t *testing.T, r *rig) {
 		r.envoy.connect()
 		r.publish(sealed("a", "first"))
-		r.envoy.judgeBy(holding(resourcev3.SecretType, resourcev3.RouteType))
+		r.envoy.judgeBy(holding(resourcev3.SecretType, resourcev3.ScopedRouteType))
 		b := version("b", content{clusters: []string{"c"}, routes: []string{"bad"}, door: "d", secrets: map[string]string{"certificate": "bad"}})
 		r.publish(b, sealed("c", "third"))
-		r.envoy.release(resourcev3.RouteType, "no such route")
+		r.envoy.release(resourcev3.ScopedRouteType, "no such route")
 		r.envoy.judgeBy(nil)
 		r.envoy.release(resourcev3.SecretType, "no such curve")
 		r.envoy.release("", "")

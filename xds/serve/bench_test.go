@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"testing"
 	"time"
@@ -16,7 +17,6 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/weir-dev/weir/extproc/table"
-	"github.com/weir-dev/weir/xds/compile"
 )
 
 // BenchmarkSteer measures an overlay from Steer to Steered, the client's part of it included: a client that takes all it is
@@ -96,10 +96,10 @@ func benchmarkSteer(b *testing.B, clusters, size, change, routes int) {
 func saidOf(address string, weight int) *endpointv3.LbEndpoint { return said(address, weight, healthy) }
 
 // connectTaker connects a client that asks for these clusters' endpoints and takes everything, without looking at it.
-func connectTaker(b *testing.B, p *Publisher, clusters []string) {
+func connectTaker(b *testing.B, p *Publisher, clusters []string, opts ...grpc.ServerOption) {
 	b.Helper()
 	lis := bufconn.Listen(16 << 20)
-	server := grpc.NewServer(grpc.MaxSendMsgSize(1 << 30))
+	server := grpc.NewServer(append(opts, grpc.MaxSendMsgSize(1<<30))...)
 	p.Register(server)
 	go func() { _ = server.Serve(lis) }() // Stop ends it
 	conn, err := grpc.NewClient("passthrough:///weir", grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -124,18 +124,63 @@ func connectTaker(b *testing.B, p *Publisher, clusters []string) {
 	}
 	for _, r := range []*discoveryv3.DeltaDiscoveryRequest{
 		{TypeUrl: resourcev3.ClusterType}, {TypeUrl: resourcev3.ListenerType},
-		{TypeUrl: resourcev3.RouteType, ResourceNamesSubscribe: []string{compile.RouteConfigName}},
 		{TypeUrl: resourcev3.EndpointType, ResourceNamesSubscribe: clusters},
 	} {
 		send(r)
 	}
 	go func() {
+		scoped := false
 		for {
 			r, err := stream.Recv()
 			if err != nil {
 				return
 			}
+			if r.GetTypeUrl() == resourcev3.ListenerType && !scoped { // now it needs them
+				scoped = true
+				send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resourcev3.ScopedRouteType})
+			}
 			send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce()})
 		}
 	}()
+}
+
+// BenchmarkPublish is from a version in which one of many rules has changed until it is served: with a client in the same process
+// that takes everything.
+func BenchmarkPublish(b *testing.B) {
+	for _, n := range []int{100, 1_000, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			var clusters, routes []string
+			for i := range n {
+				routes = append(routes, fmt.Sprintf("default/r%d#1", i), fmt.Sprintf("default/r%d#2", i))
+				clusters = append(clusters, fmt.Sprintf("backend/default/b%d", i))
+			}
+			v := version("0", content{clusters: clusters, pool: []string{one1}, routes: routes, shares: []uint32{1, 1}, door: "d"})
+			live, sent := make(chan string, 1), &traffic{types: map[string]amount{}}
+			p := NewPublisher(Options{NodeID: "weir", Log: slog.New(slog.DiscardHandler), Activate: func(t *table.Table) { live <- t.Version }})
+			connectTaker(b, p, clusters, grpc.StreamInterceptor(sent.intercept))
+			p.Publish(v)
+			<-live
+			sent.take()
+			b.ReportAllocs()
+			for i := range b.N {
+				b.StopTimer()
+				w := *v
+				w.ID, w.Routes = fmt.Sprint(i+1), maps.Clone(v.Routes)
+				w.Table = &table.Table{Version: w.ID}
+				key := routes[i%len(routes)]
+				w.Routes[key] = route(key, []uint32{uint32(i) + 2, 1})
+				v = &w
+				b.StartTimer()
+				p.Publish(v)
+				for <-live != v.ID {
+				}
+			}
+			b.StopTimer()
+			bytes := 0
+			for _, a := range sent.take() {
+				bytes += a.bytes
+			}
+			b.ReportMetric(float64(bytes)/float64(b.N), "sentB/op")
+		})
+	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/xds/compile"
+	"github.com/weir-dev/weir/xds/source"
 	"github.com/weir-dev/weir/xds/source/files"
 )
 
@@ -41,20 +42,34 @@ const objects = `
 
 func compileObjects(t *testing.T, port int) *compile.Version {
 	t.Helper()
+	return compileText(t, fmt.Sprintf(objects, port, identity.HashKey("0123456789abcdef")))
+}
+
+func compileText(t testing.TB, text string) *compile.Version {
+	t.Helper()
+	objs, opts := loadText(t, text)
+	v, problems := compile.Compile(objs, opts)
+	if v == nil {
+		t.Fatal(problems)
+	}
+	return v
+}
+
+func loadText(t testing.TB, text string) (*source.Objects, compile.Options) {
+	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "objects.yaml"), fmt.Appendf(nil, objects, port, identity.HashKey("0123456789abcdef")), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "objects.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	objs, problems := files.Load(dir, os.LookupEnv)
+	if source.HasErrors(problems) {
+		t.Fatal(problems)
+	}
 	dialects, err := adapters.NewSet(adapters.Catalog()...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, more := compile.Compile(objs, compile.Options{Dialects: dialects, ExtProcCluster: envoy.ExtProcCluster})
-	if v == nil {
-		t.Fatalf("%v %v", problems, more)
-	}
-	return v
+	return objs, compile.Options{Dialects: dialects, ExtProcCluster: envoy.ExtProcCluster}
 }
 
 // realEnvoy is a Publisher with the real Envoy before it, which has taken the version.
@@ -62,6 +77,7 @@ type realEnvoy struct {
 	*Publisher
 	admin   *envoy.Admin
 	steered chan string
+	live    <-chan string // IDs of versions
 	version *compile.Version
 }
 
@@ -78,6 +94,26 @@ func (r *realEnvoy) told(t *testing.T) string {
 }
 
 func startEnvoy(t *testing.T) *realEnvoy {
+	t.Helper()
+	port := freePort(t)
+	r := &realEnvoy{version: compileObjects(t, port)}
+	r.start(t, grpc.NewServer(), nil)
+	return r
+}
+
+// freePort is a port on which nothing listens.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// start starts Envoy, which gets the version from the server, and waits until it is live. activate, if set, is told each table.
+func (r *realEnvoy) start(t *testing.T, server *grpc.Server, activate func(*table.Table)) {
 	t.Helper()
 	bin, err := envoy.Ensure(t.Context(), envoy.FindOptions{})
 	if err != nil {
@@ -99,15 +135,16 @@ func startEnvoy(t *testing.T) *realEnvoy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &realEnvoy{admin: sup.Admin(), steered: make(chan string, 100), version: compileObjects(t, port.Addr().(*net.TCPAddr).Port)}
-	port.Close()
-	live := make(chan struct{})
+	r.admin, r.steered = sup.Admin(), make(chan string, 100)
+	live := make(chan string, 100)
+	r.live = live
 	r.Publisher = NewPublisher(Options{
-		NodeID: "weir", Activate: func(*table.Table) { close(live) }, Warming: sup.Admin().Warming, Log: slog.New(slog.DiscardHandler),
+		NodeID: "weir", Activate: func(t *table.Table) {
+			if activate != nil {
+				activate(t)
+			}
+			live <- t.Version
+		}, Spread: 5 * time.Millisecond, Warming: sup.Admin().Warming, Log: slog.New(slog.DiscardHandler),
 		Steered: func(serial uint64, _ time.Time, nack string) {
 			r.steered <- strings.TrimSpace(fmt.Sprint(serial, " ", nack))
 		},
@@ -116,7 +153,6 @@ func startEnvoy(t *testing.T) *realEnvoy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer()
 	r.Register(server)
 	go func() { _ = server.Serve(l) }() // Stop ends it
 	ctx, cancel := context.WithCancel(context.Background())
@@ -135,12 +171,22 @@ func startEnvoy(t *testing.T) *realEnvoy {
 	if err := sup.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case <-live:
-	case <-time.After(20 * time.Second):
-		t.Fatalf("the version does not go live: %+v", r.State())
+	r.goesLive(t, r.version)
+}
+
+// goesLive waits until a version is served.
+func (r *realEnvoy) goesLive(t *testing.T, v *compile.Version) {
+	t.Helper()
+	for {
+		select {
+		case id := <-r.live:
+			if id == v.ID {
+				return
+			}
+		case <-time.After(20 * time.Second): // far beyond what it takes
+			t.Fatalf("the version does not go live: %+v", r.State())
+		}
 	}
-	return r
 }
 
 // dump finds all objects in Envoy's configuration that have a field of that name, and returns its values.

@@ -18,6 +18,8 @@ import (
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
+
+	"github.com/weir-dev/weir/xds/compile"
 )
 
 // verdict is what a fake Envoy does with a response.
@@ -26,8 +28,9 @@ type verdict struct {
 	hold   bool   // neither, until release
 }
 
-// fakeEnvoy speaks delta ADS as Envoy does: wildcard clusters and listeners first, the route configuration
-// once a listener names it, endpoints and secrets once a cluster or a listener does. What it refuses it does not apply.
+// fakeEnvoy speaks delta ADS as Envoy does: wildcard clusters and listeners first, all scopes of routes
+// once there is a listener, endpoints and secrets once a cluster or a listener does. What it refuses it does not apply.
+// Scopes are forgotten with the last listener, and not asked for again when there is another one.
 type fakeEnvoy struct {
 	t     *testing.T
 	conn  *grpc.ClientConn
@@ -126,7 +129,17 @@ func (e *fakeEnvoy) answer(r *discoveryv3.DeltaDiscoveryResponse, refuse string)
 		_ = e.stream.Send(req) // the stream may be gone
 		return
 	}
-	have := e.have[r.GetTypeUrl()]
+	if r.GetTypeUrl() == resourcev3.ScopedRouteType && len(e.have[resourcev3.ListenerType]) == 0 {
+		_ = e.stream.Send(req) // nobody uses it
+		return
+	}
+	have, kept := e.have[r.GetTypeUrl()], false
+	for name := range have {
+		kept = kept || !slices.Contains(r.GetRemovedResources(), name)
+	}
+	if r.GetTypeUrl() == resourcev3.ListenerType && !kept {
+		delete(e.have, resourcev3.ScopedRouteType) // without a word, where no listener was in use
+	}
 	if have == nil {
 		have = map[string]*discoveryv3.Resource{}
 		e.have[r.GetTypeUrl()] = have
@@ -158,7 +171,6 @@ func (e *fakeEnvoy) needs() map[string][]string {
 		if err := res.GetResource().UnmarshalTo(l); err != nil {
 			e.t.Errorf("listener: %v", err)
 		}
-		out[resourcev3.RouteType] = []string{"weir"}
 		for _, chain := range l.GetFilterChains() {
 			conf := &tlsv3.DownstreamTlsContext{}
 			if err := chain.GetTransportSocket().GetTypedConfig().UnmarshalTo(conf); err != nil {
@@ -175,7 +187,10 @@ func (e *fakeEnvoy) needs() map[string][]string {
 // subscribe asks for what is needed and has not been asked for, and no longer for what is not needed. It needs the lock.
 func (e *fakeEnvoy) subscribe() {
 	needs := e.needs()
-	for _, typeURL := range []string{resourcev3.RouteType, resourcev3.EndpointType, resourcev3.SecretType} {
+	if len(e.have[resourcev3.ListenerType]) > 0 && e.asked[resourcev3.ScopedRouteType] == nil {
+		e.ask(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resourcev3.ScopedRouteType})
+	}
+	for _, typeURL := range []string{resourcev3.EndpointType, resourcev3.SecretType} {
 		asked := e.asked[typeURL]
 		req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL}
 		for _, name := range needs[typeURL] {
@@ -222,7 +237,7 @@ func (e *fakeEnvoy) warming(context.Context) (n int, err error) {
 	defer e.mu.Unlock()
 	for typeURL, names := range e.needs() {
 		for _, name := range names {
-			if typeURL != resourcev3.RouteType && e.have[typeURL][name] == nil {
+			if e.have[typeURL][name] == nil {
 				n++
 			}
 		}
@@ -230,25 +245,33 @@ func (e *fakeEnvoy) warming(context.Context) (n int, err error) {
 	return n, nil
 }
 
-// names lists what Envoy has of a type, sorted; of the route configuration the keys of its entries.
+// names lists what Envoy has of a type, sorted; of scopes the keys of their entries.
 func (e *fakeEnvoy) names(typeURL string) []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var out []string
-	for name, r := range e.have[typeURL] {
-		if typeURL != resourcev3.RouteType {
-			out = append(out, name)
+	if typeURL == resourcev3.ScopedRouteType {
+		return keys(e.entries())
+	}
+	return keys(e.have[typeURL])
+}
+
+// entries are those of all scopes, by key. It needs the lock.
+func (e *fakeEnvoy) entries() map[string]*routev3.Route {
+	out := map[string]*routev3.Route{}
+	for name, res := range e.have[resourcev3.ScopedRouteType] {
+		scope := &routev3.ScopedRouteConfiguration{}
+		if err := res.GetResource().UnmarshalTo(scope); err != nil || scope.GetName() != name {
+			e.t.Errorf("scope %s, which calls itself %s: %v", name, scope.GetName(), err)
 			continue
 		}
-		rc := &routev3.RouteConfiguration{}
-		if err := r.GetResource().UnmarshalTo(rc); err != nil {
-			e.t.Errorf("route configuration: %v", err)
-		}
-		for key := range rc.GetVirtualHosts()[0].GetMatcher().GetMatcherTree().GetExactMatchMap().GetMap() {
-			out = append(out, key)
+		for key, entry := range scope.GetRouteConfiguration().GetVirtualHosts()[0].GetMatcher().GetMatcherTree().GetExactMatchMap().GetMap() {
+			r := &routev3.Route{}
+			if err := entry.GetAction().GetTypedConfig().UnmarshalTo(r); err != nil || compile.ScopeOf(key) != name {
+				e.t.Errorf("entry %s of the scope %s: %v", key, name, err)
+			}
+			out[key] = r
 		}
 	}
-	slices.Sort(out)
 	return out
 }
 

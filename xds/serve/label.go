@@ -13,14 +13,12 @@ type label struct {
 
 // String is what a response carries as its system version.
 func (l label) String() string {
+	serial := strconv.FormatUint(l.serial, 10)
 	if l.turn == 0 {
-		return l.plain()
+		return serial
 	}
-	return l.plain() + "/" + strconv.FormatUint(l.turn, 10)
+	return serial + "/" + strconv.FormatUint(l.turn, 10)
 }
-
-// plain is that of what no overlay can change.
-func (l label) plain() string { return strconv.FormatUint(l.serial, 10) }
 
 // parseLabel reads what String has written; what it has not is the zero label.
 func parseLabel(s string) (l label) {

@@ -10,8 +10,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -41,93 +39,109 @@ type Overlay struct {
 
 // served is what Envoy is to have: the union of versions, and what an overlay makes of it.
 type served struct {
-	union     *union
-	steered   map[string]steered  // by cluster, of those that the overlay speaks of
-	weights   map[string][]uint32 // by route, of those where they are not the route's own
-	routes    bool                // the overlay speaks of some route
-	bad       map[string]string   // by route, why the overlay's weights cannot be used
-	resources [types.UnknownType]cachev3.Resources
-	hashes    map[string]map[string]string // by type and name
+	state
+	union    *union
+	labels   map[string]label    // by type
+	steered  map[string]steered  // by cluster, of those that the overlay speaks of
+	weighted map[string]weighted // by scope, of those where weights are not the routes' own
+	spoken   map[string]bool     // scopes that the overlay speaks of
+	bad      map[string]string   // by route, why the overlay's weights cannot be used
 }
 
 // steered is an endpoint resource, and what it was made from.
 type steered struct {
+	own  *endpointv3.ClusterLoadAssignment // the union's
 	from *endpointv3.ClusterLoadAssignment // the overlay's
 	made *endpointv3.ClusterLoadAssignment
 	hash string
 }
 
+// weighted is the resource of a scope with other weights, and what it was made from.
+type weighted struct {
+	own     *scope
+	maxBody uint32
+	weights map[string][]uint32 // by route
+	made    *routev3.ScopedRouteConfiguration
+	hash    string
+}
+
 // compose makes what is to be served of a union and an overlay, which may be nil. before is what was served until now, or
 // nil: what has not changed since is not made again. Resources that are not as before, all of them where the union is
 // another one, are labelled with the label.
-func compose(u *union, o *Overlay, before *served, label label) (*served, error) {
+func compose(u *union, o *Overlay, before *served, is label) (*served, error) {
 	if o == nil {
 		o = &Overlay{}
 	}
-	s := &served{union: u, steered: map[string]steered{}, weights: map[string][]uint32{}, bad: map[string]string{}}
-	if before == nil || before.union != u {
-		before = &served{union: u, resources: u.resources, hashes: u.hashes}
-		for i := range before.resources {
-			before.resources[i].Version = label.plain()
+	s := &served{union: u, steered: map[string]steered{}, weighted: map[string]weighted{}, spoken: map[string]bool{}, bad: map[string]string{}}
+	base := u.state
+	if before == nil {
+		before = &served{}
+	}
+	if before.union == u {
+		base, s.labels = before.state, maps.Clone(before.labels)
+	} else {
+		s.labels = map[string]label{}
+		for _, typeURL := range kinds {
+			s.labels[typeURL] = label{serial: is.serial}
 		}
 		// What steering may have changed says so, in case Envoy refuses it.
-		before.resources[types.Endpoint].Version = label.String()
-		before.resources[types.Route].Version = label.String()
+		for _, typeURL := range steerable {
+			s.labels[typeURL] = is
+		}
 	}
-	s.resources, s.hashes = before.resources, maps.Clone(before.hashes)
-	if err := s.steer(o, before, label); err != nil {
+	d := base.draft()
+	if err := s.steer(d, o, before); err != nil {
 		return nil, err
 	}
-	if err := s.reweigh(o, before, label); err != nil {
+	if err := s.reweigh(d, o, before); err != nil {
 		return nil, err
 	}
+	for typeURL := range d.touched {
+		s.labels[typeURL] = is
+	}
+	s.state = d.state
 	return s, nil
 }
 
 // steer makes the endpoints.
-func (s *served) steer(o *Overlay, before *served, label label) error {
-	items, hashes := s.resources[types.Endpoint].Items, s.hashes[resourcev3.EndpointType]
-	changed := false
-	put := func(name string, made *endpointv3.ClusterLoadAssignment, hash string) {
-		if hashes[name] == hash {
-			return
-		}
-		if !changed { // Envoy's stream may be reading the old ones
-			changed = true
-			items, hashes = maps.Clone(items), maps.Clone(hashes)
-		}
-		items[name], hashes[name] = types.ResourceWithTTL{Resource: made}, hash
-	}
+func (s *served) steer(d *draft, o *Overlay, before *served) error {
 	for name, from := range o.Endpoints {
-		own := s.union.endpoints[name]
+		own := s.union.endpoints(name)
 		if own == nil || from == nil {
 			continue
 		}
 		is, ok := before.steered[name]
-		if !ok || is.from != from {
-			is = steered{from: from, made: merge(own, from)}
+		if !ok || is.from != from || is.own != own {
+			is = steered{own: own, from: from, made: merge(own, from)}
 			var err error
 			if is.hash, err = hash(is.made); err != nil {
 				return fmt.Errorf("endpoints of %s: %w", name, err)
 			}
 		}
 		s.steered[name] = is
-		put(name, is.made, is.hash)
+		if d.hashes[resourcev3.EndpointType][name] != is.hash {
+			d.set(resourcev3.EndpointType, name, is.made, is.hash)
+		}
 	}
 	for name := range before.steered {
 		if _, still := s.steered[name]; !still {
-			put(name, s.union.endpoints[name], s.union.hashes[resourcev3.EndpointType][name])
+			s.restore(d, resourcev3.EndpointType, name)
 		}
-	}
-	if changed {
-		s.resources[types.Endpoint] = cachev3.Resources{Version: label.String(), Items: items}
-		s.hashes[resourcev3.EndpointType] = hashes
 	}
 	return nil
 }
 
-// reweigh makes the routes.
-func (s *served) reweigh(o *Overlay, before *served, label label) error {
+// restore has the union's own resource in the draft again, if it has one.
+func (s *served) restore(d *draft, typeURL, name string) {
+	m, there := s.union.resources[typeURL][name]
+	if version := s.union.hashes[typeURL][name]; there && d.hashes[typeURL][name] != version {
+		d.set(typeURL, name, m, version)
+	}
+}
+
+// reweigh makes the scopes.
+func (s *served) reweigh(d *draft, o *Overlay, before *served) error {
+	other := map[string]map[string][]uint32{} // by scope and route
 	for key, weights := range o.Weights {
 		r := s.union.routes[key]
 		if r == nil {
@@ -138,34 +152,51 @@ func (s *served) reweigh(o *Overlay, before *served, label label) error {
 			s.bad[key] = reason
 			continue
 		}
-		s.routes = true
+		name := compile.ScopeOf(key)
+		s.spoken[name] = true
 		if !slices.EqualFunc(own, weights, func(c *routev3.WeightedCluster_ClusterWeight, w uint32) bool {
 			return c.GetWeight().GetValue() == w
 		}) {
-			s.weights[key] = weights
+			if other[name] == nil {
+				other[name] = map[string][]uint32{}
+			}
+			other[name][key] = weights
 		}
 	}
-	if maps.EqualFunc(s.weights, before.weights, slices.Equal) {
-		return nil
-	}
-	own := s.union.routing()
-	if own == nil {
-		return nil
-	}
-	made, version := own, s.union.hashes[resourcev3.RouteType][compile.RouteConfigName]
-	if len(s.weights) > 0 {
-		made = s.routing(own)
-		var err error
-		if version, err = hash(made); err != nil {
-			return fmt.Errorf("routes: %w", err)
+	for name, weights := range other {
+		own := s.union.scopes[name]
+		is := before.weighted[name]
+		if is.own != own || is.maxBody != s.union.maxBody || !maps.EqualFunc(is.weights, weights, slices.Equal) {
+			is = weighted{own: own, maxBody: s.union.maxBody, weights: weights, made: reweighed(name, own, weights, s.union.maxBody)}
+			var err error
+			if is.hash, err = hash(is.made); err != nil {
+				return fmt.Errorf("routes of %s: %w", name, err)
+			}
+		}
+		s.weighted[name] = is
+		if d.hashes[resourcev3.ScopedRouteType][name] != is.hash {
+			d.set(resourcev3.ScopedRouteType, name, is.made, is.hash)
 		}
 	}
-	s.resources[types.Route] = cachev3.Resources{
-		Version: label.String(),
-		Items:   map[string]types.ResourceWithTTL{compile.RouteConfigName: {Resource: made}},
+	for name := range before.weighted {
+		if _, still := s.weighted[name]; !still {
+			s.restore(d, resourcev3.ScopedRouteType, name)
+		}
 	}
-	s.hashes[resourcev3.RouteType] = map[string]string{compile.RouteConfigName: version}
 	return nil
+}
+
+// reweighed is a scope in which routes have other weights.
+func reweighed(name string, own *scope, weights map[string][]uint32, maxBody uint32) *routev3.ScopedRouteConfiguration {
+	entries := maps.Clone(own.entries)
+	for key, shares := range weights {
+		r := proto.CloneOf(entries[key])
+		for i, c := range r.GetRoute().GetWeightedClusters().GetClusters() {
+			c.Weight = wrapperspb.UInt32(shares[i])
+		}
+		entries[key] = r
+	}
+	return compile.Scope(name, entries, maxBody)
 }
 
 // unusable says why weights cannot be those of a route with so many clusters; "" where they can.
@@ -184,37 +215,6 @@ func unusable(weights []uint32, clusters int) string {
 		return fmt.Sprintf("the weights have the sum %d, and Envoy takes %d at most", sum, uint32(math.MaxUint32))
 	}
 	return ""
-}
-
-// routing is the route configuration with the routes that have other weights. The others are not packed again: they
-// are taken from own as they are.
-func (s *served) routing(own *routev3.RouteConfiguration) *routev3.RouteConfiguration {
-	other := make(map[string]*routev3.Route, len(s.weights))
-	for key, weights := range s.weights {
-		r := proto.CloneOf(s.union.routes[key])
-		for i, c := range r.GetRoute().GetWeightedClusters().GetClusters() {
-			c.Weight = wrapperspb.UInt32(weights[i])
-		}
-		other[key] = r
-	}
-	made := compile.RouteConfiguration(other, s.union.maxBody)
-	made.GetVirtualHosts()[0].GetMatcher().OnNoMatch = own.GetVirtualHosts()[0].GetMatcher().GetOnNoMatch()
-	into := made.GetVirtualHosts()[0].GetMatcher().GetMatcherTree().GetExactMatchMap().GetMap()
-	for key, entry := range own.GetVirtualHosts()[0].GetMatcher().GetMatcherTree().GetExactMatchMap().GetMap() {
-		if _, changed := into[key]; !changed {
-			into[key] = entry
-		}
-	}
-	return made
-}
-
-// hash is the version of a resource, as the cache has it.
-func hash(m proto.Message) (string, error) {
-	b, err := cachev3.MarshalResource(m)
-	if err != nil {
-		return "", err
-	}
-	return cachev3.HashResource(b), nil
 }
 
 // merge gives the endpoints of a version the weights and the health that an overlay says. Of the version's message parts

@@ -13,7 +13,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -212,9 +211,12 @@ func TestUnusableWeights(t *testing.T) {
 
 func mustAssemble(t testing.TB, versions ...*compile.Version) *union {
 	t.Helper()
-	u, err := assemble(versions)
-	if err != nil {
-		t.Fatal(err)
+	u := nothing()
+	for _, v := range versions {
+		var err error
+		if u, err = u.with(v, max(u.maxBody, v.MaxBody)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return u
 }
@@ -238,9 +240,9 @@ func TestComposeTouchesOnlyWhatChanges(t *testing.T) {
 		"a": says(said(one1, 5, healthy)), "b": says(said(one1, 7, healthy)),
 	}}, first, 2)
 	var changed []string
-	for i := range second.resources {
-		for name, r := range second.resources[i].Items {
-			if first.resources[i].Items[name].Resource != r.Resource {
+	for typeURL := range second.resources {
+		for name, r := range second.resources[typeURL] {
+			if first.resources[typeURL][name] != r {
 				changed = append(changed, name)
 			}
 		}
@@ -248,18 +250,24 @@ func TestComposeTouchesOnlyWhatChanges(t *testing.T) {
 	if !slices.Equal(changed, []string{"b"}) {
 		t.Errorf("changed %q", changed)
 	}
-	if v := second.resources[types.Endpoint].Version; v != "2/2" {
-		t.Errorf("endpoints are labelled %q", v)
+	if l := second.labels[resourcev3.EndpointType].String(); l != "2/2" {
+		t.Errorf("endpoints are labelled %q", l)
 	}
-	for _, i := range []types.ResponseType{types.Cluster, types.Listener, types.Route, types.Secret} {
-		if second.resources[i].Version != first.resources[i].Version {
-			t.Errorf("type %d is labelled %q", i, second.resources[i].Version)
+	for _, typeURL := range []string{resourcev3.ClusterType, resourcev3.ListenerType, resourcev3.ScopedRouteType, resourcev3.SecretType} {
+		if second.labels[typeURL] != first.labels[typeURL] {
+			t.Errorf("%s is labelled %q", typeURL, second.labels[typeURL])
 		}
 	}
 
 	third := mustCompose(t, u, &Overlay{Weights: map[string][]uint32{"r": {3, 4}}}, second, 3)
-	if third.resources[types.Route].Version != "3/3" || third.hashes[resourcev3.RouteType]["weir"] == u.hashes[resourcev3.RouteType]["weir"] {
-		t.Errorf("weights have changed nothing: %q", third.resources[types.Route].Version)
+	changed = nil
+	for name, version := range third.hashes[resourcev3.ScopedRouteType] {
+		if u.hashes[resourcev3.ScopedRouteType][name] != version {
+			changed = append(changed, name)
+		}
+	}
+	if l := third.labels[resourcev3.ScopedRouteType].String(); l != "3/3" || !slices.Equal(changed, []string{"r"}) {
+		t.Errorf("weights of r have changed %q, labelled %q", changed, l)
 	}
 	if !maps.Equal(third.hashes[resourcev3.EndpointType], u.hashes[resourcev3.EndpointType]) {
 		t.Error("what no overlay speaks of any more is not the version's own")
@@ -270,20 +278,28 @@ func TestComposeTouchesOnlyWhatChanges(t *testing.T) {
 			t.Errorf("%s: without an overlay it is not the version", typeURL)
 		}
 	}
-	if fourth.resources[types.Route].Items["weir"] != u.resources[types.Route].Items["weir"] {
-		t.Error("the routes were made again")
+	for name, scope := range u.resources[resourcev3.ScopedRouteType] {
+		if fourth.resources[resourcev3.ScopedRouteType][name] != scope {
+			t.Errorf("the scope %s was made again", name)
+		}
 	}
 }
 
-// TestReweighedRoutesAreWhole: the route configuration with other weights is what compile makes of routes that have them.
+// TestReweighedRoutesAreWhole: a scope with other weights is what compile makes of routes that have them.
 func TestReweighedRoutesAreWhole(t *testing.T) {
-	v := version("v", content{routes: []string{"r", "s", "t"}, shares: []uint32{1, 1}, door: "d"})
+	v := version("v", content{routes: []string{"r#1", "r#2", "r#3", "s#1"}, shares: []uint32{1, 1}, door: "d"})
 	v.Routes[compile.UndecidedKey] = route("of requests without a decision", []uint32{1})
-	s := mustCompose(t, mustAssemble(t, v), &Overlay{Weights: map[string][]uint32{"s": {30, 70}, "t": {1, 1}, "gone": {1}}}, nil, 1)
-	v.Routes["s"] = route("s", []uint32{30, 70})
-	want := compile.RouteConfiguration(v.Routes, v.MaxBody)
-	if got := s.resources[types.Route].Items["weir"].Resource; !proto.Equal(got, want) {
-		t.Errorf("got %v\nwant %v", got, want)
+	s := mustCompose(t, mustAssemble(t, v), &Overlay{Weights: map[string][]uint32{"r#2": {30, 70}, "r#3": {1, 1}, "gone": {1}}}, nil, 1)
+	v.Routes["r#2"] = route("r#2", []uint32{30, 70})
+	want := compile.Scopes(v.Routes, v.MaxBody)
+	got := s.resources[resourcev3.ScopedRouteType]
+	if !slices.Equal(keys(got), []string{"r", "s", compile.UndecidedKey}) {
+		t.Errorf("there are the scopes %q", keys(got))
+	}
+	for name := range want {
+		if !proto.Equal(got[name], want[name]) {
+			t.Errorf("%s: got %v\nwant %v", name, got[name], want[name])
+		}
 	}
 }
 
@@ -319,8 +335,8 @@ func TestComposeStepByStep(t *testing.T) {
 					t.Fatalf("seed %d, step %d: %s differ", seed, serial, typeURL)
 				}
 			}
-			for name, r := range after.resources[types.Endpoint].Items {
-				if got, err := hash(r.Resource); err != nil || got != after.hashes[resourcev3.EndpointType][name] {
+			for name, r := range after.resources[resourcev3.EndpointType] {
+				if got, err := hash(r); err != nil || got != after.hashes[resourcev3.EndpointType][name] {
 					t.Fatalf("seed %d, step %d: the hash of %s is not its own", seed, serial, name)
 				}
 			}

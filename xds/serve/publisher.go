@@ -10,9 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
@@ -25,8 +23,11 @@ import (
 // Envoy has asked for: it asks for endpoints and secrets by name, once a cluster or a listener needs them, and keeps
 // that one warming until it has them.
 var (
-	awaited = []string{resourcev3.ClusterType, resourcev3.ListenerType, resourcev3.RouteType}
+	awaited = []string{resourcev3.ClusterType, resourcev3.ListenerType, resourcev3.ScopedRouteType}
 	asked   = []string{resourcev3.EndpointType, resourcev3.SecretType}
+	// kinds are all types, in the order in which they are sent, and steerable those that overlays change.
+	kinds     = []string{resourcev3.ClusterType, resourcev3.EndpointType, resourcev3.ListenerType, resourcev3.ScopedRouteType, resourcev3.SecretType}
+	steerable = []string{resourcev3.EndpointType, resourcev3.ScopedRouteType}
 )
 
 const (
@@ -59,6 +60,8 @@ type Options struct {
 	// Spread is how long Envoy's workers may take to use what its main thread has acknowledged: a turn of their loops. A request that
 	// is decided by a route which its worker does not know yet gets 503. It is waited for after Warming.
 	Spread time.Duration
+	// Changed, if set, is told after each change of State. It is called by one goroutine and must return soon.
+	Changed func(State)
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	Log *slog.Logger
@@ -92,7 +95,7 @@ type State struct {
 // the old ones are taken away. When Envoy refuses a version, both keep the last good one.
 type Publisher struct {
 	opts   Options
-	cache  cachev3.SnapshotCache
+	cache  *cache
 	server serverv3.Server
 	events chan any
 	mail   mailbox
@@ -104,6 +107,8 @@ type Publisher struct {
 	serial   uint64
 	base     uint64     // serial of the last snapshot that had other versions than the one before
 	live     []retained // oldest first; the last is the one that is served
+	union    *union     // of live
+	old      leftovers  // what only older ones than the served one have
 	pending  *attempt
 	queued   *compile.Version
 	steering steering
@@ -113,14 +118,18 @@ type Publisher struct {
 	now      State
 }
 
+// retained is a version whose resources Envoy has.
 type retained struct {
-	version *compile.Version
+	id      string
+	retain  time.Duration
+	maxBody uint32
 	until   time.Time // zero for the one that is served
 }
 
 // attempt is a version on its way to Envoy.
 type attempt struct {
 	version *compile.Version
+	union   *union                       // of the live versions and this one
 	serial  uint64                       // of the snapshot that it came with
 	want    map[string]map[string]string // versions by type and name of what Envoy has to take, if not later ones
 	alone   bool                         // overlays wait: Envoy has refused something that could be theirs or its
@@ -129,14 +138,17 @@ type attempt struct {
 
 // newAttempt is a version that was sent with older ones. It waits for the endpoints and secrets that it has itself: what
 // only older versions have does not hold it up.
-func newAttempt(v *compile.Version, serial uint64, sent map[string]map[string]string) *attempt {
-	a := &attempt{version: v, serial: serial, want: maps.Clone(sent)}
+func newAttempt(v *compile.Version, u *union, serial uint64, sent map[string]map[string]string) *attempt {
+	a := &attempt{version: v, union: u, serial: serial, want: maps.Clone(sent)}
 	a.want[resourcev3.EndpointType] = only(sent[resourcev3.EndpointType], v.Endpoints)
 	a.want[resourcev3.SecretType] = only(sent[resourcev3.SecretType], v.Secrets)
 	return a
 }
 
 func only[V any](versions map[string]string, of map[string]V) map[string]string {
+	if len(versions) == len(of) { // the union has all of these
+		return versions
+	}
 	out := make(map[string]string, len(of))
 	for name := range of {
 		out[name] = versions[name]
@@ -149,18 +161,14 @@ func NewPublisher(opts Options) *Publisher {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	p := &Publisher{opts: opts, events: make(chan any, 4096), line: line{presence: opts.Presence}}
+	p := &Publisher{
+		opts: opts, events: make(chan any, 4096), line: line{presence: opts.Presence}, cache: newCache(), union: nothing(), old: leftovers{},
+	}
 	p.mail.arrived, p.steering.again = make(chan struct{}, 1), resends{}
-	p.cache = cachev3.NewSnapshotCache(true, constantNode(opts.NodeID), nil)
 	p.server = serverv3.NewServer(context.Background(), p.cache, p.callbacks())
 	p.state.Store(&State{})
 	return p
 }
-
-// constantNode serves every Envoy the same: there is one behind the socket, whatever it calls itself.
-type constantNode string
-
-func (n constantNode) ID(*corev3.Node) string { return string(n) }
 
 // Register adds the delta ADS service to s.
 func (p *Publisher) Register(s *grpc.Server) {
@@ -236,6 +244,7 @@ func (p *Publisher) handle(e any) {
 		}
 	case sentEvent:
 		if v := p.views[e.typeURL]; v != nil && e.stream == p.stream {
+			e.change.scoped = p.views[resourcev3.ScopedRouteType] != nil
 			v.sent(e.nonce, e.change)
 		}
 	case requestEvent:
@@ -253,6 +262,7 @@ func (p *Publisher) coolDown() {
 // request notes what Envoy asks for, takes and refuses.
 func (p *Publisher) request(e requestEvent) {
 	if e.refusal != "" {
+		e.refusal = p.blame(e)
 		p.opts.Log.Error("Envoy refused a configuration", "type", shortType(e.typeURL), "reason", e.refusal)
 	}
 	if e.stream != p.stream {
@@ -267,11 +277,39 @@ func (p *Publisher) request(e requestEvent) {
 			p.resend(e.typeURL, e.initial)
 		}
 	}
+	orphaned := e.typeURL == resourcev3.ListenerType && e.refusal == "" && v.open[e.nonce] != nil && v.open[e.nonce].scoped && v.replaces(v.open[e.nonce])
 	answered := v.answered(e.nonce, e.refusal)
+	if orphaned {
+		// With the last listener Envoy may have forgotten all scopes. It goes on as if it had asked for them, and does not ask again: the
+		// new listener waits until it is sent them.
+		p.resend(resourcev3.ScopedRouteType, p.served.hashes[resourcev3.ScopedRouteType])
+	}
 	v.ask(e.wanted)
 	v.forget(e.forgotten)
 	if e.refusal != "" && answered != nil {
 		p.refused(e.typeURL, e.refusal, answered)
+	}
+}
+
+// maxBlamed is how many scopes are named where one of them is refused and Envoy does not say which.
+const maxBlamed = 3
+
+// blame is the reason of a refusal, with the scopes, which are rules, that it may be about: Envoy names none.
+func (p *Publisher) blame(e requestEvent) string {
+	v := p.views[e.typeURL]
+	if e.typeURL != resourcev3.ScopedRouteType || e.stream != p.stream || v == nil || v.open[e.nonce] == nil {
+		return e.refusal
+	}
+	names := slices.Sorted(maps.Keys(v.open[e.nonce].versions))
+	switch n := len(names); {
+	case n == 0:
+		return e.refusal
+	case n == 1:
+		return fmt.Sprintf("rule %s: %s", names[0], e.refusal)
+	case n <= maxBlamed:
+		return fmt.Sprintf("one of the rules %s: %s", strings.Join(names, ", "), e.refusal)
+	default:
+		return fmt.Sprintf("one of %d rules, %s and others: %s", n, strings.Join(names[:maxBlamed], ", "), e.refusal)
 	}
 }
 
@@ -300,8 +338,8 @@ func (p *Publisher) settle() (taken bool) {
 			continue
 		}
 		switch {
-		case v.taken(want, p.pending.serial, p.steering.under[t]):
-		case v.idle(p.served.hashes[t], want):
+		case v.taken(want, p.pending.serial, p.steering.under[t], p.pending.union.touched[t]):
+		case v.idle(p.served.hashes[t], want, p.pending.union.touched[t]):
 			p.reject(t, v.reason)
 			return false
 		default:
@@ -316,7 +354,7 @@ func (p *Publisher) settle() (taken bool) {
 func (p *Publisher) reject(typeURL, reason string) {
 	p.note(p.pending.version.ID, typeURL, reason)
 	p.pending = nil
-	p.send(p.versions())
+	p.send(p.union)
 }
 
 // note counts and tells a refusal.
@@ -331,7 +369,7 @@ func (p *Publisher) recovering() bool {
 		return false
 	}
 	for t, v := range p.views {
-		if !v.idle(p.served.hashes[t], nil) && !p.onlySteered(t, v) {
+		if !v.idle(p.served.hashes[t], nil, nil) && !p.onlySteered(t, v) {
 			return true
 		}
 	}
@@ -351,16 +389,21 @@ func (p *Publisher) advance(ctx context.Context) {
 	}
 	v := p.queued
 	p.queued = nil
-	if len(p.live) > 0 && p.live[len(p.live)-1].version.ID == v.ID {
+	if len(p.live) > 0 && p.live[len(p.live)-1].id == v.ID {
 		if p.pending != nil { // Envoy is away; it must not get the one that is given up
 			p.pending = nil
-			p.send(p.versions())
+			p.send(p.union)
 		}
 		p.now.Rejected, p.now.Reason = "", ""
 		return
 	}
-	if p.send(append(p.versions(), v)) {
-		p.pending = newAttempt(v, p.serial, p.served.hashes)
+	u, err := p.union.with(v, max(v.MaxBody, p.maxBody()))
+	if err != nil {
+		p.opts.Log.Error("a configuration cannot be sent to Envoy", "error", err)
+		return
+	}
+	if p.send(u) {
+		p.pending = newAttempt(v, u, p.serial, p.served.hashes)
 		p.advance(ctx)
 	}
 }
@@ -398,11 +441,13 @@ func (p *Publisher) activate() {
 	a := p.pending
 	p.pending = nil
 	if n := len(p.live); n > 0 {
-		old := &p.live[n-1]
-		old.until = p.opts.Now().Add(min(old.version.Retain, maxRetain))
+		last := &p.live[n-1]
+		last.until = p.opts.Now().Add(min(last.retain, maxRetain))
 	}
-	p.live = slices.DeleteFunc(p.live, func(r retained) bool { return r.version.ID == a.version.ID })
-	p.live = append(p.live, retained{version: a.version})
+	p.old.leave(a.union, a.version, slices.MaxFunc(append(p.live, retained{}), func(a, b retained) int { return a.until.Compare(b.until) }).until)
+	p.union = a.union
+	p.live = slices.DeleteFunc(p.live, func(r retained) bool { return r.id == a.version.ID })
+	p.live = append(p.live, retained{id: a.version.ID, retain: a.version.Retain, maxBody: a.version.MaxBody})
 	p.now.Versions++
 	p.now.Serving, p.now.Since = a.version.ID, p.opts.Now()
 	p.now.Rejected, p.now.Reason = "", ""
@@ -417,33 +462,37 @@ func (p *Publisher) sweep() {
 	n := len(p.live)
 	now := p.opts.Now()
 	p.live = slices.DeleteFunc(p.live, func(r retained) bool { return !r.until.IsZero() && now.After(r.until) })
-	if len(p.live) < n {
-		p.send(p.versions())
+	gone := p.old.due(now)
+	if len(p.live) == n && len(gone) == 0 {
+		return
 	}
+	u, err := p.union.without(gone, p.maxBody())
+	if err != nil {
+		p.opts.Log.Error("a configuration cannot be sent to Envoy", "error", err)
+		return
+	}
+	p.union = u
+	p.send(u)
 }
 
-func (p *Publisher) versions() []*compile.Version {
-	out := make([]*compile.Version, len(p.live))
-	for i := range p.live {
-		out[i] = p.live[i].version
+// maxBody is the largest of the live versions'.
+func (p *Publisher) maxBody() uint32 {
+	out := uint32(0)
+	for _, r := range p.live {
+		out = max(out, r.maxBody)
 	}
 	return out
 }
 
-// send gives Envoy the union of versions under a new serial, with what the overlay in use makes of it.
-func (p *Publisher) send(versions []*compile.Version) bool {
+// send gives Envoy a union under a new serial, with what the overlay in use makes of it.
+func (p *Publisher) send(u *union) bool {
 	p.serial++
-	u, err := assemble(versions)
-	if err == nil {
-		var next *served
-		if next, err = p.compose(u); err == nil {
-			err = p.set(next)
-		}
-	}
+	next, err := p.compose(u)
 	if err != nil {
 		p.opts.Log.Error("a configuration cannot be sent to Envoy", "error", err)
 		return false
 	}
+	p.set(next)
 	p.base = p.serial
 	return true
 }
@@ -454,7 +503,9 @@ func (p *Publisher) publishState() {
 	if p.pending != nil {
 		s.Pending = p.pending.version.ID
 	}
-	p.state.Store(&s)
+	if before := p.state.Swap(&s); p.opts.Changed != nil && (before == nil || *before != s) {
+		p.opts.Changed(s)
+	}
 }
 
 // shortType is "Cluster" for the type URL of a cluster.

@@ -10,7 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+
+	"github.com/weir-dev/weir/xds/compile"
 )
 
 func TestActivatesOnceEveryTypeIsAcknowledged(t *testing.T) {
@@ -43,7 +46,7 @@ func TestSendsClustersBeforeListenersBeforeRoutes(t *testing.T) {
 		r.envoy.judgeBy(holding())
 		r.publish(one("b"))
 		got := r.envoy.received()
-		if want := "Cluster +1 -0, Listener +1 -0, RouteConfiguration +1 -0"; !strings.HasPrefix(got, want) {
+		if want := "Cluster +1 -0, Listener +1 -0, ScopedRouteConfiguration +1 -0"; !strings.HasPrefix(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 		r.envoy.judgeBy(nil)
@@ -59,7 +62,7 @@ func TestUnchangedTypesAreNotAwaited(t *testing.T) {
 		r.envoy.received()
 		r.publish(version("b", content{clusters: []string{"c"}, routes: []string{"r", "s"}, door: "d"}))
 		r.expect("a", "b")
-		if got := r.envoy.received(); got != "RouteConfiguration +1 -0" {
+		if got := r.envoy.received(); got != "ScopedRouteConfiguration +1 -0" {
 			t.Errorf("sent %q, only the routes have changed", got)
 		}
 		r.publish(version("c", content{clusters: []string{"c"}, routes: []string{"r", "s"}, door: "d"}))
@@ -128,12 +131,12 @@ func TestOldVersionsStayUntilTheirRequestsAreOver(t *testing.T) {
 		r.publish(one("a"))
 		r.publish(one("b"))
 		r.expectNames(resourcev3.ClusterType, "cluster-a", "cluster-b")
-		r.expectNames(resourcev3.RouteType, "route-a", "route-b")
+		r.expectNames(resourcev3.ScopedRouteType, "route-a", "route-b")
 		pass(time.Minute - time.Second)
 		r.expectNames(resourcev3.ClusterType, "cluster-a", "cluster-b")
 		pass(sweepEvery + 2*time.Second)
 		r.expectNames(resourcev3.ClusterType, "cluster-b")
-		r.expectNames(resourcev3.RouteType, "route-b")
+		r.expectNames(resourcev3.ScopedRouteType, "route-b")
 		if s := r.State(); s.Retained != 1 {
 			t.Errorf("state: %+v", s)
 		}
@@ -236,4 +239,30 @@ func TestShortType(t *testing.T) {
 	if got := shortType(resourcev3.ClusterType); got != "Cluster" || strings.Contains(got, ".") {
 		t.Errorf("got %q", got)
 	}
+}
+
+// TestListenerInTheOthersPlace: Envoy may forget all scopes with the last listener that has them, and does not ask for them again.
+func TestListenerInTheOthersPlace(t *testing.T) {
+	inRig(t, Options{}, func(t *testing.T, r *rig) {
+		r.envoy.connect()
+		renamed := func(id, name string) *compile.Version {
+			v := version(id, content{routes: []string{"a#1", "a#2", "b#1"}, door: id})
+			v.Listeners = map[string]*listenerv3.Listener{name: v.Listeners["door"]}
+			return v
+		}
+		r.publish(renamed("v", "door"))
+		r.expect("v")
+		r.envoy.received()
+		r.publish(renamed("w", "gate"))
+		r.expect("w")
+		r.expectNames(resourcev3.ScopedRouteType, "a#1", "a#2", "b#1")
+		if got, want := r.envoy.received(), "Listener +1 -1, ScopedRouteConfiguration +2 -0"; got != want {
+			t.Errorf("sent %q, want %q", got, want)
+		}
+		r.publish(renamed("x", "gate"))
+		r.expect("x")
+		if got, want := r.envoy.received(), "Listener +1 -0"; got != want {
+			t.Errorf("sent %q, want %q", got, want)
+		}
+	})
 }

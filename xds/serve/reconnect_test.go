@@ -18,7 +18,7 @@ func TestReconnectedEnvoyIsNotSentWhatItHas(t *testing.T) {
 		}
 		r.envoy.received()
 		r.envoy.connect()
-		if got := r.envoy.received(); got != "Cluster +0 -0, Listener +0 -0" {
+		if got := r.envoy.received(); got != "Cluster +0 -0, Listener +0 -0, ScopedRouteConfiguration +0 -0" {
 			t.Errorf("sent %q to an Envoy that has everything", got)
 		}
 		r.expect("a")
@@ -67,7 +67,7 @@ func TestNewEnvoyGetsEverything(t *testing.T) {
 		r.expectNames(resourcev3.ClusterType, "cluster-a", "cluster-b")
 		r.expectNames(resourcev3.ListenerType, "door")
 		r.expectNames(resourcev3.EndpointType, "cluster-a", "cluster-b")
-		r.expectNames(resourcev3.RouteType, "route-a", "route-b")
+		r.expectNames(resourcev3.ScopedRouteType, "route-a", "route-b")
 		r.expect("a", "b")
 	})
 }
@@ -95,7 +95,7 @@ func TestEnvoyLostInTheMiddleOfAVersion(t *testing.T) {
 	inRig(t, Options{}, func(t *testing.T, r *rig) {
 		r.envoy.connect()
 		r.publish(one("a"))
-		r.envoy.judgeBy(holding(resourcev3.RouteType))
+		r.envoy.judgeBy(holding(resourcev3.ScopedRouteType))
 		r.publish(one("b"))
 		r.envoy.disconnect() // it has the clusters and the listener of b
 		r.expect("a")

@@ -35,7 +35,7 @@ func TestRefusedVersionLeavesTheLastGoodOne(t *testing.T) {
 				r.publish(one("c"))
 				r.expect("c")
 				r.expectNames(resourcev3.ClusterType, "cluster-a", "cluster-c")
-				r.expectNames(resourcev3.RouteType, "route-a", "route-c")
+				r.expectNames(resourcev3.ScopedRouteType, "route-a", "route-c")
 				if s := r.State(); s.Serving != "c" || s.Rejected != "" || s.Reason != "" || s.Rejects != 1 {
 					t.Errorf("state after a good version: %+v", s)
 				}
@@ -49,14 +49,14 @@ func TestLastGoodVersionIsSentAgain(t *testing.T) {
 		r.envoy.connect()
 		r.publish(one("a"))
 		r.envoy.judgeBy(func(resp *discoveryv3.DeltaDiscoveryResponse) verdict {
-			if resp.GetTypeUrl() == resourcev3.RouteType && len(resp.GetResources()) > 0 && r.State().Rejects == 0 {
+			if resp.GetTypeUrl() == resourcev3.ScopedRouteType && len(resp.GetResources()) > 0 && r.State().Rejects == 0 {
 				return verdict{refuse: "no"}
 			}
 			return verdict{}
 		})
 		r.publish(one("b"))
 		r.expectNames(resourcev3.ClusterType, "cluster-a")
-		r.expectNames(resourcev3.RouteType, "route-a")
+		r.expectNames(resourcev3.ScopedRouteType, "route-a")
 	})
 }
 
@@ -115,16 +115,16 @@ func TestLateAcknowledgementAfterRefusal(t *testing.T) {
 	inRig(t, Options{}, func(t *testing.T, r *rig) {
 		r.envoy.connect()
 		r.publish(one("a"))
-		r.envoy.judgeBy(holding(resourcev3.ClusterType, resourcev3.RouteType))
+		r.envoy.judgeBy(holding(resourcev3.ClusterType, resourcev3.ScopedRouteType))
 		r.publish(version("b", content{clusters: []string{"new"}, routes: []string{"bad"}, door: "a"}))
 		r.publish(version("c", content{clusters: []string{"new"}, routes: []string{"good"}, door: "a"}))
-		r.envoy.release(resourcev3.RouteType, "no such filter")
+		r.envoy.release(resourcev3.ScopedRouteType, "no such filter")
 		if s := r.State(); s.Rejected != "b" || s.Serving != "a" {
 			t.Fatalf("state: %+v", s)
 		}
 		r.envoy.judgeBy(nil)
 		r.envoy.release(resourcev3.ClusterType, "")
-		r.envoy.release(resourcev3.RouteType, "")
+		r.envoy.release(resourcev3.ScopedRouteType, "")
 		r.expect("a", "c")
 	})
 }

@@ -112,7 +112,7 @@ func (r *rig) activate(t *table.Table) {
 	r.activated = append(r.activated, t.Version)
 	r.covers("clusters", r.envoy.names(resourcev3.ClusterType), keys(v.Clusters))
 	r.covers("listeners", r.envoy.names(resourcev3.ListenerType), keys(v.Listeners))
-	r.covers("routes", r.envoy.names(resourcev3.RouteType), keys(v.Routes))
+	r.covers("routes", r.envoy.names(resourcev3.ScopedRouteType), keys(v.Routes))
 	r.covers("endpoints", r.envoy.names(resourcev3.EndpointType), keys(v.Endpoints))
 	for name, want := range v.Secrets {
 		if got := r.envoy.secret(name); !proto.Equal(got, want) {

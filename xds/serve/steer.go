@@ -1,13 +1,11 @@
 package serve
 
 import (
-	"context"
 	"fmt"
+	"iter"
 	"maps"
-	"slices"
 	"sync"
 
-	cachev3 "github.com/envoyproxy/go-control-plane/pkg/cache/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 )
 
@@ -119,12 +117,11 @@ func (p *Publisher) use(s *steer) {
 	}
 	p.serial++
 	next, err := p.compose(p.served.union)
-	if err == nil {
-		err = p.set(next)
-	}
 	if err != nil {
 		p.opts.Log.Error("what steering says cannot be sent to Envoy", "error", err)
+		return
 	}
+	p.set(next)
 }
 
 // compose makes what is to be served of a union and the overlay in use, which is given up where that is impossible.
@@ -140,12 +137,9 @@ func (p *Publisher) compose(u *union) (*served, error) {
 }
 
 // set gives Envoy what is to be served.
-func (p *Publisher) set(s *served) error {
+func (p *Publisher) set(s *served) {
 	p.follow(s)
-	snapshot := &cachev3.Snapshot{Resources: s.resources, VersionMap: p.steering.again.mark(s.hashes)}
-	if err := p.cache.SetSnapshot(context.Background(), p.opts.NodeID, snapshot); err != nil {
-		return err
-	}
+	p.cache.set(&offer{state: s.state, marked: p.steering.again.mark(s.hashes), labels: s.labels})
 	p.served = s
 	p.given.Store(s) // only now: who sees it knows that the server does
 	for key, reason := range s.bad {
@@ -154,7 +148,6 @@ func (p *Publisher) set(s *served) error {
 		}
 	}
 	p.steering.bad = s.bad
-	return nil
 }
 
 // follow notes what steering changes when this is served next.
@@ -163,7 +156,7 @@ func (p *Publisher) follow(next *served) {
 		p.steering.under = nil
 		return
 	}
-	for _, typeURL := range []string{resourcev3.EndpointType, resourcev3.RouteType} {
+	for _, typeURL := range steerable {
 		before, under := p.served.hashes[typeURL], p.steering.under[typeURL]
 		if next.union != p.served.union {
 			maps.DeleteFunc(under, func(name, _ string) bool {
@@ -249,11 +242,8 @@ func (p *Publisher) resend(typeURL string, versions map[string]string) {
 		v.retract(name)
 		again = true
 	}
-	if !again {
-		return
-	}
-	if err := p.set(p.served); err != nil {
-		p.opts.Log.Error("a configuration cannot be sent to Envoy once more", "error", err)
+	if again {
+		p.set(p.served)
 	}
 }
 
@@ -285,8 +275,8 @@ func (p *Publisher) speaks(typeURL, name string) bool {
 	case resourcev3.EndpointType:
 		_, ok := p.served.steered[name]
 		return ok
-	case resourcev3.RouteType:
-		return p.served.routes
+	case resourcev3.ScopedRouteType:
+		return p.served.spoken[name]
 	}
 	return false
 }
@@ -333,13 +323,11 @@ func (p *Publisher) settleOverlay() {
 		return
 	}
 	taken := true
-	for _, typeURL := range []string{resourcev3.EndpointType, resourcev3.RouteType} {
+	for _, typeURL := range steerable {
 		v := p.views[typeURL]
-		for name, version := range p.served.hashes[typeURL] {
-			_, under := p.steering.under[typeURL][name]
-			counts := under || p.speaks(typeURL, name)
+		for name, counts := range p.steeredNames(typeURL) {
+			version := p.served.hashes[typeURL][name]
 			switch {
-			case !counts && !p.steering.strange:
 			case v == nil || v.byName && !v.names[name]:
 				taken = taken && typeURL == resourcev3.EndpointType && !p.willAsk(name)
 			case v.settled(name, version):
@@ -361,6 +349,37 @@ func (p *Publisher) settleOverlay() {
 	}
 }
 
+// steeredNames yields the names of a type on which it hangs whether Envoy has taken the overlay in use, and whether they are
+// the overlay's work. What else an Envoy has that has just come counts as well.
+func (p *Publisher) steeredNames(typeURL string) iter.Seq2[string, bool] {
+	return func(yield func(string, bool) bool) {
+		under := p.steering.under[typeURL]
+		if p.steering.strange {
+			for name := range p.served.hashes[typeURL] {
+				_, was := under[name]
+				if !yield(name, was || p.speaks(typeURL, name)) {
+					return
+				}
+			}
+			return
+		}
+		for name := range under {
+			if _, there := p.served.hashes[typeURL][name]; there && !yield(name, true) {
+				return
+			}
+		}
+		spoken := maps.Keys(p.served.spoken)
+		if typeURL == resourcev3.EndpointType {
+			spoken = maps.Keys(p.served.steered)
+		}
+		for name := range spoken {
+			if _, done := under[name]; !done && !yield(name, true) {
+				return
+			}
+		}
+	}
+}
+
 // refusal settles that Envoy has refused a part of the overlay in use.
 func (p *Publisher) refusal(typeURL, reason string) {
 	if p.pending != nil {
@@ -375,7 +394,7 @@ func (p *Publisher) willAsk(cluster string) bool {
 	if v := p.views[resourcev3.ClusterType]; v != nil && v.has[cluster] != "" {
 		return true
 	}
-	return slices.ContainsFunc(p.live, func(r retained) bool { return r.version.Endpoints[cluster] != nil })
+	return p.union.endpoints(cluster) != nil
 }
 
 // resume uses the overlay that had to wait for a version.

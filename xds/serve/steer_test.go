@@ -9,7 +9,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
@@ -38,7 +37,7 @@ func (r *rig) steered(serial uint64, at time.Time, nack string) {
 // holds says whether Envoy has all that an overlay says of what is served and Envoy has.
 func (r *rig) holds(o *Overlay, u *union) {
 	for cluster, say := range o.Endpoints {
-		if v := r.Publisher.views[resourcev3.EndpointType]; u.endpoints[cluster] == nil || v == nil || !v.names[cluster] {
+		if v := r.Publisher.views[resourcev3.EndpointType]; u.endpoints(cluster) == nil || v == nil || !v.names[cluster] {
 			continue // it may be on its way out, or left over from before
 		}
 		got := r.envoy.endpoints(cluster)
@@ -103,14 +102,7 @@ func (e *fakeEnvoy) endpoints(cluster string) (out []endpoint) {
 func (e *fakeEnvoy) weights(key string) (out []uint32) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	rc, r := &routev3.RouteConfiguration{}, &routev3.Route{}
-	if res := e.have[resourcev3.RouteType][compile.RouteConfigName]; res == nil || res.GetResource().UnmarshalTo(rc) != nil {
-		return nil
-	}
-	entry := rc.GetVirtualHosts()[0].GetMatcher().GetMatcherTree().GetExactMatchMap().GetMap()[key]
-	if entry == nil || entry.GetAction().GetTypedConfig().UnmarshalTo(r) != nil {
-		return nil
-	}
+	r := e.entries()[key]
 	for _, c := range r.GetRoute().GetWeightedClusters().GetClusters() {
 		out = append(out, c.GetWeight().GetValue())
 	}
@@ -182,7 +174,7 @@ func TestSteer(t *testing.T) {
 
 		r.steer(weigh(2, 40, 30))
 		r.expectSteered("2 taken")
-		if got := r.envoy.received(); got != "RouteConfiguration +1 -0" {
+		if got := r.envoy.received(); got != "ScopedRouteConfiguration +1 -0" {
 			t.Errorf("weights: sent %q", got)
 		}
 		r.shares("r", 30, 10)
@@ -237,7 +229,7 @@ func TestSteerWhilePending(t *testing.T) {
 		r.shares("r", 30, 10)
 		r.expectSteered("1 taken")
 
-		r.envoy.judgeBy(holding(resourcev3.ListenerType, resourcev3.EndpointType, resourcev3.RouteType))
+		r.envoy.judgeBy(holding(resourcev3.ListenerType, resourcev3.EndpointType, resourcev3.ScopedRouteType))
 		r.steer(weigh(2, 50, 31))
 		r.envoy.judgeBy(nil)
 		r.envoy.release(resourcev3.ListenerType, "")
@@ -285,14 +277,14 @@ func TestRefusedOverlay(t *testing.T) {
 
 		refused := false
 		r.envoy.judgeBy(func(resp *discoveryv3.DeltaDiscoveryResponse) verdict {
-			if resp.GetTypeUrl() == resourcev3.RouteType && !refused {
+			if resp.GetTypeUrl() == resourcev3.ScopedRouteType && !refused {
 				refused = true
 				return verdict{refuse: "no"}
 			}
 			return verdict{}
 		})
 		r.steer(weigh(5, 41, 99))
-		r.expectSteered("5 refused: RouteConfiguration: no")
+		r.expectSteered("5 refused: ScopedRouteConfiguration: rule r: no")
 		r.shares("r", 30, 10)
 		r.steer(weigh(6, 41, 0))
 		r.expectSteered("6 taken")
@@ -387,12 +379,11 @@ func TestRefusedVersionDoesNotFailTheOverlay(t *testing.T) {
 		r.publish(pooled("v"))
 		r.envoy.judgeBy(func(resp *discoveryv3.DeltaDiscoveryResponse) verdict {
 			for _, res := range resp.GetResources() {
-				rc := &routev3.RouteConfiguration{}
-				if res.GetResource().UnmarshalTo(rc) == nil && rc.GetVirtualHosts()[0].GetMatcher().GetMatcherTree().GetExactMatchMap().GetMap()["bad"] != nil {
+				if res.GetName() == "bad" {
 					return verdict{refuse: "bad route"}
 				}
 			}
-			return verdict{hold: resp.GetTypeUrl() == resourcev3.RouteType}
+			return verdict{hold: resp.GetTypeUrl() == resourcev3.ScopedRouteType}
 		})
 		r.steer(weigh(1, 0, 30)) // held, so that the next response has both
 		bad := version("w", content{clusters: []string{"a", "b"}, pool: []string{one1, two2}, routes: []string{"r", "s", "bad"}, shares: []uint32{1, 1}, door: "w"})
@@ -403,7 +394,7 @@ func TestRefusedVersionDoesNotFailTheOverlay(t *testing.T) {
 			r.envoy.release("", "")
 		}
 		r.expect("v")
-		if s := r.State(); s.Serving != "v" || s.Rejected != "w" || s.Rejects != 1 || s.Reason != "RouteConfiguration: bad route" {
+		if s := r.State(); s.Serving != "v" || s.Rejected != "w" || s.Rejects != 1 || s.Reason != "ScopedRouteConfiguration: rule bad: bad route" {
 			t.Errorf("state: %+v", s)
 		}
 		r.expectSteered("2 taken")

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"maps"
+	"slices"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 )
@@ -16,6 +17,9 @@ type view struct {
 	byName   bool            // of a type of which it need not have everything
 	names    map[string]bool // that it asks for then
 	reason   string          // of its last refusal
+
+	// What was found out last, until something changes: Envoy has, and is believed to have, exactly what is in these maps.
+	exact, level map[string]string
 }
 
 // change is one response, by name: the new versions, and what is removed.
@@ -23,6 +27,7 @@ type change struct {
 	label
 	versions map[string]string
 	removed  []string
+	scoped   bool // Envoy asked for scopes before this was sent
 }
 
 func newView(has map[string]string, byName bool) *view {
@@ -56,6 +61,7 @@ func (c *change) apply(to map[string]string) {
 // sent notes a response.
 func (v *view) sent(nonce string, c *change) {
 	c.apply(v.believed)
+	v.level = nil
 	v.open[nonce] = c
 }
 
@@ -71,14 +77,26 @@ func (v *view) answered(nonce, reason string) *change {
 		return c
 	}
 	c.apply(v.has)
+	v.exact = nil
 	for name := range c.versions {
 		v.since[name] = c.serial
 	}
 	return c
 }
 
+// replaces says whether a response leaves nothing of what Envoy has, and puts something in its place.
+func (v *view) replaces(c *change) bool {
+	for name := range v.has {
+		if !slices.Contains(c.removed, name) {
+			return false
+		}
+	}
+	return len(c.versions) > 0
+}
+
 // ask notes what Envoy asks for by name from now on.
 func (v *view) ask(names []string) {
+	v.changed(len(names))
 	for _, name := range names {
 		v.names[name] = true
 	}
@@ -86,6 +104,7 @@ func (v *view) ask(names []string) {
 
 // forget notes what Envoy asks for no longer, and drops by itself.
 func (v *view) forget(names []string) {
+	v.changed(len(names))
 	for _, name := range names {
 		delete(v.names, name)
 		delete(v.believed, name)
@@ -94,8 +113,16 @@ func (v *view) forget(names []string) {
 	}
 }
 
+// changed forgets what was found out, where anything has changed.
+func (v *view) changed(n int) {
+	if n > 0 {
+		v.exact, v.level = nil, nil
+	}
+}
+
 // retract notes that a resource is on its way once more: what Envoy has of it shows when it has answered.
 func (v *view) retract(name string) {
+	v.changed(1)
 	delete(v.believed, name)
 	delete(v.has, name)
 	delete(v.since, name)
@@ -120,14 +147,24 @@ func (v *view) refused(name, version string) bool {
 }
 
 // taken says whether Envoy has exactly these resources, or later ones of the same names, from the snapshot with that serial
-// on; by name, all of them that it asks for. What is among under counts as well.
-func (v *view) taken(want map[string]string, serial uint64, under map[string]string) bool {
+// on; by name, all of them that it asks for. What is among under counts as well. Names of likely are looked at first.
+func (v *view) taken(want map[string]string, serial uint64, under map[string]string, likely []string) bool {
 	if v == nil {
 		return false
 	}
+	if v.exact != nil && same(v.exact, want) {
+		return true
+	}
+	exact := true
 	ok := func(name, version string) bool {
 		has, there := v.has[name]
+		exact = exact && has == version
 		return there && (has == version || has == under[name] || v.since[name] >= serial)
+	}
+	for _, name := range likely {
+		if version, wanted := want[name]; wanted && (!v.byName || v.names[name]) && !ok(name, version) {
+			return false
+		}
 	}
 	if v.byName {
 		for name := range v.names {
@@ -135,24 +172,43 @@ func (v *view) taken(want map[string]string, serial uint64, under map[string]str
 				return false
 			}
 		}
-		return true
-	}
-	for name, version := range want {
-		if !ok(name, version) {
+	} else {
+		for name, version := range want {
+			if !ok(name, version) {
+				return false
+			}
+		}
+		if len(v.has) != len(want) {
 			return false
 		}
 	}
-	return len(v.has) == len(want)
+	if exact {
+		v.exact = want
+	}
+	return true
 }
 
 // idle says whether Envoy has answered for all of these resources and will not be sent any of them again as they are. Of a
-// type that it asks for by name, those that are not among only, unless that is nil, do not count.
-func (v *view) idle(want, only map[string]string) bool {
+// type that it asks for by name, those that are not among only, unless that is nil, do not count. Names of likely are looked at first.
+func (v *view) idle(want, only map[string]string, likely []string) bool {
 	if v == nil || len(v.open) > 0 {
 		return false
 	}
 	if !v.byName {
-		return maps.Equal(v.believed, want)
+		for _, name := range likely {
+			if v.believed[name] != want[name] {
+				return false
+			}
+		}
+	}
+	if !v.byName {
+		if v.level == nil || !same(v.level, want) {
+			if !maps.Equal(v.believed, want) {
+				return false
+			}
+			v.level = want
+		}
+		return true
 	}
 	for name := range v.names {
 		if _, counts := only[name]; !counts && only != nil {
