@@ -1,0 +1,110 @@
+// Package accept keeps one bad object from stopping all others. The objects of a cluster belong to many people, so what is wrong is
+// replaced by its last accepted generation, or left out, and the rest is served. A folder has one owner: there it is all or nothing, and
+// nothing of this applies.
+package accept
+
+import (
+	"slices"
+
+	"github.com/weir-dev/weir/xds/compile"
+	"github.com/weir-dev/weir/xds/source"
+)
+
+// CompileFunc compiles objects; the Version is nil where a Problem is an Error. It is called several times where objects are refused.
+type CompileFunc func(*source.Objects) (*compile.Version, []source.Problem)
+
+// Kept says what stands for an object that was refused.
+type Kept int
+
+// What stands for a refused object.
+const (
+	// Older is its last accepted generation.
+	Older Kept = iota + 1
+	// LeftOut is nothing at all.
+	LeftOut
+)
+
+// String is "older" or "left out".
+func (k Kept) String() string {
+	if k == Older {
+		return "older"
+	}
+	return "left out"
+}
+
+// Result is what can be served of a reading.
+type Result struct {
+	// Version is what was compiled; nil where nothing can be served: what is served already goes on.
+	Version *compile.Version
+	// Objects are those that Version was compiled from; nil without one.
+	Objects *source.Objects
+	// Problems are those of the reading: of each refused object those of its refused generation, not of what stands for it.
+	Problems []source.Problem
+	// Refused are the objects of the reading that are not part of Version as they were read.
+	Refused map[source.ObjectRef]Kept
+}
+
+// Keeper remembers the last accepted generation of each object. It is for one goroutine.
+type Keeper struct {
+	accepted map[source.ObjectRef]source.Object
+	last     *source.Objects // what was compiled last
+	refs     map[source.Object][]reference
+}
+
+// NewKeeper returns a Keeper that remembers nothing: at first an object that is refused is left out.
+func NewKeeper() *Keeper {
+	return &Keeper{accepted: map[source.ObjectRef]source.Object{}, last: source.NewObjects(), refs: map[source.Object][]reference{}}
+}
+
+// Compile compiles what is right of a reading. Of two objects that contradict each other the one that was created first is right, then the
+// one whose namespace and name come first. The outcome depends on the reading, and on what this Keeper has accepted before of objects that
+// are wrong now.
+func (k *Keeper) Compile(objs *source.Objects, problems []source.Problem, compileFn CompileFunc) Result {
+	r := &round{keeper: k, objs: objs, compile: compileFn, current: map[source.ObjectRef]source.Object{}, refused: map[source.ObjectRef]Kept{}}
+	for _, o := range objs.All() {
+		r.current[source.RefOf(o)] = o
+	}
+	r.problems = slices.Clone(problems)
+	whole := false
+	for _, p := range problems {
+		if p.Severity == source.Error {
+			whole = !r.readError(p) || whole
+		}
+	}
+	version, set := r.settle()
+	if whole {
+		version, set = nil, nil
+	}
+	source.SortProblems(r.problems)
+	if version != nil {
+		k.remember(r.current, r.refused, set)
+	}
+	for o := range k.refs {
+		ref := source.RefOf(o)
+		if r.current[ref] != o && k.accepted[ref] != o {
+			delete(k.refs, o)
+		}
+	}
+	return Result{Version: version, Objects: set, Problems: slices.Compact(r.problems), Refused: r.refused}
+}
+
+// remember takes over what was accepted, and forgets what is gone.
+func (k *Keeper) remember(current map[source.ObjectRef]source.Object, refused map[source.ObjectRef]Kept, set *source.Objects) {
+	for ref, was := range k.accepted {
+		now := current[ref]
+		if now == nil && refused[ref] == 0 || now != nil && !sameObject(was, now) {
+			delete(k.accepted, ref)
+		}
+	}
+	for ref, o := range current {
+		if refused[ref] == 0 {
+			k.accepted[ref] = o
+		}
+	}
+	k.last = set
+}
+
+// sameObject says whether two generations are of one object, and not of two that had the same name one after the other.
+func sameObject(a, b source.Object) bool {
+	return a.GetUID() == b.GetUID() || a.GetUID() == "" || b.GetUID() == ""
+}

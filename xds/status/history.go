@@ -1,0 +1,149 @@
+package status
+
+import (
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/weir-dev/weir/xds/accept"
+	"github.com/weir-dev/weir/xds/source"
+)
+
+// identity is one generation of one object. The zero value is its absence.
+type identity struct {
+	uid        types.UID
+	generation int64
+}
+
+func identityOf(o source.Object) identity { return identity{o.GetUID(), o.GetGeneration()} }
+
+// history knows which generation of each object the last readings had, by their digests. What it holds grows with the objects and
+// with what has changed, not with their product.
+type history struct {
+	serial  int
+	digests map[string]reading
+	order   []string // of digests, oldest first
+	objects map[source.ObjectRef][]change
+}
+
+// reading is one of the last readings.
+type reading struct {
+	serial int
+	except map[source.ObjectRef]int64 // generations that are served of others than were read, 0 for none; for the digest of what was compiled
+}
+
+// change is what an object became in a reading, and was until its next change.
+type change struct {
+	serial int
+	identity
+}
+
+func newHistory() *history {
+	return &history{digests: map[string]reading{}, objects: map[source.ObjectRef][]change{}}
+}
+
+// add takes a reading.
+func (h *history) add(objs *source.Objects, res accept.Result) {
+	h.serial++
+	seen := make(map[source.ObjectRef]bool, objs.Len())
+	for _, o := range objs.All() {
+		ref := source.RefOf(o)
+		seen[ref] = true
+		h.note(ref, identityOf(o))
+	}
+	for ref := range h.objects {
+		if !seen[ref] {
+			h.note(ref, identity{})
+		}
+	}
+	h.name(objs.Digest(), reading{serial: h.serial})
+	if res.Objects != nil && len(res.Refused) > 0 {
+		h.name(res.Objects.Digest(), reading{h.serial, served(res)})
+	}
+	for len(h.order) > remembered {
+		delete(h.digests, h.order[0])
+		h.order = h.order[1:]
+	}
+	if h.serial%remembered == 0 {
+		h.prune()
+	}
+}
+
+// name makes a digest the newest.
+func (h *history) name(digest string, r reading) {
+	if _, known := h.digests[digest]; known {
+		for i, d := range h.order {
+			if d == digest {
+				h.order = append(h.order[:i:i], h.order[i+1:]...)
+				break
+			}
+		}
+	}
+	h.digests[digest] = r
+	h.order = append(h.order, digest)
+}
+
+func (h *history) note(ref source.ObjectRef, is identity) {
+	changes := h.objects[ref]
+	if n := len(changes); n > 0 && changes[n-1].identity == is {
+		return
+	}
+	h.objects[ref] = append(changes, change{h.serial, is})
+}
+
+// prune forgets what no known digest needs.
+func (h *history) prune() {
+	oldest := h.serial
+	for _, r := range h.digests {
+		oldest = min(oldest, r.serial)
+	}
+	for ref, changes := range h.objects {
+		for len(changes) > 1 && changes[1].serial <= oldest {
+			changes = changes[1:]
+		}
+		if len(changes) == 1 && changes[0].identity == (identity{}) {
+			delete(h.objects, ref)
+			continue
+		}
+		h.objects[ref] = changes
+	}
+}
+
+// find looks up a Set; false where its digest is not known.
+func (h *history) find(s Set) (lookup, bool) {
+	r, ok := h.digests[s.Digest]
+	if !ok {
+		return lookup{}, false
+	}
+	l := lookup{h, r.serial, r.except}
+	if len(s.Except) > 0 {
+		l.except = make(map[source.ObjectRef]int64, len(s.Except))
+		for _, e := range s.Except {
+			l.except[source.ObjectRef{Kind: e.Kind, Namespace: e.Namespace, Name: e.Name}] = e.Generation
+		}
+	}
+	return l, true
+}
+
+// lookup knows the generations of a Set.
+type lookup struct {
+	history *history
+	serial  int
+	except  map[source.ObjectRef]int64
+}
+
+// at is what the Set has of an object.
+func (l lookup) at(ref source.ObjectRef) identity {
+	var is identity
+	for _, c := range l.history.objects[ref] {
+		if c.serial > l.serial {
+			break
+		}
+		is = c.identity
+	}
+	if generation, other := l.except[ref]; other {
+		if generation == 0 {
+			return identity{}
+		}
+		is.generation = generation
+	}
+	return is
+}
