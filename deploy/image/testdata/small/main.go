@@ -1,0 +1,6 @@
+// Command small is a program to make images of.
+package main
+
+import "os"
+
+func main() { os.Stdout.WriteString("small\n") }
