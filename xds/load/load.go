@@ -18,8 +18,6 @@ import (
 	"github.com/weir-dev/weir/extproc/breaker"
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/xds/compile"
-	"github.com/weir-dev/weir/xds/load/probe"
-	"github.com/weir-dev/weir/xds/load/scrape"
 	"github.com/weir-dev/weir/xds/load/weigh"
 	"github.com/weir-dev/weir/xds/serve"
 )
@@ -37,6 +35,9 @@ type Options struct {
 	Breakers *breaker.Set
 	// Steer tells Envoy; it must not wait.
 	Steer func(*serve.Overlay)
+	// Signals are what others have read of endpoints, handed to Take. What they have not read for a while, or cannot reach, the
+	// Controller reads itself. nil: it reads everything itself.
+	Signals Signals
 	// Registry takes the metrics.
 	Registry prometheus.Registerer
 	Log      *slog.Logger
@@ -47,8 +48,7 @@ type Options struct {
 // Controller steers pools. It is safe for concurrent use.
 type Controller struct {
 	opts    Options
-	scraper *scrape.Scraper
-	prober  *probe.Prober
+	watcher *watcher
 	metrics *metrics
 	haste   haste
 	kick    chan struct{}
@@ -60,11 +60,13 @@ type Controller struct {
 
 	// work is held by who computes and publishes: what Use has changed must not be followed by what was computed before it.
 	work    sync.Mutex
-	clients map[string]client  // by Backend ID, of pools behind TLS
+	watched map[string]*compile.Pool
 	ratios  map[string]float64 // of prices, by Backend ID
 	across  bool               // some policy compares Backends by peers
 	peers   map[string]float64 // of times to the first token, by Backend ID
 	priced  time.Time          // when ratios were worked out
+	looked  time.Time          // when was looked last what others read
+	alone   bool               // others read nothing of some endpoints
 
 	mu        sync.Mutex
 	routes    map[string]compile.SteeredRoute
@@ -80,8 +82,7 @@ func New(o Options) *Controller {
 	c.pools.Store(&map[string]*pool{})
 	c.clusters.Store(&map[string]*pool{})
 	c.metrics = newMetrics(o.Registry, c)
-	c.scraper = scrape.New(scrape.Options{Sink: c.read, Now: o.Now, Log: o.Log})
-	c.prober = probe.New(probe.Options{Sink: c.checked, Now: o.Now})
+	c.watcher = newWatcher(c.read, c.checked, o.Now, o.Log)
 	return c
 }
 
@@ -89,8 +90,7 @@ func New(o Options) *Controller {
 func (c *Controller) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { c.scraper.Run(ctx) })
-	wg.Go(func() { c.prober.Run(ctx) })
+	wg.Go(func() { c.watcher.run(ctx) })
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -136,6 +136,7 @@ func (c *Controller) tick(now time.Time) time.Duration {
 	all := c.all.Swap(false)
 	c.reprice(now)
 	c.meet(now)
+	c.look(now)
 	next := idleTick
 	for id, p := range *c.pools.Load() {
 		// Before what it stands for is looked at: what comes later asks again.

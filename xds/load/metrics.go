@@ -13,18 +13,24 @@ import (
 
 // metrics are those of steering. Their labels are Backends and endpoints of the configuration, and fixed sets.
 type metrics struct {
+	readMetrics
+	computed   prometheus.Histogram
+	applied    prometheus.Histogram
+	overlays   prometheus.Counter
+	refused    prometheus.Counter
+	isolations *prometheus.CounterVec
+	signals    *prometheus.CounterVec // nil: nobody shares any
+}
+
+// readMetrics are those of whoever reads endpoints.
+type readMetrics struct {
 	scrapes, checks *prometheus.CounterVec
 	scrapeTime      prometheus.Histogram
 	scrapeBytes     prometheus.Counter
-	computed        prometheus.Histogram
-	applied         prometheus.Histogram
-	overlays        prometheus.Counter
-	refused         prometheus.Counter
-	isolations      *prometheus.CounterVec
 }
 
-func newMetrics(reg prometheus.Registerer, c *Controller) *metrics {
-	m := &metrics{
+func newReadMetrics(reg prometheus.Registerer) readMetrics {
+	m := readMetrics{
 		scrapes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "weir_scrapes_total", Help: "Readings of endpoints' metrics, by result: ok, or what was wrong.",
 		}, []string{"backend", "source", "result"}),
@@ -35,6 +41,14 @@ func newMetrics(reg prometheus.Registerer, c *Controller) *metrics {
 			Name: "weir_scrape_duration_seconds", Help: "Time that a reading of an endpoint's metrics took.", Buckets: prometheus.ExponentialBuckets(.001, 2, 12),
 		}),
 		scrapeBytes: prometheus.NewCounter(prometheus.CounterOpts{Name: "weir_scrape_bytes_total", Help: "Bytes of endpoints' metrics that were read."}),
+	}
+	reg.MustRegister(m.scrapes, m.checks, m.scrapeTime, m.scrapeBytes)
+	return m
+}
+
+func newMetrics(reg prometheus.Registerer, c *Controller) *metrics {
+	m := &metrics{
+		readMetrics: newReadMetrics(reg),
 		computed: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "weir_steering_compute_duration_seconds", Help: "Time that one computation of weights took, and what follows from it.", Buckets: prometheus.ExponentialBuckets(1e-5, 4, 9),
 		}),
@@ -47,25 +61,32 @@ func newMetrics(reg prometheus.Registerer, c *Controller) *metrics {
 			Name: "weir_endpoint_isolations_total", Help: "Times that an endpoint was isolated.",
 		}, []string{"backend"}),
 	}
-	reg.MustRegister(m.scrapes, m.checks, m.scrapeTime, m.scrapeBytes, m.computed, m.applied, m.overlays, m.refused, m.isolations, &collector{c})
+	reg.MustRegister(m.computed, m.applied, m.overlays, m.refused, m.isolations, &collector{c})
+	if c.opts.Signals != nil {
+		m.signals = newSignalMetrics(reg, c)
+	}
 	return m
 }
 
 // forget drops the series of a Backend that is not steered any more.
 func (m *metrics) forget(backend string) {
+	m.readMetrics.forget(backend)
+	m.isolations.DeletePartialMatch(prometheus.Labels{"backend": backend})
+}
+
+func (m *readMetrics) forget(backend string) {
 	of := prometheus.Labels{"backend": backend}
 	m.scrapes.DeletePartialMatch(of)
 	m.checks.DeletePartialMatch(of)
-	m.isolations.DeletePartialMatch(of)
 }
 
-func (m *metrics) scraped(r *scrape.Reading) {
+func (m *readMetrics) scraped(r *scrape.Reading) {
 	m.scrapes.WithLabelValues(r.Target.Pool, r.Target.Engine.Name, result(r.Err == nil, string(r.Fault))).Inc()
 	m.scrapeTime.Observe(r.Took.Seconds())
 	m.scrapeBytes.Add(float64(r.Bytes))
 }
 
-func (m *metrics) checked(r *probe.Result) {
+func (m *readMetrics) checked(r *probe.Result) {
 	m.checks.WithLabelValues(r.Check.Pool, result(r.OK, string(r.Fault))).Inc()
 }
 

@@ -106,10 +106,10 @@ func (c *Controller) read(r scrape.Reading) {
 	gone := r.Fault == fetch.Unreachable || r.Fault == fetch.Timeout
 	if (crossing || gone) && c.haste.allow(c.opts.Now()) {
 		if gone {
-			c.prober.Hurry(r.Target.Pool, r.Target.Endpoint)
+			c.watcher.prober.Hurry(r.Target.Pool, r.Target.Endpoint)
 		} else {
 			// Two samples in a row make a rule apply: the second need not wait for its turn.
-			c.scraper.Hurry(r.Target.Pool, r.Target.Endpoint)
+			c.watcher.scraper.Hurry(r.Target.Pool, r.Target.Endpoint)
 		}
 	}
 	if crossing {
@@ -134,10 +134,10 @@ func (c *Controller) took(p *pool, r *scrape.Reading) (crossing bool) {
 		return false // of a source that another has replaced
 	}
 	if r.Err != nil {
-		src.err = r.Err.Error()
+		src.err, src.shared = r.Err.Error(), false
 		return false
 	}
-	src.err = ""
+	src.err, src.shared = "", false
 	crossing = p.weights.Crossing(&e.Endpoint, &r.Sample)
 	src.add(r.Sample)
 	return crossing
@@ -159,7 +159,7 @@ func (c *Controller) checked(r probe.Result) {
 	if e == nil || e.question != r.Check.URL {
 		return // of a check that another has replaced
 	}
-	e.checkedAt, e.checkError = r.At, r.Err
+	e.checkedAt, e.checkError, e.checks.shared = r.At, r.Err, false
 	if r.OK {
 		e.Passed, e.Failed = e.Passed+1, 0
 	} else {

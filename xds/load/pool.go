@@ -44,6 +44,7 @@ type endpoint struct {
 	question   string // where its health is asked; "": nobody asks
 	checkedAt  time.Time
 	checkError string
+	checks     following
 }
 
 // traffic is what requests tell. It is one endpoint's; but where Envoy resolves names by itself, nobody knows which of the pool's
@@ -67,6 +68,7 @@ type source struct {
 	samples   *pools.Samples
 	err       string
 	readAt    time.Time // zero: never
+	following
 }
 
 // add takes a sample in.
@@ -113,7 +115,7 @@ func (p *pool) configure(conf *compile.Pool, template *endpointv3.ClusterLoadAss
 		}
 		if q := question(conf, &c); q != e.question {
 			// What was asked elsewhere says nothing. Whether the endpoint is isolated stays as it is until the new question is answered.
-			e.question, e.Failed, e.Passed, e.checkedAt, e.checkError = q, 0, 0, time.Time{}, ""
+			e.question, e.Failed, e.Passed, e.checkedAt, e.checkError, e.checks = q, 0, 0, time.Time{}, "", following{}
 		}
 		p.endpoints, p.weights.Endpoints = append(p.endpoints, e), append(p.weights.Endpoints, &e.Endpoint)
 		p.byKey[c.Key] = e

@@ -49,18 +49,22 @@ type rig struct {
 	logged   bytes.Buffer // not to be read while the Controller runs
 }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB, change ...func(*Options)) *rig {
 	r := &rig{t: t, registry: prometheus.NewRegistry()}
 	r.breakers = breaker.New(breaker.Options{Now: r.now, OnChange: func(breaker.Change) { r.Wake() }})
 	r.picker = pick.NewSet(pick.Options{Breakers: r.breakers, Now: r.now})
-	r.Controller = New(Options{
+	opts := Options{
 		Picker: r.picker, Breakers: r.breakers, Registry: r.registry, Log: slog.New(slog.NewTextHandler(&r.logged, nil)), Now: r.now,
 		Steer: func(o *serve.Overlay) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.overlays = append(r.overlays, o)
 		},
-	})
+	}
+	for _, f := range change {
+		f(&opts)
+	}
+	r.Controller = New(opts)
 	return r
 }
 

@@ -48,6 +48,8 @@ type EndpointState struct {
 	Failed   int // health checks in a row
 	CheckErr string
 	Checked  time.Time
+	// CheckShared says that the last check was made by another process for many.
+	CheckShared bool
 
 	// What requests tell, by the records and the reports of every Envoy. It is that of the whole pool where Envoy resolves names by itself.
 	TTFT               time.Duration
@@ -72,6 +74,8 @@ type SourceState struct {
 	ReadAt time.Time // zero: never
 	Err    string
 	Sample signal.Sample
+	// Shared says that the last reading was made by another process for many.
+	Shared bool
 }
 
 // RouteState are the weights of a steered route.
@@ -137,7 +141,7 @@ func (p *pool) describe(id string, picks pick.PoolState, now time.Time) PoolStat
 		f, r := e.Feedback.State(now), &results[i]
 		s := EndpointState{
 			Key: e.Key, Base: e.conf.Weight, Weight: r.Weight, Status: r.Status, Reasons: r.Reasons, result: r,
-			Published: published[e.Key], Sources: []SourceState{}, Failed: e.Failed, CheckErr: e.checkError, Checked: e.checkedAt,
+			Published: published[e.Key], Sources: []SourceState{}, Failed: e.Failed, CheckErr: e.checkError, Checked: e.checkedAt, CheckShared: e.checks.shared,
 			TTFT: f.TTFT, TTFTCount: f.TTFTCount, ErrorRate: f.ErrorRate, Requests: f.Requests, Failures: f.Failures,
 			BlockedUntil: f.BlockedUntil, Picks: picked[e.Key],
 		}
@@ -149,7 +153,7 @@ func (p *pool) describe(id string, picks pick.PoolState, now time.Time) PoolStat
 			if src.url == "" && src.readAt.IsZero() && src.err == "" {
 				continue // its answers say nothing about load
 			}
-			s.Sources = append(s.Sources, SourceState{Kind: src.kind, ReadAt: src.readAt, Err: src.err, Sample: src.samples.Last()})
+			s.Sources = append(s.Sources, SourceState{Kind: src.kind, ReadAt: src.readAt, Err: src.err, Sample: src.samples.Last(), Shared: src.shared})
 		}
 		out.Endpoints = append(out.Endpoints, s)
 	}

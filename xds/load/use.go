@@ -1,8 +1,6 @@
 package load
 
 import (
-	"errors"
-
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 
 	"github.com/weir-dev/weir/xds/compile"
@@ -43,6 +41,7 @@ func (c *Controller) Use(v *Steering) {
 		}
 		p.mu.Lock()
 		p.configure(conf, v.Endpoints[conf.Cluster])
+		p.expect(now)
 		c.compute(id, p, now)
 		pools[id], clusters[conf.Cluster] = p, p
 	}
@@ -62,9 +61,9 @@ func (c *Controller) Use(v *Steering) {
 	}
 	c.opts.Picker.Retain(func(id string) bool { return v.Pools[id] != nil && v.Pools[id].Pick != nil })
 	c.opts.Breakers.Retain(func(id string) bool { return rules[id] }, now)
-	if err := c.watch(v.Pools); err != nil {
-		c.opts.Log.Error("some endpoints cannot be watched", "error", err)
-	}
+	c.watched = v.Pools
+	c.watch()
+	c.want(v.Pools)
 	c.mu.Lock()
 	c.routes = v.Steered
 	c.published.weights, c.published.changed = nil, true // those of before may have been made of other numbers
@@ -72,15 +71,9 @@ func (c *Controller) Use(v *Steering) {
 	c.awake()
 }
 
-// watch reads and checks what these pools say.
-func (c *Controller) watch(pools map[string]*compile.Pool) error {
-	before := c.clients
-	targets, checks := c.sources(pools)
-	err := errors.Join(c.scraper.Set(targets), c.prober.Set(checks))
-	for id, k := range before {
-		if c.clients[id].http != k.http {
-			k.http.CloseIdleConnections()
-		}
+// watch reads and checks what nobody else reads and checks of the pools in use. The caller holds work.
+func (c *Controller) watch() {
+	if err := c.watcher.set(c.watched, c.own); err != nil {
+		c.opts.Log.Error("some endpoints cannot be watched", "error", err)
 	}
-	return err
 }

@@ -2,10 +2,14 @@ package load
 
 import (
 	"cmp"
+	"context"
 	"crypto/tls"
+	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
@@ -13,6 +17,7 @@ import (
 	"github.com/weir-dev/weir/xds/load/engine"
 	"github.com/weir-dev/weir/xds/load/probe"
 	"github.com/weir-dev/weir/xds/load/scrape"
+	"github.com/weir-dev/weir/xds/load/signal"
 )
 
 // What a Backend that does not say otherwise is asked, and how often: what its reference says, of health checks the defaults of its schema.
@@ -24,21 +29,60 @@ const (
 	checkPath    = "/health"
 )
 
-// sources are what must be read of the pools, and checked. The caller holds work.
-func (c *Controller) sources(pools map[string]*compile.Pool) (targets []scrape.Target, checks []probe.Check) {
-	old := c.clients
-	c.clients = map[string]client{}
+// watcher reads the metrics of endpoints of pools and checks their health.
+type watcher struct {
+	scraper *scrape.Scraper
+	prober  *probe.Prober
+	clients map[string]client // by Backend ID, of pools behind TLS
+}
+
+// newWatcher makes a watcher that hands on what it reads. It does nothing before run.
+func newWatcher(read func(scrape.Reading), checked func(probe.Result), now func() time.Time, log *slog.Logger) *watcher {
+	return &watcher{
+		scraper: scrape.New(scrape.Options{Sink: read, Now: now, Log: log}),
+		prober:  probe.New(probe.Options{Sink: checked, Now: now}),
+	}
+}
+
+// run watches until ctx ends.
+func (w *watcher) run(ctx context.Context) {
+	var both sync.WaitGroup
+	both.Go(func() { w.scraper.Run(ctx) })
+	both.Go(func() { w.prober.Run(ctx) })
+	both.Wait()
+}
+
+// asked says which sources of the endpoints of a Backend are to be asked; source is signal.Health for health checks.
+type asked func(backend, endpoint string, source int) bool
+
+// set makes these pools the ones that are watched, as far as ask says so. Calls must not overlap.
+func (w *watcher) set(pools map[string]*compile.Pool, ask asked) error {
+	before := w.clients
+	targets, checks := w.sources(pools, ask)
+	err := errors.Join(w.scraper.Set(targets), w.prober.Set(checks))
+	for id, k := range before {
+		if w.clients[id].http != k.http {
+			k.http.CloseIdleConnections()
+		}
+	}
+	return err
+}
+
+// sources are what must be read of the pools, and checked.
+func (w *watcher) sources(pools map[string]*compile.Pool, ask asked) (targets []scrape.Target, checks []probe.Check) {
+	old := w.clients
+	w.clients = map[string]client{}
 	for id, p := range pools {
 		var own *http.Client
 		if p.TLS != nil {
-			c.clients[id] = clientOf(old[id], p.TLS)
-			own = c.clients[id].http
+			w.clients[id] = clientOf(old[id], p.TLS)
+			own = w.clients[id].http
 		}
 		for _, e := range p.Endpoints {
 			for i := range p.Metrics {
 				m := &p.Metrics[i]
 				url, kind := page(p, &e, m)
-				if url == "" {
+				if url == "" || !ask(id, e.Key, i) {
 					continue
 				}
 				targets = append(targets, scrape.Target{
@@ -46,7 +90,7 @@ func (c *Controller) sources(pools map[string]*compile.Pool) (targets []scrape.T
 					Interval: v1alpha1.DurationOr(m.Interval, readEvery), Timeout: v1alpha1.DurationOr(m.Timeout, readTimeout),
 				})
 			}
-			if h := p.Health; h != nil {
+			if h := p.Health; h != nil && ask(id, e.Key, signal.Health) {
 				checks = append(checks, probe.Check{
 					Pool: id, Endpoint: e.Key, Host: p.Host, Client: own, URL: question(p, &e),
 					Interval: v1alpha1.DurationOr(h.Interval, checkEvery), Timeout: v1alpha1.DurationOr(h.Timeout, checkTimeout),
@@ -56,6 +100,11 @@ func (c *Controller) sources(pools map[string]*compile.Pool) (targets []scrape.T
 	}
 	return targets, checks
 }
+
+// targetPrint and checkPrint name what is asked, for processes that share answers.
+func targetPrint(kind, url, host string) uint64 { return signal.Fingerprint(kind, url, host) }
+
+func checkPrint(url, host string) uint64 { return signal.Fingerprint("", url, host) }
 
 // page is where a source of metrics is read, and how; "" for what comes with the answers.
 func page(p *compile.Pool, e *compile.PoolEndpoint, m *v1alpha1.MetricsSource) (string, engine.Engine) {

@@ -212,3 +212,22 @@ func Crossing(p *Policy, s *State, key string, sample *signal.Sample) bool {
 	}
 	return false
 }
+
+// Sides are the rules whose line the last sample of an endpoint was across, for who reads endpoints and weighs nothing.
+type Sides uint8
+
+// Cross takes a sample in, and says whether a line of a rule lies between it and what was before.
+func (s *Sides) Cross(p *Policy, sample *signal.Sample) (crossed bool) {
+	for i := range rules {
+		v, ok := valueOf(sample, i)
+		r := p.rule(i)
+		if !ok || r.Off() {
+			continue
+		}
+		if over := *s&(1<<i) != 0; crosses(r, i, over, v) {
+			*s ^= 1 << i
+			crossed = true
+		}
+	}
+	return crossed
+}
