@@ -183,7 +183,7 @@ func TestFlags(t *testing.T) {
 		t.Fatalf("weir cannot be built: %v\n%s", err, out)
 	}
 	for _, c := range []struct{ command, page string }{
-		{"run", "configuration.md"}, {"serve", "operations.md"}, {"bootstrap", "operations.md"},
+		{"run", "configuration.md"}, {"serve", "operations.md"}, {"bootstrap", "operations.md"}, {"control", "fleet.md"},
 		{"explain request", "explain.md"}, {"status", "explain.md"}, {"top", "explain.md"},
 	} {
 		out, err := exec.Command(binary, append(strings.Fields(c.command), "--help")...).Output()

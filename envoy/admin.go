@@ -188,16 +188,16 @@ func (a *Admin) ConfigDump(ctx context.Context, endpoints bool) ([]byte, error) 
 	return a.call(ctx, http.MethodGet, "/config_dump", q)
 }
 
-// failHealthChecks makes Envoy answer /ready with 503, and ask its clients to open no further request
+// FailHealthChecks makes Envoy answer /ready with 503, and ask its clients to open no further request
 // on the connections they have: `connection: close` in HTTP/1.1 answers, GOAWAY in HTTP/2.
-func (a *Admin) failHealthChecks(ctx context.Context) error {
+func (a *Admin) FailHealthChecks(ctx context.Context) error {
 	_, err := a.call(ctx, http.MethodPost, "/healthcheck/fail", nil)
 	return err
 }
 
-// closeListeners makes Envoy stop accepting connections at once; those it has live on. (With
+// CloseListeners makes Envoy stop accepting connections at once; those it has live on. (With
 // ?graceful it would go on accepting for --drain-time-s first; see drain.)
-func (a *Admin) closeListeners(ctx context.Context) error {
+func (a *Admin) CloseListeners(ctx context.Context) error {
 	_, err := a.call(ctx, http.MethodPost, "/drain_listeners", nil)
 	return err
 }

@@ -109,13 +109,13 @@ func (s *Supervisor) drain(ctx context.Context, c *child) error {
 // accepts for ever; without either the listeners close at once and their connections live on. The
 // graceful part, asking clients to close, is /healthcheck/fail.
 func (s *Supervisor) idle(ctx context.Context) error {
-	if err := s.admin.failHealthChecks(ctx); err != nil {
+	if err := s.admin.FailHealthChecks(ctx); err != nil {
 		return drainCause(ctx, err)
 	}
 	if pause(ctx, s.opts.AcceptGrace) != nil {
 		return context.Cause(ctx)
 	}
-	if err := s.admin.closeListeners(ctx); err != nil {
+	if err := s.admin.CloseListeners(ctx); err != nil {
 		return drainCause(ctx, err)
 	}
 	ticker := time.NewTicker(drainPoll)

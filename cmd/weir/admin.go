@@ -118,6 +118,9 @@ func (g *gateway) notReady(ctx context.Context) string {
 	if g.stopping.Load() {
 		return "stopping"
 	}
+	if g.draining.Load() {
+		return "draining: Envoy is about to end"
+	}
 	if reason := g.noEnvoy(); reason != "" {
 		return reason
 	}

@@ -21,7 +21,7 @@ func (g *gateway) banner(objs *source.Objects, base string) {
 		if g.consoleShut() {
 			at = shutConsole
 		}
-		g.log.Info("the gateway is ready", "version", buildVersion(), "gateway", base, "console", at, "objects", g.opts.dir)
+		g.log.Info("the gateway is ready", "version", buildVersion(), "gateway", base, "console", at, "objects", g.objectsFrom())
 		return
 	}
 	fmt.Fprint(os.Stderr, g.bannerText(objs, base))
@@ -52,7 +52,7 @@ func (g *gateway) bannerText(objs *source.Objects, base string) string {
 		fmt.Fprintf(&b, "  console   %s   (topology, live requests, usage, playground, client set-up)\n", g.adminURL())
 		fmt.Fprintf(&b, "  admin     %s   (healthz readyz metrics api/status)\n", g.adminURL())
 	}
-	fmt.Fprintf(&b, "  objects   %s   (%s; edit them, changes are live in a second)\n", g.opts.dir, summary(objs))
+	fmt.Fprintf(&b, "  objects   %s   (%s; edit them, changes are live in a second)\n", g.objectsFrom(), summary(objs))
 	key := "$KEY"
 	for _, k := range objs.APIKeys {
 		if demo := k.Annotations[demoKeyAnnotation]; demo != "" {
@@ -73,9 +73,15 @@ func (g *gateway) bannerText(objs *source.Objects, base string) string {
 	return b.String()
 }
 
+// objectsFrom says where objects come from, a folder by its name.
+func (g *gateway) objectsFrom() string { return strings.TrimPrefix(g.origin.String(), "folder ") }
+
 func where(o *v1alpha1.Backend) string {
 	s := o.Spec.URL
-	if s == "" {
+	switch {
+	case o.Spec.Discovered():
+		s = "servers found in the cluster"
+	case s == "":
 		s = fmt.Sprintf("%d endpoints", len(o.Spec.Endpoints))
 	}
 	if o.Annotations[simulatorAnnotation] == "true" {

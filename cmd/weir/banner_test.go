@@ -26,7 +26,7 @@ func TestBannerOfAShutConsole(t *testing.T) {
 				t.Setenv(adminTokenVariable, c.token)
 			}
 			g := &gateway{log: slog.New(slog.NewTextHandler(io.Discard, nil))}
-			g.opts.admin = c.admin
+			g.opts.admin, g.origin = c.admin, g.folder()
 			text := g.bannerText(source.NewObjects(), "http://127.0.0.1:8080")
 			console := ""
 			for line := range strings.Lines(text) {

@@ -14,14 +14,22 @@ import (
 func (g *gateway) show(conf *config) {
 	g.console = api.New(api.Sources{
 		Now: time.Now, Build: buildVersion(), State: g.seen,
-		Publisher: g.publisher.State, Problems: g.written, Objects: g.objects.Load,
+		Publisher: g.publisher.State, Origin: g.from, Problems: g.written, Objects: g.objects.Load,
 		KeySets: g.jwks.States, SharedState: g.acct.shared.status, Shares: func() bool { return g.acct.shared.remote.Load() != nil },
 		Authz: g.authz.State, Ledger: g.acct.ledger, Desk: g.acct.desk, Limits: g.acct.limits, Breakers: g.acct.breakers,
 		Steering: g.steering.State,
 	})
 	g.acct.limits.Follow(func() limit.Configuration { return configuredLimits(g.ext.Table()) })
 	g.acct.breakerChanged = func(c breaker.Change) { g.console.BreakerChanged(c, false) }
-	g.console.Compiled(conf.first, conf.objs, g.written())
+	if conf.first != nil {
+		g.console.Compiled(conf.first, conf.objs, g.written())
+	}
+}
+
+// from says where objects come from.
+func (g *gateway) from() api.Origin {
+	h := g.origin.Health()
+	return api.Origin{Name: g.origin.String(), Connected: h.Connected, Since: h.Since, Reason: h.Reason}
 }
 
 // configuredLimits are the limits and budgets of a table; none without one.

@@ -17,6 +17,7 @@ import (
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/extproc"
 	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/source"
 	"github.com/weir-dev/weir/xds/source/files"
 )
@@ -232,7 +233,7 @@ func (o *explainOptions) ask(ctx context.Context, b *explainBody) (*extproc.Expl
 		return nil, err
 	}
 	objs, problems := files.Load(o.config, os.LookupEnv)
-	v, problems := compileAll(objs, problems, compileOptions(dialects, identity.Offline{}))
+	v, problems := compileAll(compile.NewCompiler(), objs, problems, compileOptions(dialects, identity.Offline{}))
 	if v == nil {
 		var wrong []string
 		for _, p := range problems {

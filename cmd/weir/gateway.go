@@ -34,7 +34,7 @@ import (
 	"github.com/weir-dev/weir/internal/redisconn"
 	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/usage/accesslog"
-	"github.com/weir-dev/weir/usage/ledger"
+	"github.com/weir-dev/weir/xds/accept"
 	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/load"
 	"github.com/weir-dev/weir/xds/load/lrs"
@@ -87,16 +87,24 @@ type gateway struct {
 	noEnvoy    func() string
 	envoyExits atomic.Int64
 	stopping   atomic.Bool
-	// problems are what is wrong with the folder as it is now.
+	draining   atomic.Bool // Envoy is about to end
+	// problems are what is wrong with the objects as they are now.
 	problems atomic.Pointer[[]source.Problem]
 	objects  atomic.Pointer[source.Objects]
+	version  atomic.Pointer[compile.Version] // compiled last
+
+	origin   origin
+	compiler *compile.Compiler
+	keeper   *accept.Keeper // nil where all objects are served or none
+	readings readings
+	logged   map[source.Problem]bool // problems that the log has
 
 	background context.Context // ends when the gateway closes
 	running    sync.WaitGroup  // what runs in the background
 	closers    []func()        // what ends what was started, in that order
 }
 
-// config is what a gateway begins with.
+// config is what a gateway begins with. Where its objects come from elsewhere than a folder, it begins with none, and first is nil.
 type config struct {
 	objs  *source.Objects
 	first *compile.Version
@@ -106,9 +114,9 @@ type config struct {
 // laneFile is the name of the file of lanes, in the directory that Weir and Envoy share.
 const laneFile = "lanes"
 
-// newGateway reads and compiles the folder. It starts nothing that others can see but exports of telemetry; close what it returns.
+// newGateway reads and compiles the folder, unless from says that objects come from elsewhere. It starts nothing that others can see but exports of telemetry; close what it returns.
 // shared is the directory that it shares with Envoy, which need not be there yet.
-func newGateway(o gatewayOptions, shared string, out io.Writer) (*gateway, *config, error) {
+func newGateway(o gatewayOptions, from *sourceOptions, shared string, out io.Writer) (*gateway, *config, error) {
 	log, level, err := o.logger()
 	if err != nil {
 		return nil, nil, err
@@ -126,19 +134,29 @@ func newGateway(o gatewayOptions, shared string, out io.Writer) (*gateway, *conf
 	g.jwks = identity.NewJWKS(identity.JWKSOptions{Notify: g.keysFetched})
 	g.onClose(g.jwks.Stop)
 	g.identity = identity.Shared{Stored: &identity.StoredKeys{}, Throttle: identity.NewThrottle(), Refused: loginMetrics(g.registry)}
-	conf, err := g.load()
-	if err != nil {
+	g.compiler = compile.NewCompiler()
+	if from == nil || !from.elsewhere() {
+		g.origin = g.folder()
+		conf, err := g.load()
+		if err != nil {
+			g.close()
+			return nil, nil, err
+		}
+		return g, conf, nil
+	}
+	if g.origin, err = g.originOf(from); err != nil {
 		g.close()
 		return nil, nil, err
 	}
-	return g, conf, nil
+	g.keeper = accept.NewKeeper()
+	return g, &config{objs: source.NewObjects()}, nil
 }
 
 // load reads the folder for the first time.
 func (g *gateway) load() (*config, error) {
 	objs, problems := files.Load(g.opts.dir, os.LookupEnv)
-	first, problems := g.compile(objs, problems)
-	g.note(objs, problems)
+	first, _, problems := g.compile(objs, problems)
+	g.note(objs, problems, first != nil)
 	if first == nil {
 		for _, p := range problems {
 			fmt.Fprintln(os.Stderr, p)
@@ -178,12 +196,9 @@ func (g *gateway) close() {
 // count opens the ledger and what else counts. It comes before all else that is started, so that it outlives it and
 // nothing that ends goes uncounted.
 func (g *gateway) count(ctx context.Context, first *compile.Version) error {
-	dir := g.opts.stateDir
-	var err error
-	if dir == "" {
-		if dir, err = ledger.DefaultDir(os.Getenv); err != nil {
-			return err
-		}
+	dir, err := g.opts.ledgerDir()
+	if err != nil {
+		return err
 	}
 	g.requestMetrics = usage.NewRequestMetrics(usage.RequestMetricsOptions{Registry: g.registry})
 	g.finished = append(g.finished, g.requestMetrics.Finished)
@@ -204,6 +219,9 @@ func (g *gateway) count(ctx context.Context, first *compile.Version) error {
 	g.onClose(g.lanes.Close) // before accounting: what has come is counted, and the rest given back
 	g.acct.shared.keysChanged = g.storedKeys
 	redisconn.LogTo(g.log)
+	if first == nil {
+		return nil // budgets come with the first version that goes live
+	}
 	if err := g.acct.restoreBudgets(ctx, first.Table, time.Now()); err != nil {
 		return fmt.Errorf("what budgets have spent cannot be read from the ledger: %w", err)
 	}
@@ -243,7 +261,8 @@ func (g *gateway) start(conf *config, l net.Listener, presence serve.Presence) e
 	g.authz = authz.NewManager(authz.ManagerOptions{Log: g.log, Server: g.authzServer()})
 	g.onClose(g.authz.Close)
 	presence.Came = g.envoyCame(presence.Came)
-	g.publisher = serve.NewPublisher(serve.Options{NodeID: "weir", Activate: g.activate, Warming: g.warming, Spread: workersTurn, Presence: presence, Steered: g.steering.Steered, Log: g.log})
+	g.publisher = serve.NewPublisher(serve.Options{NodeID: "weir", Activate: g.activate, Warming: g.warming, Spread: workersTurn, Presence: presence, Steered: g.steering.Steered,
+		Changed: g.origin.told, Log: g.log})
 	g.registry.MustRegister(&gatewayCollector{g})
 	g.show(conf)
 
@@ -272,15 +291,18 @@ func (g *gateway) start(conf *config, l net.Listener, presence serve.Presence) e
 	g.running.Go(func() { g.console.Run(g.background) })
 	g.running.Go(func() { g.sweep(g.background) })
 	g.running.Go(func() { heap.Keep(g.background, heapFloor) })
-	g.publisher.Publish(conf.first)
+	if conf.first != nil {
+		g.publisher.Publish(conf.first)
+	}
 	return nil
 }
 
-// watch takes what changes in the folder from now on.
+// watch takes what changes among the objects from now on.
 func (g *gateway) watch() {
-	g.running.Go(func() {
-		files.Watch(g.background, g.opts.dir, os.LookupEnv, files.Options{Log: g.log}, g.reload)
-	})
+	g.running.Go(func() { g.origin.Watch(g.background, g.reload) })
+	if g.origin.run != nil {
+		g.running.Go(func() { g.origin.run(g.background) })
+	}
 }
 
 // heapFloor is how large the heap may get, in bytes, before garbage is collected: most of what Weir has in memory are requests, which it

@@ -16,6 +16,7 @@ import (
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/identity/keystore"
 	"github.com/weir-dev/weir/test/redistest"
+	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/source"
 	"github.com/weir-dev/weir/xds/source/files"
 )
@@ -106,7 +107,7 @@ func caller(t *testing.T, dir, key string, now time.Time) (*identity.Identity, i
 		t.Fatal(err)
 	}
 	objs, problems := files.Load(dir, os.LookupEnv)
-	v, problems := compileAll(objs, problems, compileOptions(dialects, identity.Offline{}))
+	v, problems := compileAll(compile.NewCompiler(), objs, problems, compileOptions(dialects, identity.Offline{}))
 	if source.HasErrors(problems) {
 		t.Fatal(problems)
 	}

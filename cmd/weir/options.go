@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/weir-dev/weir/usage/ledger"
 )
 
 // gatewayOptions are the flags of every command that is a gateway, whoever runs its Envoy.
@@ -19,9 +21,8 @@ type gatewayOptions struct {
 	stateDir     string
 	maxBody      uint32
 	maxHeader    uint32
-	logLevel     string
-	logFormat    string
 	accessLog    string
+	logOptions
 	adminOptions
 }
 
@@ -35,15 +36,33 @@ func (o *gatewayOptions) bind(f *pflag.FlagSet) {
 	f.StringVar(&o.stateDir, "state-dir", "", "where the ledger is kept (default: $WEIR_STATE_DIR, $XDG_STATE_HOME/weir or ~/.local/state/weir)")
 	f.Uint32Var(&o.maxBody, "max-request-bytes", 0, "largest request body, instead of what the LLMGateway says")
 	f.Uint32Var(&o.maxHeader, "max-header-kib", 0, "largest request headers in KiB, instead of what the LLMGateway says")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.logFormat, "log-format", "text", "text or json, on standard error")
+	o.logOptions.bind(f)
 	f.StringVar(&o.accessLog, "access-log", accessAuto, "a line for each request on standard output, unless LLMGateway.spec.telemetry.accessLog is Disabled: json, text or off; auto is text on a terminal and else json")
 }
 
-// machineLog says whether what is written to standard error is read by a machine.
-func (o *gatewayOptions) machineLog() bool { return o.logFormat == "json" }
+// ledgerDir is where the ledger is kept, and what else must outlive the process.
+func (o *gatewayOptions) ledgerDir() (string, error) {
+	if o.stateDir != "" {
+		return o.stateDir, nil
+	}
+	return ledger.DefaultDir(os.Getenv)
+}
 
-func (o *gatewayOptions) logger() (*slog.Logger, slog.Level, error) {
+// logOptions are the flags of every command that goes on and on.
+type logOptions struct {
+	logLevel  string
+	logFormat string
+}
+
+func (o *logOptions) bind(f *pflag.FlagSet) {
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json, on standard error")
+}
+
+// machineLog says whether what is written to standard error is read by a machine.
+func (o *logOptions) machineLog() bool { return o.logFormat == "json" }
+
+func (o *logOptions) logger() (*slog.Logger, slog.Level, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
 		return nil, 0, fmt.Errorf("--log-level %q: use debug, info, warn or error", o.logLevel)

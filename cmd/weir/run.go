@@ -48,7 +48,7 @@ func run(ctx context.Context, o runOptions, out io.Writer) error {
 		return err
 	}
 	defer dir.Close()
-	g, conf, err := newGateway(o.gatewayOptions, dir.Path(), out)
+	g, conf, err := newGateway(o.gatewayOptions, nil, dir.Path(), out)
 	if err != nil {
 		return err
 	}

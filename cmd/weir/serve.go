@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -16,7 +17,9 @@ import (
 // serveOptions are the flags of serve.
 type serveOptions struct {
 	gatewayOptions
-	socketDir string
+	sourceOptions
+	socketDir  string
+	drainDelay time.Duration
 }
 
 const socketDirUsage = "directory of the sockets that Weir and Envoy find each other by"
@@ -25,8 +28,9 @@ func serveCommand() *cobra.Command {
 	var o serveOptions
 	c := &cobra.Command{
 		Use:   "serve",
-		Short: "Serve a folder of objects to an Envoy that somebody else runs, beside it",
-		Long: `Serve a folder of objects to an Envoy that somebody else runs, beside it.
+		Short: "Serve objects to an Envoy that somebody else runs, beside it",
+		Long: `Serve objects to an Envoy that somebody else runs, beside it. They come from a folder, from the Kubernetes API server (--kubernetes), or
+from a control plane that reads them there for many (--control).
 
 Envoy is started with what "weir bootstrap" prints for the same --socket-dir, by the same user. Either may be started first, and
 started again while the other goes on.`,
@@ -35,13 +39,15 @@ started again while the other goes on.`,
 	}
 	f := c.Flags()
 	o.gatewayOptions.bind(f)
+	o.sourceOptions.bind(f)
 	f.StringVar(&o.socketDir, "socket-dir", "", socketDirUsage)
+	f.DurationVar(&o.drainDelay, "drain-delay", 5*time.Second, "how long Envoy goes on accepting connections after the file "+drainFile+" was made in the socket directory, until others know")
 	return c
 }
 
 func bootstrapCommand() *cobra.Command {
 	var o envoyOptions
-	var dir string
+	var dir, out string
 	c := &cobra.Command{
 		Use:   "bootstrap",
 		Short: `Print the bootstrap of the Envoy beside "weir serve", as JSON`,
@@ -61,6 +67,9 @@ func bootstrapCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if out != "" {
+				return os.WriteFile(out, boot, 0o644)
+			}
 			_, err = c.OutOrStdout().Write(boot)
 			return err
 		},
@@ -68,6 +77,7 @@ func bootstrapCommand() *cobra.Command {
 	f := c.Flags()
 	o.bind(f)
 	f.StringVar(&dir, "socket-dir", "", socketDirUsage)
+	f.StringVarP(&out, "output", "o", "", "file to write instead of standard output")
 	return c
 }
 
@@ -78,11 +88,14 @@ func runServe(ctx context.Context, o serveOptions, out io.Writer) error {
 	if o.socketDir == "" {
 		return errNoSocketDir
 	}
+	if err := o.sourceOptions.check(); err != nil {
+		return err
+	}
 	path, err := envoy.SocketPath(o.socketDir)
 	if err != nil {
 		return err
 	}
-	g, conf, err := newGateway(o.gatewayOptions, path, out)
+	g, conf, err := newGateway(o.gatewayOptions, &o.sourceOptions, path, out)
 	if err != nil {
 		return err
 	}
@@ -107,15 +120,22 @@ func runServe(ctx context.Context, o serveOptions, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := g.start(conf, l, serve.Presence{Came: watch.came, Went: watch.went}); err != nil {
+	drains := &drainFiles{dir: dir.Path(), delay: o.drainDelay, g: g}
+	came := func(fresh bool) {
+		watch.came(fresh)
+		drains.came(fresh)
+	}
+	if err := g.start(conf, l, serve.Presence{Came: came, Went: watch.went}); err != nil {
 		return err
 	}
 	g.onClose(watch.stop)
+	g.running.Go(func() { drains.run(g.background) })
 	g.watch()
 	g.log.Info("waiting for Envoy; start it with what this prints: weir bootstrap --socket-dir " + dir.Path())
 	g.running.Go(func() {
 		if g.awaitEnvoy(g.background) == nil {
-			g.banner(conf.objs, baseURL(conf.first, conf.objs))
+			objs := g.objects.Load()
+			g.banner(objs, baseURL(g.version.Load(), objs))
 		}
 	})
 	<-ctx.Done()
@@ -157,32 +177,39 @@ func (g *gateway) drain() {
 	defer cancel()
 	ctx, cancelDrain := context.WithTimeout(context.Background(), g.opts.drainTimeout)
 	defer cancelDrain()
+	if n, err := g.awaitIdle(ctx, again); err != nil && n > 0 {
+		g.log.Warn("stopping while requests run", "requests", n)
+	}
+}
+
+// errHurried is why a wait ended before its time.
+var errHurried = errors.New("a second signal came")
+
+// awaitIdle waits until no request runs and the records of all have come. Where ctx or hurry ends the wait, it says how many still run.
+func (g *gateway) awaitIdle(ctx context.Context, hurry <-chan os.Signal) (running int, err error) {
 	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
 	var idleSince time.Time
 	for {
-		n := 0
+		running = 0
 		if g.noEnvoy() == "" {
-			n = g.requests(ctx)
+			running = g.requests(ctx)
 		}
 		switch now := time.Now(); {
-		case n > 0:
+		case running > 0:
 			idleSince = time.Time{}
 		case idleSince.IsZero():
 			idleSince = now
 		case now.Sub(idleSince) >= flushGrace: // the records have come
-			return
+			return 0, nil
 		}
 		select {
 		case <-tick.C:
-			continue
-		case <-again:
+		case <-hurry:
+			return running, errHurried
 		case <-ctx.Done():
+			return running, context.Cause(ctx)
 		}
-		if n > 0 {
-			g.log.Warn("stopping while requests run", "requests", n)
-		}
-		return
 	}
 }
 

@@ -177,8 +177,16 @@ func revision() string {
 // metricNames are the names of a configuration that metrics know.
 func metricNames(objs *source.Objects, t *table.Table) usage.Names {
 	n := usage.Names{Providers: map[string]string{}, Models: map[string]bool{}, Tenants: map[string]bool{}}
+	if objs != nil {
+		n.Models = make(map[string]bool, len(objs.Routes))
+	}
+	seen := map[*table.Backend]bool{} // many rules share few of them
 	for r := range t.EachRule {
 		for _, c := range r.Candidates {
+			if seen[c.Backend] {
+				continue
+			}
+			seen[c.Backend] = true
 			n.Providers[c.Backend.ID] = usage.Provider(c.Backend.Dialect.Name, c.Backend.Host)
 			for m := range c.Backend.Models {
 				n.Models[m] = true

@@ -190,6 +190,10 @@ func (s *gatewayStatus) printLines(w io.Writer) {
 	if c.Rejected != "" {
 		line("", "%s was refused by Envoy: %s", c.Rejected, c.Reason)
 	}
+	line("Source", "%s", s.Status.Origin.Name)
+	if o := &s.Status.Origin; !o.Connected {
+		line("", "NOT CONNECTED since %s, what is served may be old: %s", o.Since.UTC().Format(time.DateTime+" UTC"), o.Reason)
+	}
 	var objects []string
 	for _, k := range slices.Sorted(maps.Keys(s.Status.Objects)) {
 		if n := s.Status.Objects[k]; n > 0 {

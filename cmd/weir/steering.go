@@ -29,7 +29,7 @@ func (g *gateway) steer() {
 	}})
 	g.picker = pick.NewSet(pick.Options{Breakers: g.endpointBreakers, Seed: uint64(g.started.UnixNano())})
 	g.steering = load.New(load.Options{
-		Picker: g.picker, Breakers: g.endpointBreakers, Registry: g.registry, Log: g.log,
+		Picker: g.picker, Breakers: g.endpointBreakers, Signals: g.origin.signals, Registry: g.registry, Log: g.log,
 		Steer: func(o *serve.Overlay) { g.publisher.Steer(o) },
 	})
 	g.reports = lrs.New(lrs.Options{Sink: g.steering.Report})

@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/envoy"
 	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/xds/accept"
 	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/source"
 	"github.com/weir-dev/weir/xds/source/files"
@@ -23,11 +27,11 @@ func compileOptions(dialects *adapters.Set, keys identity.KeySource) compile.Opt
 }
 
 // compileAll compiles what a source gave, unless that has errors already.
-func compileAll(objs *source.Objects, problems []source.Problem, opts compile.Options) (*compile.Version, []source.Problem) {
+func compileAll(c *compile.Compiler, objs *source.Objects, problems []source.Problem, opts compile.Options) (*compile.Version, []source.Problem) {
 	if source.HasErrors(problems) {
 		return nil, problems
 	}
-	v, more := compile.Compile(objs, opts)
+	v, more := c.Compile(objs, opts)
 	problems = append(problems, more...)
 	source.SortProblems(problems)
 	return v, problems
@@ -35,29 +39,97 @@ func compileAll(objs *source.Objects, problems []source.Problem, opts compile.Op
 
 func validateCommand() *cobra.Command {
 	var dir string
+	var cluster bool
+	var kube kubernetesOptions
 	c := &cobra.Command{
-		Use:   "validate -f DIR",
-		Short: "Check a folder of Weir objects without serving it",
-		Args:  cobra.NoArgs,
+		Use:   "validate -f DIR | --kubernetes",
+		Short: "Check a folder of Weir objects, or those of a cluster, without serving them",
+		Long: `Check a folder of Weir objects, or those of a cluster, without serving them.
+
+The exit code is 0 where everything is valid, warnings apart, and 1 where something is not.`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			dialects, err := adapters.NewSet(adapters.Catalog()...)
+			checked, err := readFolder(dir)
+			if cluster {
+				checked, err = readCluster(c.Context(), &kube, nil)
+			}
 			if err != nil {
 				return err
 			}
-			objs, problems := files.Load(dir, os.LookupEnv)
-			v, problems := compileAll(objs, problems, compileOptions(dialects, identity.Offline{})) // without fetching keys
-			for _, p := range problems {
+			for _, p := range checked.problems {
 				fmt.Fprintln(c.OutOrStdout(), p)
 			}
-			if v == nil {
+			if checked.version == nil || source.HasErrors(checked.problems) {
 				return quietError{}
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s is valid: %s (version %s)\n", dir, summary(objs), v.ID)
+			fmt.Fprintf(c.OutOrStdout(), "%s is valid: %s (version %s)\n", checked.from, summary(checked.objs), checked.version.ID)
 			return nil
 		},
 	}
-	c.Flags().StringVarP(&dir, "file", "f", "deploy/local", "folder (or file) with Weir objects")
+	f := c.Flags()
+	f.StringVarP(&dir, "file", "f", "deploy/local", "folder (or file) with Weir objects")
+	f.BoolVar(&cluster, "kubernetes", false, "check what a cluster has instead of a folder")
+	kube.bind(f)
 	return c
+}
+
+// checked are objects with what they come to.
+type checked struct {
+	from     string
+	objs     *source.Objects
+	version  *compile.Version // nil where nothing can be served of them
+	problems []source.Problem
+}
+
+// readFolder reads and compiles a folder, without fetching keys.
+func readFolder(dir string) (*checked, error) {
+	dialects, err := adapters.NewSet(adapters.Catalog()...)
+	if err != nil {
+		return nil, err
+	}
+	out := &checked{from: dir}
+	out.objs, out.problems = files.Load(dir, os.LookupEnv)
+	out.version, out.problems = compileAll(compile.NewCompiler(), out.objs, out.problems, compileOptions(dialects, identity.Offline{}))
+	return out, nil
+}
+
+// clusterPatience is how long a cluster may take to be read.
+const clusterPatience = 30 * time.Second
+
+// readCluster reads the objects of a cluster, with others over them as if they had been applied, and compiles what is valid.
+func readCluster(ctx context.Context, o *kubernetesOptions, over []source.Object) (*checked, error) {
+	dialects, err := adapters.NewSet(adapters.Catalog()...)
+	if err != nil {
+		return nil, err
+	}
+	config, err := o.config()
+	if err != nil {
+		return nil, err
+	}
+	src, err := o.open(config, slog.New(slog.DiscardHandler), nil, over)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, clusterPatience)
+	defer cancel()
+	var out *checked
+	src.Watch(ctx, func(objs *source.Objects, problems []source.Problem) {
+		if out == nil {
+			out = &checked{from: src.String(), objs: objs, problems: problems}
+			cancel()
+		}
+	})
+	if out == nil {
+		return nil, fmt.Errorf("%s cannot be read within %v: %s", src, clusterPatience, src.Health().Reason)
+	}
+	opts := compileOptions(dialects, identity.Offline{})
+	opts.Lenient = true
+	compiler := compile.NewCompiler()
+	r := accept.NewKeeper().Compile(out.objs, out.problems, func(objs *source.Objects) (*compile.Version, []source.Problem) {
+		return compiler.Compile(objs, opts)
+	})
+	out.version, out.problems = r.Version, r.Problems
+	return out, nil
 }
 
 // summary counts objects: "1 gateway, 3 backends, ...".
@@ -70,6 +142,7 @@ func summary(o *source.Objects) string {
 		{len(o.Gateways), "gateway"}, {len(o.Backends), "backend"}, {len(o.Routes), "route"},
 		{len(o.Consumers), "consumer"}, {len(o.APIKeys), "API key"}, {len(o.JWTIssuers), "JWT issuer"},
 		{len(o.LimitPolicies), "limit policy"}, {len(o.Budgets), "budget"}, {len(o.LoadPolicies), "load policy"},
+		{len(o.ReferenceGrants), "reference grant"},
 	} {
 		if k.n == 0 {
 			continue

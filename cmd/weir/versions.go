@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -13,9 +15,36 @@ import (
 	"github.com/weir-dev/weir/xds/source"
 )
 
-// compile compiles objects, and notes whose signing keys the new version needs from now on.
-func (g *gateway) compile(objs *source.Objects, problems []source.Problem) (*compile.Version, []source.Problem) {
+// compile compiles what can be served of objects, and returns that with the version: all of them or none where they come from a folder, else
+// those that are valid.
+func (g *gateway) compile(objs *source.Objects, problems []source.Problem) (*compile.Version, *source.Objects, []source.Problem) {
+	if g.keeper == nil {
+		v, problems := g.compileAll(objs, problems)
+		g.compiled(v, objs, problems)
+		return v, objs, problems
+	}
+	r := g.keeper.Compile(objs, problems, func(objs *source.Objects) (*compile.Version, []source.Problem) { return g.compileAll(objs, nil) })
+	if g.origin.accepted != nil {
+		g.origin.accepted(objs, r)
+	}
+	g.compiled(r.Version, r.Objects, r.Problems)
+	return r.Version, r.Objects, r.Problems
+}
+
+// compiled tells the console what objects have come to.
+func (g *gateway) compiled(v *compile.Version, objs *source.Objects, problems []source.Problem) {
+	if v != nil {
+		g.version.Store(v)
+	}
+	if g.console != nil { // the first one it is given when it is made
+		g.console.Compiled(v, objs, problems)
+	}
+}
+
+// compileAll compiles objects, and notes whose signing keys the new version needs from now on.
+func (g *gateway) compileAll(objs *source.Objects, problems []source.Problem) (*compile.Version, []source.Problem) {
 	opts := compileOptions(g.dialects, g.jwks)
+	opts.Lenient = g.keeper != nil
 	opts.Identity = g.identity
 	opts.LaneFile = g.laneFile
 	opts.Created, opts.Listen = g.started.Unix(), g.opts.listen
@@ -24,44 +53,70 @@ func (g *gateway) compile(objs *source.Objects, problems []source.Problem) (*com
 	// lets go of what nobody needs.
 	g.keys.mu.Lock()
 	defer g.keys.mu.Unlock()
-	v, problems := compileAll(objs, problems, opts)
+	v, problems := compileAll(g.compiler, objs, problems, opts)
 	if v != nil {
 		g.keys.compiled(v.ID, v.Table.Auth.URLs())
 		g.settings.put(v.ID, v.Settings, load.SteeringOf(v))
 	}
-	if g.console != nil { // the first one it is given when it is made
-		g.console.Compiled(v, objs, problems)
-	}
 	return v, problems
 }
 
-// reload takes a folder that has changed.
+// reload takes objects of which some have changed.
 func (g *gateway) reload(objs *source.Objects, problems []source.Problem) {
-	v, problems := g.compile(objs, problems)
+	v, served, problems := g.compile(objs, problems)
 	before := g.problems.Load()
-	g.note(objs, problems)
+	g.note(served, problems, v != nil)
 	if v == nil {
+		reason := ""
 		for _, p := range problems {
 			if p.Severity == source.Error {
+				reason = cmp.Or(reason, p.String())
 				g.log.Error("configuration refused; the last good one keeps serving", "problem", p.String())
 			}
 		}
+		if g.origin.refused != nil {
+			g.origin.refused(objs, reason)
+		}
 		return
 	}
-	if before != nil && source.HasErrors(*before) {
+	if before != nil && source.HasErrors(*before) && !source.HasErrors(problems) {
 		g.log.Info("configuration is valid again", "version", v.ID)
 	}
+	g.readings.compiled(v.ID, objs)
 	g.publisher.Publish(v)
+	if g.origin.told != nil {
+		g.origin.told(g.publisher.State()) // where it is what is served already, nothing else would
+	}
 }
 
-func (g *gateway) note(objs *source.Objects, problems []source.Problem) {
+// note keeps what is wrong with objects, and the objects where they are good, in part at least.
+func (g *gateway) note(objs *source.Objects, problems []source.Problem, good bool) {
 	g.problems.Store(&problems)
-	if !source.HasErrors(problems) {
-		g.objects.Store(objs)
-		for _, p := range problems {
-			g.log.Warn("configuration", "problem", p.String())
+	if !good {
+		return
+	}
+	g.objects.Store(objs)
+	if g.keeper == nil {
+		g.logged = nil // all of a folder is told at each change
+	}
+	g.logged = logProblems(g.log, g.logged, problems)
+}
+
+// logProblems logs the problems that were not there before, and returns all: where one object of many has changed, the log is not to have
+// those of all others again.
+func logProblems(log *slog.Logger, before map[source.Problem]bool, problems []source.Problem) map[source.Problem]bool {
+	now := make(map[source.Problem]bool, len(problems))
+	for _, p := range problems {
+		now[p] = true
+		switch {
+		case before[p]:
+		case p.Severity == source.Error:
+			log.Error("configuration", "problem", p.String())
+		default:
+			log.Warn("configuration", "problem", p.String())
 		}
 	}
+	return now
 }
 
 func (g *gateway) keysFetched(s identity.SourceState) {

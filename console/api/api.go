@@ -30,6 +30,8 @@ type Sources struct {
 	State *state.State
 
 	Publisher func() serve.State
+	// Origin is where objects come from.
+	Origin func() Origin
 	// Problems are what is wrong with the configuration as it is written now.
 	Problems func() []source.Problem
 	// Objects are the last without errors; nil for none.

@@ -108,10 +108,11 @@ func tokensOf(t ledger.Tokens) Tokens {
 
 // matched is what a route matches; nothing where that is not known any more.
 func matched(l *layout, route string) []string {
-	if l == nil || l.route[route] == nil {
+	r := l.routes().by[route]
+	if r == nil {
 		return []string{}
 	}
-	return l.route[route].Matches
+	return r.Matches
 }
 
 func limitsAsked(h limit.Headers) []LimitAsked {
@@ -128,8 +129,8 @@ func limitsAsked(h limit.Headers) []LimitAsked {
 func candidates(l *layout, route string, list []usage.Candidate) []Candidate {
 	out := []Candidate{}
 	var targets []RouteBackend // those that are left: candidates are in their order
-	if l != nil && l.route[route] != nil {
-		targets = l.route[route].Targets
+	if r := l.routes().by[route]; r != nil {
+		targets = r.Targets
 	}
 	for _, c := range list {
 		made := Candidate{Backend: c.Backend, Model: c.UpstreamModel, Translated: c.Translated, Outcome: notAsked}

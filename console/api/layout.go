@@ -24,11 +24,25 @@ type layout struct {
 	version  string
 	currency string
 	gateways []Gateway
-	routes   []Route
 	backends []Backend // with their endpoints, and without state
+	steered  bool      // there are backends that are steered
 
-	route     map[string]*Route
 	addresses map[string]addresses // by backend
+	read      func() *routes       // by routes
+}
+
+// routes are those of a layout: each rule of a Route is one here.
+type routes struct {
+	list []Route // sorted by ID
+	by   map[string]*Route
+}
+
+// routes are read when somebody first asks for them. Nobody looks at most versions, and there may be ten thousand rules.
+func (l *layout) routes() *routes {
+	if l == nil || l.read == nil {
+		return &routes{}
+	}
+	return l.read()
 }
 
 // addresses are those of the endpoints of a backend.
@@ -40,14 +54,16 @@ type addresses struct {
 // layoutOf reads a version and the objects that it was made of.
 func layoutOf(v *compile.Version, objs *source.Objects) *layout {
 	out := &layout{
-		version: v.ID, currency: v.Currency, gateways: []Gateway{}, routes: []Route{}, backends: []Backend{},
-		route: map[string]*Route{}, addresses: map[string]addresses{},
+		version: v.ID, currency: v.Currency, gateways: []Gateway{}, backends: []Backend{}, steered: len(v.Pools) > 0,
+		addresses: make(map[string]addresses, len(objs.Backends)),
 	}
+	written, decided := objs.Routes, v.Table // and nothing else of them is kept
+	out.read = sync.OnceValue(func() *routes { return routesOf(written, decided) })
 	for _, g := range objs.Gateways {
 		out.gateways = append(out.gateways, gatewayOf(v, g))
 	}
 	for _, b := range objs.Backends {
-		made := backendOf(v, b)
+		made := backendOf(v, b, objs.Endpoints[source.RefOf(b)])
 		known := addresses{known: map[string]bool{}}
 		for _, e := range made.Endpoints {
 			known.known[e.Address] = true
@@ -58,22 +74,28 @@ func layoutOf(v *compile.Version, objs *source.Objects) *layout {
 		out.backends = append(out.backends, made)
 		out.addresses[made.ID] = known
 	}
-	matches := map[string][]string{}
-	for _, r := range objs.Routes {
+	return out
+}
+
+func routesOf(written []*v1alpha1.Route, decided *table.Table) *routes {
+	matches := make(map[string][]string, len(written))
+	for _, r := range written {
 		for i := range r.Spec.Rules {
 			matches[compile.RuleName(r, i)] = matchTexts(r.Spec.Rules[i].Matches)
 		}
 	}
-	seen := map[string]bool{}
-	for r := range v.Table.EachRule {
+	out := &routes{list: make([]Route, 0, len(matches))}
+	seen := make(map[string]bool, len(matches))
+	for r := range decided.EachRule {
 		if !seen[r.Name] {
 			seen[r.Name] = true
-			out.routes = append(out.routes, routeOf(r, matches[r.Name]))
+			out.list = append(out.list, routeOf(r, matches[r.Name]))
 		}
 	}
-	slices.SortFunc(out.routes, func(a, b Route) int { return strings.Compare(a.ID, b.ID) })
-	for i := range out.routes {
-		out.route[out.routes[i].ID] = &out.routes[i]
+	slices.SortFunc(out.list, func(a, b Route) int { return strings.Compare(a.ID, b.ID) })
+	out.by = make(map[string]*Route, len(out.list))
+	for i := range out.list {
+		out.by[out.list[i].ID] = &out.list[i]
 	}
 	return out
 }
@@ -104,7 +126,7 @@ func reachable(address string) string {
 	return netip.AddrPortFrom(netip.IPv6Loopback(), at.Port()).String()
 }
 
-func backendOf(v *compile.Version, b *v1alpha1.Backend) Backend {
+func backendOf(v *compile.Version, b *v1alpha1.Backend, found []v1alpha1.Endpoint) Backend {
 	out := Backend{ID: b.Namespace + "/" + b.Name, Dialect: b.Spec.Dialect, Models: []string{}, Endpoints: []Endpoint{}}
 	for _, m := range b.Spec.Models {
 		out.Models = append(out.Models, string(m.Name))
@@ -122,7 +144,7 @@ func backendOf(v *compile.Version, b *v1alpha1.Backend) Backend {
 		}
 		return out
 	}
-	for _, e := range b.Spec.Endpoints {
+	for _, e := range slices.Concat(b.Spec.Endpoints, found) {
 		host := e.Address
 		if ip, err := netip.ParseAddr(host); err == nil {
 			host = ip.String()

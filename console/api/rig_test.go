@@ -117,6 +117,7 @@ type rig struct {
 	problems  []source.Problem
 	objs      *source.Objects
 	shared    *SharedState
+	origin    Origin
 	keys      []KeySet
 }
 
@@ -141,9 +142,11 @@ func newRig(t testing.TB, n int) *rig {
 	since := state.New(state.Options{Now: clock})
 	since.Started = t0.Add(-time.Minute) // rates are of the whole window
 	r.publisher.Store(&serve.State{Connected: true})
+	r.origin = Origin{Name: "folder objects", Connected: true, Since: t0}
 	r.API = New(Sources{
 		Now: clock, Build: "v1.2.3", State: since,
 		Publisher: func() serve.State { return *r.publisher.Load() }, Problems: func() []source.Problem { return r.problems },
+		Origin:  func() Origin { return r.origin },
 		Objects: func() *source.Objects { return r.objs }, KeySets: func() []KeySet { return r.keys }, SharedState: func() *SharedState { return r.shared },
 		Shares: func() bool { return r.shared != nil }, Authz: func() authz.State { return authz.State{} }, Ledger: book, Desk: r.desk, Limits: limits,
 		Breakers: breakers, Steering: r.steering.State,

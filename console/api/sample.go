@@ -42,6 +42,7 @@ func (a *API) sample(v *view, now time.Time) {
 	if p.Rejected != "" {
 		a.State.Changes.WasRejected(p.Rejected, p.Reason)
 	}
+	from := a.Origin()
 	switch {
 	case p.Rejected != "":
 		h.Set(now, configuration, state.StateDegraded, "Envoy refused version "+p.Rejected+": "+p.Reason, "configuration")
@@ -49,6 +50,8 @@ func (a *API) sample(v *view, now time.Time) {
 		h.Set(now, configuration, state.StateDegraded, "what is written now has errors; the last good configuration keeps serving", "configuration")
 	case p.Serving == "":
 		h.Set(now, configuration, state.StateDown, "no configuration is live yet", "configuration")
+	case !from.Connected:
+		h.Set(now, configuration, state.StateDegraded, "what is served may be old: "+from.Reason, "configuration")
 	default:
 		h.Set(now, configuration, state.StateOK, "", "configuration")
 	}

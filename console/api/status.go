@@ -18,7 +18,7 @@ func configurationOf(s serve.State) Configuration {
 
 func (a *API) status(w http.ResponseWriter, _ *http.Request) {
 	body := Status{
-		Version: a.Build, Configuration: configurationOf(a.Publisher()), Problems: []string{}, KeySets: a.KeySets(), SharedState: a.SharedState(),
+		Version: a.Build, Configuration: configurationOf(a.Publisher()), Origin: a.Origin(), Problems: []string{}, KeySets: a.KeySets(), SharedState: a.SharedState(),
 	}
 	for _, p := range a.Problems() {
 		body.Problems = append(body.Problems, p.String())
@@ -28,6 +28,7 @@ func (a *API) status(w http.ResponseWriter, _ *http.Request) {
 			"LLMGateway": len(o.Gateways), "Backend": len(o.Backends), "Route": len(o.Routes),
 			"Consumer": len(o.Consumers), "APIKey": len(o.APIKeys), "JWTIssuer": len(o.JWTIssuers),
 			"LimitPolicy": len(o.LimitPolicies), "Budget": len(o.Budgets), "LoadPolicy": len(o.LoadPolicies),
+			"ReferenceGrant": len(o.ReferenceGrants),
 		}
 	}
 	body.Ledger.Folder, _ = a.Ledger.Slot()

@@ -56,7 +56,7 @@ func steeredEndpoint(e *load.EndpointState, now time.Time) SteeredEndpoint {
 	}
 	for i := range e.Sources {
 		s := &e.Sources[i]
-		v := Signal{Source: s.Kind, Error: s.Err, Values: values(&s.Sample)}
+		v := Signal{Source: s.Kind, Error: s.Err, Values: values(&s.Sample), Shared: s.Shared}
 		if !s.ReadAt.IsZero() {
 			age := max(0, now.Sub(s.ReadAt).Seconds())
 			v.Age = &age

@@ -36,6 +36,7 @@ type Error struct {
 type Status struct {
 	Version       string        `json:"version"` // of weir
 	Configuration Configuration `json:"configuration"`
+	Origin        Origin        `json:"source"`
 	// Problems of the configuration as it is written now, a line each.
 	Problems []string `json:"problems"`
 	// Objects counts them by kind.
@@ -46,6 +47,15 @@ type Status struct {
 	Ledger      LedgerState  `json:"ledger"`
 	// ExternalAuthorization is left out where it is not served.
 	ExternalAuthorization *Authz `json:"externalAuthorization,omitempty"`
+}
+
+// Origin is where objects come from.
+type Origin struct {
+	Name string `json:"name"` // folder deploy/local
+	// Connected is false while what is served may be old, Since when that began, and Reason why.
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since"`
+	Reason    string    `json:"reason,omitempty"`
 }
 
 // Configuration is which versions are served, on their way, and refused.

@@ -70,6 +70,8 @@ type Signal struct {
 	Age    *float64           `json:"ageSeconds,omitempty"`
 	Error  string             `json:"error,omitempty"`
 	Values map[string]float64 `json:"values"`
+	// Shared says that a control plane has read it for many gateways.
+	Shared bool `json:"shared,omitempty"`
 }
 
 // RouteWeights are the weights of an entry of Envoy's routes.

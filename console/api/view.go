@@ -25,7 +25,7 @@ type view struct {
 	clients   map[string]Client // by ID
 	backends  map[string]BackendState
 	endpoints map[string]EndpointState // by ID
-	weights   map[string][]*float64    // by Route.ID
+	weights   map[string][]*float64    // by Route.ID; empty where no backend is steered
 	totals    Totals
 	told      map[string]int64 // when streams were told of an endpoint last, nanoseconds
 }
@@ -75,8 +75,10 @@ func (a *API) look(now time.Time) view {
 	for e, c := range edges {
 		v.add(v.key(e), Rates{Requests: rate(c.Requests), Errors: rate(c.Errors), Tokens: rate(c.Tokens)})
 	}
-	for _, r := range v.layout.routes {
-		v.weights[r.ID] = make([]*float64, len(r.Targets))
+	if v.layout.steered {
+		for _, r := range v.layout.routes().list {
+			v.weights[r.ID] = make([]*float64, len(r.Targets))
+		}
 	}
 	running := map[string]int64{} // by backend
 	n := 0
@@ -227,7 +229,10 @@ func (v *view) steered(s load.State, now time.Time) {
 		}
 		v.backends[p.Backend] = b
 	}
-	for _, r := range v.layout.routes {
+	if !v.layout.steered {
+		return
+	}
+	for _, r := range v.layout.routes().list {
 		for i, t := range r.Targets {
 			if part, ok := share[t.Backend]; ok {
 				w := round(float64(t.Weight)*part, 1000)
@@ -314,9 +319,9 @@ func (a *API) topology(w http.ResponseWriter, _ *http.Request) {
 
 // topology writes it all.
 func (v *view) topology() *Topology {
-	l := v.layout
+	l, rules := v.layout, v.layout.routes().list
 	out := &Topology{
-		At: v.at.UTC(), Version: l.version, Gateways: l.gateways, Clients: []Client{}, Routes: make([]Route, len(l.routes)),
+		At: v.at.UTC(), Version: l.version, Gateways: l.gateways, Clients: []Client{}, Routes: make([]Route, len(rules)),
 		Backends: make([]Backend, len(l.backends)), Edges: []Edge{}, Totals: v.totals,
 	}
 	if out.Gateways == nil {
@@ -336,7 +341,7 @@ func (v *view) topology() *Topology {
 	slices.SortFunc(out.Clients, func(a, b Client) int {
 		return cmp.Or(cmp.Compare(requests[b.ID], requests[a.ID]), b.LastSeen.Compare(a.LastSeen), cmp.Compare(a.ID, b.ID))
 	})
-	for i, r := range l.routes {
+	for i, r := range rules {
 		r.Targets = slices.Clone(r.Targets)
 		for j, w := range v.weights[r.ID] {
 			r.Targets[j].LiveWeight = w

@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
@@ -85,7 +86,7 @@ func (c *Changes) Came(now time.Time, version string, objs *source.Objects, prob
 			return
 		}
 		if c.objects != nil {
-			made.Objects, made.More = compare(c.objects, objs)
+			made.Objects, made.More = compare(c.objects, objs, maxChangedObjects)
 		}
 		c.objects = objs
 		for _, o := range c.list {
@@ -165,17 +166,24 @@ func (c *Changes) All() []Change {
 	return out
 }
 
-// compare lists what has changed between two readings.
-func compare(before, after *source.Objects) (out []ObjectChange, more int) {
-	was, is := byRef(before), byRef(after)
+// Compare lists all that has changed between two readings.
+func Compare(before, after *source.Objects) []ObjectChange {
+	out, _ := compare(before, after, math.MaxInt)
+	return out
+}
+
+// compare lists so many objects that have changed between two readings, and counts the others.
+func compare(before, after *source.Objects, most int) (out []ObjectChange, more int) {
+	olds, news := differing(before.All(), after.All())
+	was, is := byRef(olds), byRef(news)
 	hidden := sync.OnceValues(func() (was, is Hider) { return NewHider(before), NewHider(after) })
-	for _, o := range after.All() {
+	for _, o := range news {
 		ref := source.RefOf(o)
 		old := was[ref]
 		if old != nil && same(old, o) {
 			continue
 		}
-		if len(out) == maxChangedObjects {
+		if len(out) == most {
 			more++
 			continue
 		}
@@ -187,12 +195,12 @@ func compare(before, after *source.Objects) (out []ObjectChange, more int) {
 		change.Diff = textdiff.Unified(ref.String(), text(old, wasHidden), text(o, isHidden), maxDiff)
 		out = append(out, change)
 	}
-	for _, o := range before.All() {
+	for _, o := range olds {
 		ref := source.RefOf(o)
 		if is[ref] != nil {
 			continue
 		}
-		if len(out) == maxChangedObjects {
+		if len(out) == most {
 			more++
 			continue
 		}
@@ -202,9 +210,20 @@ func compare(before, after *source.Objects) (out []ObjectChange, more int) {
 	return out, more
 }
 
-func byRef(objs *source.Objects) map[source.ObjectRef]source.Object {
-	out := make(map[source.ObjectRef]source.Object, objs.Len())
-	for _, o := range objs.All() {
+// differing cuts off what both begin and end with: what has not changed is the same pointer, and where little has, little is left.
+func differing(before, after []source.Object) (olds, news []source.Object) {
+	for len(before) > 0 && len(after) > 0 && before[0] == after[0] {
+		before, after = before[1:], after[1:]
+	}
+	for len(before) > 0 && len(after) > 0 && before[len(before)-1] == after[len(after)-1] {
+		before, after = before[:len(before)-1], after[:len(after)-1]
+	}
+	return before, after
+}
+
+func byRef(objects []source.Object) map[source.ObjectRef]source.Object {
+	out := make(map[source.ObjectRef]source.Object, len(objects))
+	for _, o := range objects {
 		out[source.RefOf(o)] = o
 	}
 	return out
