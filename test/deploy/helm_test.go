@@ -177,7 +177,7 @@ func TestValues(t *testing.T) {
 			}
 		}},
 		{"a fleet that reaches little", "{mode: fleet, networkPolicy: {egress: {restrict: true, internet: false}}}", func(t *testing.T, objs objects) {
-			for name, want := range map[string]int{"weir": 2, "weir-control": 2} { // DNS, and the control plane or the API
+			for name, want := range map[string]int{"weir": 2, "weir-control": 3} { // DNS, the control plane, and for that the API
 				p := objs.get(t, "NetworkPolicy weir-system/"+name)
 				rules, _, _ := unstructured.NestedSlice(p.Object, "spec", "egress")
 				types, _, _ := unstructured.NestedStringSlice(p.Object, "spec", "policyTypes")
@@ -211,8 +211,11 @@ func TestValues(t *testing.T) {
 				t.Errorf("gateways are %q", names)
 			}
 			from := slice(t, slice(t, objs.get(t, "NetworkPolicy weir-system/weir-control").Object, "spec", "ingress")[0], "from")
-			if len(from) != 2 {
+			if len(from) != 3 { // gateways, its other replicas, and those
 				t.Errorf("it is reached from %v", from)
+			}
+			if !slices.Contains(got, "--peers=weir-control-admin.weir-system.svc:18000") {
+				t.Errorf("the control plane gets %q: its replicas share nothing", got)
 			}
 		}},
 		{"an authority of others", "{mode: fleet, control: {tls: {certManager: {issuerRef: {name: corp, kind: ClusterIssuer}}}}}", func(t *testing.T, objs objects) {

@@ -37,9 +37,12 @@ type servers struct {
 	wiped     bool // etcd has been emptied: the CustomResourceDefinitions are gone
 }
 
+// quiet gives the client library a log. It has one for all of a process, and complains, with a stack, while there is none.
+var quiet = sync.OnceFunc(func() { log.SetLogger(logr.Discard()) })
+
 // launch starts both servers on ports of their own.
 func launch() (*servers, error) {
-	log.SetLogger(logr.Discard()) // or the client library complains that it has none, with a stack
+	quiet()
 	programs, err := assets.Find()
 	if err != nil {
 		return nil, err

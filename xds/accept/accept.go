@@ -49,21 +49,28 @@ type Keeper struct {
 	accepted map[source.ObjectRef]source.Object
 	last     *source.Objects // what was compiled last
 	refs     map[source.Object][]reference
+
+	// The last reading, in order and by name, and what may be accepted otherwise than it stands there: what has changed since something was
+	// accepted, and what was refused then. So that one change costs what it changes.
+	order   []source.Object
+	current map[source.ObjectRef]source.Object
+	open    map[source.ObjectRef]bool
 }
 
 // NewKeeper returns a Keeper that remembers nothing: at first an object that is refused is left out.
 func NewKeeper() *Keeper {
-	return &Keeper{accepted: map[source.ObjectRef]source.Object{}, last: source.NewObjects(), refs: map[source.Object][]reference{}}
+	return &Keeper{
+		accepted: map[source.ObjectRef]source.Object{}, last: source.NewObjects(), refs: map[source.Object][]reference{},
+		current: map[source.ObjectRef]source.Object{}, open: map[source.ObjectRef]bool{},
+	}
 }
 
 // Compile compiles what is right of a reading. Of two objects that contradict each other the one that was created first is right, then the
 // one whose namespace and name come first. The outcome depends on the reading, and on what this Keeper has accepted before of objects that
 // are wrong now.
 func (k *Keeper) Compile(objs *source.Objects, problems []source.Problem, compileFn CompileFunc) Result {
-	r := &round{keeper: k, objs: objs, compile: compileFn, current: map[source.ObjectRef]source.Object{}, refused: map[source.ObjectRef]Kept{}}
-	for _, o := range objs.All() {
-		r.current[source.RefOf(o)] = o
-	}
+	k.read(objs)
+	r := &round{keeper: k, objs: objs, compile: compileFn, current: k.current, refused: map[source.ObjectRef]Kept{}}
 	r.problems = slices.Clone(problems)
 	whole := false
 	for _, p := range problems {
@@ -77,7 +84,7 @@ func (k *Keeper) Compile(objs *source.Objects, problems []source.Problem, compil
 	}
 	source.SortProblems(r.problems)
 	if version != nil {
-		k.remember(r.current, r.refused, set)
+		k.remember(r.refused, set)
 	}
 	for o := range k.refs {
 		ref := source.RefOf(o)
@@ -88,18 +95,46 @@ func (k *Keeper) Compile(objs *source.Objects, problems []source.Problem, compil
 	return Result{Version: version, Objects: set, Problems: slices.Compact(r.problems), Refused: r.refused}
 }
 
+// read takes a reading. What it begins and ends with like the last one is not looked at: what has not changed is the same pointer.
+func (k *Keeper) read(objs *source.Objects) {
+	all := objs.All()
+	olds, news := k.order, all
+	for len(olds) > 0 && len(news) > 0 && olds[0] == news[0] {
+		olds, news = olds[1:], news[1:]
+	}
+	for len(olds) > 0 && len(news) > 0 && olds[len(olds)-1] == news[len(news)-1] {
+		olds, news = olds[:len(olds)-1], news[:len(news)-1]
+	}
+	for _, o := range olds {
+		ref := source.RefOf(o)
+		delete(k.current, ref)
+		k.open[ref] = true
+	}
+	for _, o := range news {
+		ref := source.RefOf(o)
+		k.current[ref] = o
+		k.open[ref] = true
+	}
+	k.order = all
+}
+
 // remember takes over what was accepted, and forgets what is gone.
-func (k *Keeper) remember(current map[source.ObjectRef]source.Object, refused map[source.ObjectRef]Kept, set *source.Objects) {
-	for ref, was := range k.accepted {
-		now := current[ref]
-		if now == nil && refused[ref] == 0 || now != nil && !sameObject(was, now) {
+func (k *Keeper) remember(refused map[source.ObjectRef]Kept, set *source.Objects) {
+	for ref := range refused {
+		k.open[ref] = true
+	}
+	for ref := range k.open {
+		was, now := k.accepted[ref], k.current[ref]
+		if was != nil && (now == nil && refused[ref] == 0 || now != nil && !sameObject(was, now)) {
 			delete(k.accepted, ref)
 		}
-	}
-	for ref, o := range current {
-		if refused[ref] == 0 {
-			k.accepted[ref] = o
+		if refused[ref] != 0 {
+			continue // it stays open
 		}
+		if now != nil {
+			k.accepted[ref] = now
+		}
+		delete(k.open, ref)
 	}
 	k.last = set
 }

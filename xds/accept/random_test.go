@@ -2,6 +2,7 @@ package accept
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"reflect"
 	"testing"
@@ -66,7 +67,7 @@ func TestRandomChanges(t *testing.T) {
 		c.secret("x", "s1", "value")
 		c.secret("y", "s2", "value")
 		a, b := NewKeeper(), NewKeeper()
-		accepted := map[source.ObjectRef]source.Object{}
+		accepted, remembered := map[source.ObjectRef]source.Object{}, map[source.ObjectRef]source.Object{}
 		for step := range 20 {
 			for range 1 + rng.IntN(3) {
 				c.change(rng)
@@ -84,6 +85,12 @@ func TestRandomChanges(t *testing.T) {
 				if r.Refused[ref] != 0 {
 					t.Fatalf("%s: %s is %s: %v", at, ref, r.Refused[ref], r.Problems)
 				}
+			}
+
+			// What is remembered change by change is what looking at every object would remember.
+			rememberAll(remembered, objs, r.Refused)
+			if !maps.Equal(a.accepted, remembered) {
+				t.Fatalf("%s: %v is remembered, want %v", at, a.accepted, remembered)
 			}
 
 			// What should be served, put together from what happened.
@@ -137,4 +144,22 @@ func TestRandomChanges(t *testing.T) {
 		t.Errorf("only %d objects were left out, and %d kept an older generation", refusals, olders)
 	}
 	t.Logf("%d left out, %d older, %d readings without a refusal", refusals, olders, nothing)
+}
+
+// rememberAll takes over what was accepted of a reading, and forgets what is gone.
+func rememberAll(accepted map[source.ObjectRef]source.Object, objs *source.Objects, refused map[source.ObjectRef]Kept) {
+	current := map[source.ObjectRef]source.Object{}
+	for _, o := range objs.All() {
+		current[source.RefOf(o)] = o
+	}
+	for ref, was := range accepted {
+		if now := current[ref]; now == nil && refused[ref] == 0 || now != nil && !sameObject(was, now) {
+			delete(accepted, ref)
+		}
+	}
+	for ref, o := range current {
+		if refused[ref] == 0 {
+			accepted[ref] = o
+		}
+	}
 }

@@ -27,7 +27,7 @@ func leave[R, M any](l leftovers, typeURL string, has map[string]R, wants map[st
 			delete(l[typeURL], name)
 		}
 	}
-	if len(has) == len(wants) { // Envoy has all that is wanted, so that is all it has
+	if len(has) == len(wants)+len(l[typeURL]) { // Envoy has all that is wanted, so that and what is known here is all it has
 		return
 	}
 	for name := range has {

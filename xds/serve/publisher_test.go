@@ -202,6 +202,50 @@ func TestWaitsForClustersToBeWarm(t *testing.T) {
 	})
 }
 
+// Envoy is asked how warm it is where something may not be: after clusters have come, went wrong, or belong to another Envoy.
+func TestWarmEnvoyIsNotAsked(t *testing.T) {
+	var questions, cold atomic.Int64
+	warming := func(context.Context) (int, error) {
+		questions.Add(1)
+		return int(cold.Load()), nil
+	}
+	inRig(t, Options{Warming: warming}, func(t *testing.T, r *rig) {
+		publish := func(id string, asked bool, clusters, routes []string) {
+			t.Helper()
+			questions.Store(0)
+			r.publish(version(id, content{clusters: clusters, routes: routes, door: "d"}))
+			pass(warmLimit + time.Second)
+			if r.State().Serving == id && (questions.Load() > 0) != asked {
+				t.Errorf("%s: asked %d times, want any: %v", id, questions.Load(), asked)
+			}
+		}
+		r.envoy.connect()
+		publish("a", true, []string{"c"}, []string{"r"})
+		publish("b", false, []string{"c"}, []string{"r", "s"})
+		publish("c", true, []string{"c", "d"}, []string{"r"})
+		cold.Store(1)
+		publish("d", true, []string{"c", "d", "e"}, []string{"r"})
+		publish("e", true, []string{"c", "d", "e"}, []string{"r", "s"}) // what the one before it has brought may still not be warm
+		cold.Store(0)
+		publish("f", true, []string{"c", "d", "e"}, []string{"r"})
+		publish("g", false, []string{"c", "d", "e"}, []string{"r", "s"})
+		r.expect("a", "b", "c", "d", "e", "f", "g")
+
+		r.envoy.judgeBy(refusingOf(resourcev3.ClusterType, "no"))
+		publish("bad", true, []string{"bad"}, []string{"r"})
+		r.envoy.judgeBy(nil)
+		publish("h", true, []string{"c", "d", "e"}, []string{"r"})
+		publish("i", false, []string{"c", "d", "e"}, []string{"r", "s"})
+		r.expect("h", "i")
+
+		r.envoy.disconnect()
+		r.envoy.restart()
+		r.envoy.connect()
+		publish("j", true, []string{"c", "d", "e"}, []string{"r"})
+		r.expect("j")
+	})
+}
+
 func TestEnvoyThatDiesWhileWarmingIsAwaitedAnew(t *testing.T) {
 	var w warmth
 	inRig(t, Options{Warming: w.warming}, func(t *testing.T, r *rig) {

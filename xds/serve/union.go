@@ -30,6 +30,18 @@ type union struct {
 	touched map[string][]string
 }
 
+// warms says whether something is not as in before, the union that this one was made from, which Envoy does not use at once.
+func (u *union) warms(before *union) bool {
+	for _, typeURL := range []string{resourcev3.ClusterType, resourcev3.ListenerType, resourcev3.SecretType} {
+		for _, name := range u.touched[typeURL] { // by pointer; it may be the same nonetheless
+			if u.hashes[typeURL][name] != before.hashes[typeURL][name] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // scope is the entries of one scope, by key. It is not changed.
 type scope struct {
 	entries map[string]*routev3.Route

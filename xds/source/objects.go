@@ -178,9 +178,15 @@ func (o *Objects) Digest() string {
 	objects := o.All()
 	slices.SortFunc(objects, func(a, b Object) int { return compareRefs(RefOf(a), RefOf(b)) })
 	h := sha256.New()
+	var line, generation []byte // of one object, as hashParts writes them, and without what that costs for ten thousand
 	for _, obj := range objects {
-		ref := RefOf(obj)
-		hashParts(h, ref.Kind, ref.Namespace, ref.Name, string(obj.GetUID()), strconv.FormatInt(obj.GetGeneration(), 10))
+		line = appendPart(line[:0], kindOf(obj))
+		line = appendPart(line, obj.GetNamespace())
+		line = appendPart(line, obj.GetName())
+		line = appendPart(line, obj.GetUID())
+		generation = strconv.AppendInt(generation[:0], obj.GetGeneration(), 10)
+		line = appendPart(line, generation)
+		h.Write(line)
 	}
 	return hex.EncodeToString(h.Sum(nil))[:16]
 }
@@ -210,6 +216,12 @@ func specOf(obj Object) any {
 		return obj.Spec
 	}
 	return obj
+}
+
+// appendPart appends a part as hashParts writes it.
+func appendPart[T ~string | ~[]byte](line []byte, part T) []byte {
+	line = append(strconv.AppendInt(line, int64(len(part)), 10), ':')
+	return append(line, part...)
 }
 
 // hashParts writes each part after its length, so that no two lists of parts look the same.

@@ -26,6 +26,7 @@ func TestLateBackend(t *testing.T) {
 	opts := quick(c.Config, ns)
 	opts.LateWait = patience // longer than the test
 	opts.LookupWait = patience
+	opts.Debounce = time.Nanosecond // each change by itself
 	w := follow(t, opts)
 	whole := func(r snapshot) string {
 		for _, route := range r.objects.Routes {
