@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weir-dev/weir/console/state"
+	"github.com/weir-dev/weir/xds/accept"
 	"github.com/weir-dev/weir/xds/diff"
 	"github.com/weir-dev/weir/xds/source"
 	"github.com/weir-dev/weir/xds/source/files"
@@ -53,6 +56,7 @@ cluster cannot be read.`,
 	f.BoolVar(&o.cluster, "kubernetes", false, "compare with what a cluster has")
 	f.StringVarP(&o.output, "output", "o", "text", "text or json")
 	o.kube.bind(f)
+	c.MarkFlagsMutuallyExclusive("against", "kubernetes")
 	return c
 }
 
@@ -86,7 +90,7 @@ func runDiff(ctx context.Context, o *diffOptions, out io.Writer) (changed bool, 
 	if err != nil {
 		return false, err
 	}
-	if after.version == nil {
+	if after.version == nil || len(after.refused) > 0 {
 		return false, invalid(o.dir, after.problems)
 	}
 	d := difference{After: after.version.ID, Objects: []objectChange{}, Envoy: []diff.Change{}, Problems: []string{}}
@@ -130,8 +134,17 @@ func (o *diffOptions) read(ctx context.Context) (before, after *checked, err err
 	if before, err = readCluster(ctx, &o.kube, nil); err != nil {
 		return nil, nil, err
 	}
-	after, err = readCluster(ctx, &o.kube, objs.All())
-	return before, after, err
+	if after, err = readCluster(ctx, &o.kube, objs.All()); err != nil {
+		return nil, nil, err
+	}
+	// What cannot be served of the folder cannot be compared: Secrets that may not be read are such a case.
+	applied := map[source.ObjectRef]bool{}
+	for _, obj := range objs.All() {
+		applied[source.RefOf(obj)] = true
+	}
+	maps.DeleteFunc(after.refused, func(ref source.ObjectRef, _ accept.Kept) bool { return !applied[ref] })
+	after.problems = slices.DeleteFunc(after.problems, func(p source.Problem) bool { return len(after.refused) > 0 && after.refused[p.Object] == 0 })
+	return before, after, nil
 }
 
 // invalid says why objects cannot be compared.

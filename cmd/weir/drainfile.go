@@ -35,9 +35,7 @@ func (d *drainFiles) run(ctx context.Context) {
 	tick := time.NewTicker(drainFilePoll)
 	defer tick.Stop()
 	for {
-		if _, err := os.Stat(filepath.Join(d.dir, drainFile)); err == nil {
-			d.begin(ctx)
-		}
+		d.look(ctx)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -46,11 +44,11 @@ func (d *drainFiles) run(ctx context.Context) {
 	}
 }
 
-// begin drains, unless that has begun.
-func (d *drainFiles) begin(ctx context.Context) {
+// look drains where it is asked to, unless that has begun.
+func (d *drainFiles) look(ctx context.Context) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.asks != nil {
+	if _, err := os.Stat(filepath.Join(d.dir, drainFile)); err != nil || d.asks != nil {
 		return
 	}
 	ctx, d.asks = context.WithCancel(ctx)

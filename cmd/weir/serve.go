@@ -41,6 +41,7 @@ started again while the other goes on.`,
 	o.gatewayOptions.bind(f)
 	o.sourceOptions.bind(f)
 	f.StringVar(&o.socketDir, "socket-dir", "", socketDirUsage)
+	c.MarkFlagsMutuallyExclusive("file", "kubernetes", "control")
 	f.DurationVar(&o.drainDelay, "drain-delay", 5*time.Second, "how long Envoy goes on accepting connections after the file "+drainFile+" was made in the socket directory, until others know")
 	return c
 }

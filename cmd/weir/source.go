@@ -136,6 +136,18 @@ func (o *sourceOptions) check() error {
 	if o.kubernetes && len(o.addresses) > 0 {
 		return errors.New("--kubernetes and --control exclude each other: objects come from one place")
 	}
+	for _, f := range []struct {
+		given, belongs bool
+		flags, to      string
+	}{
+		{o.kubeconfig != "" || o.kubeContext != "" || len(o.localSecrets) > 0, o.kubernetes, "--kubeconfig, --kube-context and --local-secrets", "--kubernetes"},
+		{len(o.namespaces) > 0 || len(o.gateways) > 0, o.elsewhere(), "--namespace and --gateway", "--kubernetes or --control"},
+		{o.tls != fleet.Files{} || o.serverName != "", len(o.addresses) > 0, "--control-ca, --control-cert, --control-key and --control-name", "--control"},
+	} {
+		if f.given && !f.belongs {
+			return fmt.Errorf("%s belong to %s", f.flags, f.to)
+		}
+	}
 	return nil
 }
 

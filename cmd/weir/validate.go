@@ -70,6 +70,7 @@ The exit code is 0 where everything is valid, warnings apart, and 1 where someth
 	f.StringVarP(&dir, "file", "f", "deploy/local", "folder (or file) with Weir objects")
 	f.BoolVar(&cluster, "kubernetes", false, "check what a cluster has instead of a folder")
 	kube.bind(f)
+	c.MarkFlagsMutuallyExclusive("file", "kubernetes")
 	return c
 }
 
@@ -79,6 +80,7 @@ type checked struct {
 	objs     *source.Objects
 	version  *compile.Version // nil where nothing can be served of them
 	problems []source.Problem
+	refused  map[source.ObjectRef]accept.Kept // of a cluster
 }
 
 // readFolder reads and compiles a folder, without fetching keys.
@@ -128,7 +130,7 @@ func readCluster(ctx context.Context, o *kubernetesOptions, over []source.Object
 	r := accept.NewKeeper().Compile(out.objs, out.problems, func(objs *source.Objects) (*compile.Version, []source.Problem) {
 		return compiler.Compile(objs, opts)
 	})
-	out.version, out.problems = r.Version, r.Problems
+	out.version, out.problems, out.refused = r.Version, r.Problems, r.Refused
 	return out, nil
 }
 

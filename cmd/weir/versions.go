@@ -205,7 +205,13 @@ func (s *settingsByVersion) put(version string, set compile.Settings, steering *
 		return
 	}
 	s.list = append(s.list, versionSettings{version, set, steering})
+	if len(s.list) > maxSettings { // Envoy is away, or refuses all of them; the first is what is live
+		s.list = slices.Delete(s.list, 1, 2)
+	}
 }
+
+// maxSettings are kept: of the version that is live, of the one on its way, and of some that came too fast.
+const maxSettings = 16
 
 // get gives the settings of a version that goes live, and forgets those of the versions before it.
 func (s *settingsByVersion) get(version string) (versionSettings, bool) {

@@ -2,6 +2,8 @@ package compile
 
 import (
 	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -282,11 +284,12 @@ func (c *compiler) upstreamTLS(ref source.ObjectRef, o *v1alpha1.Backend, b *bac
 			if !ok {
 				return nil, false
 			}
-			if !x509.NewCertPool().AppendCertsFromPEM([]byte(ca.Reveal())) {
-				c.errorf(ref, "spec.tls.caRef", "there is no certificate in it; give the certificate authorities as PEM")
+			list, err := certificates(ca.Reveal())
+			if err != nil {
+				c.errorf(ref, "spec.tls.caRef", "%v; give the certificate authorities as PEM", err)
 				return nil, false
 			}
-			validation.TrustedCa = inline(ca.Reveal())
+			validation.TrustedCa = inline(list)
 		} else {
 			if c.opts.SystemCAs == "" {
 				c.errorf(ref, "spec.tls.caRef", "this system's certificate authorities were not found, so there is nothing to verify the backend with; install them (ca-certificates), set SSL_CERT_FILE, or give caRef")
@@ -305,6 +308,33 @@ func (c *compiler) upstreamTLS(ref source.ObjectRef, o *v1alpha1.Backend, b *bac
 		Name:       "tls",
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(up)},
 	}, true
+}
+
+// certificates reads all certificates of a text in PEM, and writes them anew: what is not one, Envoy would refuse, and with it everything
+// that is sent to it.
+func certificates(text string) (string, error) {
+	var out strings.Builder
+	n := 0
+	for rest := []byte(text); ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			if strings.Contains(string(rest), "-----BEGIN") {
+				return "", fmt.Errorf("what follows certificate %d in it cannot be read", n)
+			}
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return "", fmt.Errorf("block %d in it is no certificate", n+1)
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return "", fmt.Errorf("certificate %d in it cannot be read", n+1)
+		}
+		out.Write(pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes}))
+	}
+	if n == 0 {
+		return "", errors.New("there is no certificate in it")
+	}
+	return out.String(), nil
 }
 
 func hostOnly(authority string) string {

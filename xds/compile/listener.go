@@ -276,6 +276,11 @@ func (c *compiler) downstreamTLS(ref source.ObjectRef, field, listener string, c
 		c.errorf(ref, field+".tls", "%v", err)
 		return nil, false
 	}
+	certificate, err := certificates(certificate)
+	if err != nil {
+		c.errorf(ref, field+".tls.certificateRef", "%v", err)
+		return nil, false
+	}
 	name := "certificate/" + listener
 	putMessage(c, c.sds, name, &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
 		CertificateChain: inline(certificate), PrivateKey: inline(key),

@@ -1,8 +1,15 @@
 package compile
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	cryptorand "crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -258,4 +265,42 @@ func TestListenOption(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestAuthorities: what Envoy would refuse of a list of authorities, and with it everything, is refused here.
+func TestAuthorities(t *testing.T) {
+	good := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: selfSigned(t)}))
+	for name, c := range map[string]struct {
+		text string
+		n    int // certificates; 0: refused
+	}{
+		"one":                 {good, 1},
+		"two, and words":      {"# ours\n" + good + "\n# theirs\n" + good + "the end\n", 2},
+		"none":                {"# nothing\n", 0},
+		"broken":              {good + "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", 0},
+		"cut off":             {good + good[:len(good)/2], 0},
+		"characters":          {good + strings.Replace(good, "\n", "\n!!!!", 1), 0},
+		"something else":      {good + "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n", 0},
+		"with other newlines": {strings.ReplaceAll(good, "\n", "\r\n"), 1},
+	} {
+		got, err := certificates(c.text)
+		if (err == nil) != (c.n > 0) || got != strings.Repeat(good, c.n) {
+			t.Errorf("%s: %v\n%s", name, err, got)
+		}
+	}
+}
+
+// selfSigned is a certificate, DER.
+func selfSigned(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(cryptorand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }

@@ -402,6 +402,8 @@ func (p *Publisher) advance(ctx context.Context) {
 	u, err := p.union.with(v, max(v.MaxBody, p.maxBody()))
 	if err != nil {
 		p.opts.Log.Error("a configuration cannot be sent to Envoy", "error", err)
+		p.now.Rejects++
+		p.now.Rejected, p.now.Reason = v.ID, "it cannot be sent: "+err.Error()
 		return
 	}
 	if p.send(u) {

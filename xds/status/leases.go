@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"log/slog"
 	"strings"
 	"sync"
@@ -102,8 +103,12 @@ func NewLeases(opts LeasesOptions) (*Leases, error) {
 // Set replaces what this process reports.
 func (l *Leases) Set(r Report) {
 	l.mu.Lock()
+	same := reflect.DeepEqual(l.report, r)
 	l.report = r
 	l.mu.Unlock()
+	if same {
+		return // it is renewed in its own time
+	}
 	select {
 	case l.changed <- struct{}{}:
 	default:

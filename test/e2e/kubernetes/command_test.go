@@ -52,7 +52,7 @@ func TestCommands(t *testing.T) {
 		"the same":   {written, 0, []string{"Nothing would change"}},
 		"the port":   {strings.ReplaceAll(written, "1234", "1235"), 1, []string{"changed Backend " + r.ns + "/one", "+          port_value: 1235"}},
 		"a new one":  {written + "---\n" + strings.ReplaceAll(written, "name: one", "name: two"), 1, []string{"added Backend " + r.ns + "/two", "added cluster backend/" + r.ns + "/two"}},
-		"no secret":  {strings.ReplaceAll(written, "name: key-one", "name: key-none"), 1, []string{"key-none", "spec.credential.secretRef"}},
+		"no secret":  {strings.ReplaceAll(written, "name: key-one", "name: key-none"), 2, []string{"key-none", "spec.credential.secretRef"}},
 		"not valid":  {strings.ReplaceAll(written, "dialect: openai", "dialect: 7up_"), 2, []string{"all.yaml:4", "spec.dialect"}},
 		"by Service": {strings.ReplaceAll(written, `url: "http://127.0.0.1:1234/v1"`, "service: {name: none, port: 80}, basePath: /v1"), 1, []string{"spec.service"}},
 	} {

@@ -45,7 +45,7 @@ func TestSecrets(t *testing.T) {
 		want            []string
 	}{
 		{"another key", backend("b", withSecret("{name: another, key: other}")),
-			[]string{"Backend " + ns + "/b: spec.credential.secretRef.key: ", `has no key "other"; it has k`, "[SecretUnavailable]"}},
+			[]string{"Backend " + ns + "/b: spec.credential.secretRef.key: ", `has no key "other" among its 1`, "[SecretUnavailable]"}},
 		{"no such Secret", backend("b", withSecret("{name: nowhere}")),
 			[]string{"spec.credential.secretRef.name: ", "Secret " + ns + "/nowhere does not exist"}},
 		{"empty", secret("nowhere", "value", " \n"), []string{"secretRef.key: ", `the key "value" of Secret ` + ns + "/nowhere is empty"}},

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -149,9 +148,6 @@ func (v *values) one(rec *record, r source.Reference) (key source.SecretKey, val
 	return key, l.value, source.Problem{}
 }
 
-// maxKeysNamed bounds how many keys of a Secret a message names.
-const maxKeysNamed = 8
-
 // secret finds a value in a Secret. A Secret that was not asked for is one that may not be referred to: compiling says so.
 func (v *values) secret(secret source.ObjectRef, key string) (source.Secret, source.Problem) {
 	list := v.secrets.lists[secretKey(secret)]
@@ -179,13 +175,8 @@ func (v *values) secret(secret source.ObjectRef, key string) (source.Secret, sou
 	switch {
 	case !ok && len(data) == 0:
 		return fail(".key", "%s has no key %q: it is empty", secret, key)
-	case !ok:
-		keys := slices.Sorted(maps.Keys(data))
-		more := ""
-		if len(keys) > maxKeysNamed {
-			keys, more = keys[:maxKeysNamed], ", ..."
-		}
-		return fail(".key", "%s has no key %q; it has %s%s", secret, key, strings.Join(keys, ", "), more)
+	case !ok: // which keys it has is for those who may read it
+		return fail(".key", "%s has no key %q among its %d", secret, key, len(data))
 	case value.Reveal() == "":
 		return fail(".key", "the key %q of %s is empty", key, secret)
 	case len(value.Reveal()) > reading.MaxValueBytes:
