@@ -126,7 +126,7 @@ func TestDeadGateway(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.close()
-	f.gateways[0].process.stop()
+	f.gateways[0].process.Stop()
 	o.scenarios = []scenario{{Name: "a scenario", Kind: closedLoad, Bytes: small, Connections: 1, longer: 1, variants: []string{bareName}}}
 	if out, err := f.run(t.Context(), o.plan, t.Logf); err == nil || !strings.Contains(err.Error(), "a scenario, variant envoy") || !strings.Contains(err.Error(), "Envoy has ended") {
 		t.Errorf("%v (%v)", out, err)

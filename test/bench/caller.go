@@ -7,6 +7,8 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	"github.com/weir-dev/weir/test/bench/proc"
 )
 
 // caller is one connection of the load generator.
@@ -44,7 +46,7 @@ func (c *caller) do(due time.Time, begun func()) error {
 	if c.follow != nil {
 		c.follow.begin()
 		each = func(body []byte) {
-			if c.follow.look(body, monotonic(), time.Since(due)) && begun != nil {
+			if c.follow.look(body, proc.Monotonic(), time.Since(due)) && begun != nil {
 				begun()
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/envoy"
+	"github.com/weir-dev/weir/test/bench/proc"
 )
 
 // needFiles is how many files a process may have to have open: an Envoy two for each connection, the upstream one for each that an
@@ -40,7 +41,7 @@ func startFleet(ctx context.Context, weirBin string, list []program, progress fu
 			f.close()
 		}
 	}()
-	if err := openFiles(); err != nil {
+	if err := proc.OpenFiles(needFiles); err != nil {
 		return nil, err
 	}
 	if f.self, err = os.Executable(); err != nil {
@@ -101,7 +102,7 @@ func (f *fleet) worker(role string) (*worker, string, error) {
 	f.closers = append(f.closers, w.stop)
 	var address string
 	if _, err := fmt.Fscanln(w.out, &address); err != nil {
-		return nil, "", fmt.Errorf("%q does not come up: %w\n%s", role, err, w.said)
+		return nil, "", fmt.Errorf("%q does not come up: %w\n%s", role, err, w.Said())
 	}
 	return w, address, nil
 }
@@ -121,7 +122,7 @@ func (f *fleet) gateway(name string) *gateway {
 
 // ours is the CPU time of all processes of the benchmark.
 func (f *fleet) ours() (sum time.Duration, err error) {
-	pids := []int{os.Getpid(), f.upstream.pid(), f.sink.pid(), f.load.pid()}
+	pids := []int{os.Getpid(), f.upstream.PID(), f.sink.PID(), f.load.PID()}
 	for _, g := range f.gateways { // those that have no turn are idle, but for a little
 		pids = append(pids, g.envoyPID, g.otherPID, g.redisPID)
 	}
@@ -129,7 +130,7 @@ func (f *fleet) ours() (sum time.Duration, err error) {
 		if pid == 0 {
 			continue
 		}
-		d, err := cpuTime(pid)
+		d, err := proc.CPUTime(pid)
 		if err != nil {
 			return 0, errors.Join(err, f.ended())
 		}
@@ -146,8 +147,8 @@ func (f *fleet) ended() error {
 			continue
 		}
 		select {
-		case <-g.process.done:
-			all = append(all, fmt.Errorf("variant %s: %s has ended:\n%s", g.name, g.process.name, g.process.said))
+		case <-g.process.Done():
+			all = append(all, fmt.Errorf("variant %s: %s has ended:\n%s", g.name, g.process.Name, g.process.Said()))
 		default:
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/weir-dev/weir/test/bench/proc"
 )
 
 // footprint is what a gateway takes that no request asks for.
@@ -31,9 +33,9 @@ type memory struct {
 
 func (g *gateway) memory(ctx context.Context) (m memory, err error) {
 	var err1, err2, err3 error
-	m.Envoy, err1 = residentBytes(g.envoyPID)
+	m.Envoy, err1 = proc.ResidentBytes(g.envoyPID)
 	if g.otherPID != 0 {
-		m.Other, err2 = residentBytes(g.otherPID)
+		m.Other, err2 = proc.ResidentBytes(g.otherPID)
 	}
 	m.Goroutines, err3 = g.goroutines(ctx)
 	return m, errors.Join(err1, err2, err3)

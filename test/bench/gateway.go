@@ -20,6 +20,7 @@ import (
 
 	"github.com/weir-dev/weir/envoy"
 	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/test/bench/proc"
 )
 
 var (
@@ -38,7 +39,7 @@ const callerKey = "bench-key-0123456789"
 type gateway struct {
 	program
 	address  string
-	process  *process // Envoy, or the weir whose child it is
+	process  *proc.Process // Envoy, or the weir whose child it is
 	envoyPID int
 	otherPID int // of weir, or of the floor's processor; 0 where there is none
 	redisPID int
@@ -56,7 +57,7 @@ func (f *fleet) start(ctx context.Context, p program) (*gateway, error) {
 	}
 	g := &gateway{program: p, foot: footprint{Variant: p.name}}
 	var err error
-	if g.address, err = freeAddress(); err != nil {
+	if g.address, err = proc.FreeAddress(); err != nil {
 		return nil, err
 	}
 	if !p.weir {
@@ -80,7 +81,7 @@ func (f *fleet) startBare(ctx context.Context, g *gateway, dir string) error {
 		if err != nil {
 			return err
 		}
-		d.Processor, g.otherPID = address, p.pid()
+		d.Processor, g.otherPID = address, p.PID()
 	}
 	var err1, err2 error
 	d.AdminSocket = filepath.Join(dir, "admin.sock")
@@ -91,14 +92,14 @@ func (f *fleet) startBare(ctx context.Context, g *gateway, dir string) error {
 		return err
 	}
 	began := time.Now()
-	p, err := start("Envoy", exec.Command(f.envoyBin.Path, "--config-path", path, "--disable-hot-restart",
+	p, err := proc.Start("Envoy", exec.Command(f.envoyBin.Path, "--config-path", path, "--disable-hot-restart",
 		"--concurrency", workerThreads(), "--log-level", "warn"))
 	if err != nil {
 		return err
 	}
-	f.closers = append(f.closers, p.stop)
-	g.process, g.envoyPID, g.admin = p, p.pid(), envoy.NewAdmin(d.AdminSocket)
-	if err := p.await(ctx, func() bool { return g.admin.Ready(ctx) == nil }); err != nil {
+	f.closers = append(f.closers, p.Stop)
+	g.process, g.envoyPID, g.admin = p, p.PID(), envoy.NewAdmin(d.AdminSocket)
+	if err := p.Await(ctx, func() bool { return g.admin.Ready(ctx) == nil }); err != nil {
 		return err
 	}
 	g.foot.live(time.Since(began))
@@ -113,7 +114,7 @@ const (
 
 func (f *fleet) startWeir(ctx context.Context, g *gateway, dir, redisAddress string) error {
 	objects, sockets := filepath.Join(dir, "objects"), filepath.Join(dir, "run")
-	admin, err := freeAddress()
+	admin, err := proc.FreeAddress()
 	if err != nil {
 		return err
 	}
@@ -132,12 +133,12 @@ func (f *fleet) startWeir(ctx context.Context, g *gateway, dir, redisAddress str
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "WEIR_") || strings.HasPrefix(s, "OTEL_") }),
 		"ENVOY_PATH="+f.envoyBin.Path, "OTEL_EXPORTER_OTLP_ENDPOINT=http://"+f.sinkAt)
 	began := time.Now()
-	p, err := start("weir", cmd)
+	p, err := proc.Start("weir", cmd)
 	if err != nil {
 		return err
 	}
-	f.closers = append(f.closers, p.stop)
-	g.process, g.otherPID, g.metrics = p, p.pid(), "http://"+admin+metricsPath
+	f.closers = append(f.closers, p.Stop)
+	g.process, g.otherPID, g.metrics = p, p.PID(), "http://"+admin+metricsPath
 	live := func() bool {
 		if g.admin == nil {
 			// The folder of sockets has a name that is made up at the start.
@@ -149,7 +150,7 @@ func (f *fleet) startWeir(ctx context.Context, g *gateway, dir, redisAddress str
 		}
 		return g.admin.Ready(ctx) == nil
 	}
-	if err := p.await(ctx, live); err != nil {
+	if err := p.Await(ctx, live); err != nil {
 		return err
 	}
 	g.foot.live(time.Since(began))
@@ -161,11 +162,11 @@ func (f *fleet) startWeir(ctx context.Context, g *gateway, dir, redisAddress str
 		resp.Body.Close()
 		return resp.StatusCode == http.StatusOK
 	}
-	if err := p.await(ctx, ready); err != nil {
+	if err := p.Await(ctx, ready); err != nil {
 		return err
 	}
 	g.foot.ready(time.Since(began))
-	if g.envoyPID = child(g.otherPID, "envoy"); g.envoyPID == 0 {
+	if g.envoyPID = proc.Child(g.otherPID, "envoy"); g.envoyPID == 0 {
 		return errors.New("weir is ready, but its Envoy cannot be found among its children")
 	}
 	return nil
@@ -177,7 +178,7 @@ func (f *fleet) startRedis(ctx context.Context, g *gateway, dir string) (string,
 	if err != nil {
 		return "", errors.New("redis-server is not on the PATH: install it, for example with apt-get install redis-server")
 	}
-	address, err := freeAddress()
+	address, err := proc.FreeAddress()
 	if err != nil {
 		return "", err
 	}
@@ -185,14 +186,14 @@ func (f *fleet) startRedis(ctx context.Context, g *gateway, dir string) (string,
 	if err != nil {
 		return "", err
 	}
-	p, err := start("redis-server", exec.Command(bin, "--bind", host, "--port", port, "--dir", dir, "--save", "", "--appendonly", "no", "--daemonize", "no"))
+	p, err := proc.Start("redis-server", exec.Command(bin, "--bind", host, "--port", port, "--dir", dir, "--save", "", "--appendonly", "no", "--daemonize", "no"))
 	if err != nil {
 		return "", err
 	}
-	f.closers = append(f.closers, p.stop)
-	g.redisPID, g.redis = p.pid(), redis.NewClient(&redis.Options{Addr: address, DialTimeout: time.Second, ContextTimeoutEnabled: true})
+	f.closers = append(f.closers, p.Stop)
+	g.redisPID, g.redis = p.PID(), redis.NewClient(&redis.Options{Addr: address, DialTimeout: time.Second, ContextTimeoutEnabled: true})
 	f.closers = append(f.closers, func() { _ = g.redis.Close() })
-	return address, p.await(ctx, func() bool { return g.redis.Ping(ctx).Err() == nil })
+	return address, p.Await(ctx, func() bool { return g.redis.Ping(ctx).Err() == nil })
 }
 
 // workerThreads of every Envoy, as Weir gives its own by default.

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weir-dev/weir/test/bench/proc"
 )
 
 // job is what the load generator is told to do, as a line of JSON on its standard input.
@@ -170,7 +172,7 @@ func openLoop(callers []*caller, rate float64, d time.Duration) (*measured, erro
 		defer runtime.UnlockOSThread()
 		for i := range n {
 			at := start.Add(time.Duration(float64(i) / rate * float64(time.Second)))
-			sleepUntil(at)
+			proc.SleepUntil(at)
 			late = append(late, time.Since(at))
 			due <- at
 			if stopped() {

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/weir-dev/weir/test/bench/proc"
 )
 
 // The roles of this program that it starts itself in, as its first argument.
@@ -98,7 +100,7 @@ func parse(args []string, help io.Writer) (*options, error) {
 
 // run is the program in its first role.
 func (o *options) run(ctx context.Context, out, progress io.Writer) error {
-	if _, err := machineTime(); err != nil {
+	if _, err := proc.MachineTime(); err != nil {
 		return err
 	}
 	var then baseline

@@ -118,13 +118,13 @@ func (f *fleet) talk(ctx context.Context) func(v any) (reply, error) {
 	replies := json.NewDecoder(f.load.out)
 	return func(v any) (r reply, err error) {
 		if err := json.NewEncoder(f.load.in).Encode(v); err != nil {
-			return r, errors.Join(ctx.Err(), fmt.Errorf("the load generator cannot be told what to do: %w\n%s", err, f.load.said))
+			return r, errors.Join(ctx.Err(), fmt.Errorf("the load generator cannot be told what to do: %w\n%s", err, f.load.Said()))
 		}
 		// What it does is not waited for when the benchmark is to end.
 		stop := context.AfterFunc(ctx, f.load.stop)
 		defer stop()
 		if err := replies.Decode(&r); err != nil {
-			return r, errors.Join(ctx.Err(), fmt.Errorf("the load generator has ended: %w\n%s", err, f.load.said))
+			return r, errors.Join(ctx.Err(), fmt.Errorf("the load generator has ended: %w\n%s", err, f.load.Said()))
 		}
 		if r.Error != "" {
 			return r, errors.New(r.Error)

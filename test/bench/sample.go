@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"time"
+
+	"github.com/weir-dev/weir/test/bench/proc"
 )
 
 // sample is what one variant did in one round of one scenario.
@@ -73,18 +75,18 @@ func (f *fleet) read(ctx context.Context, g *gateway) (r *reading, err error) {
 	}
 	cpu := func(pid int) (d time.Duration) {
 		if pid != 0 && err == nil {
-			d, err = cpuTime(pid)
+			d, err = proc.CPUTime(pid)
 		}
 		return d
 	}
-	r.envoy, r.other, r.redis, r.upstream, r.load = cpu(g.envoyPID), cpu(g.otherPID), cpu(g.redisPID), cpu(f.upstream.pid()), cpu(f.load.pid())
+	r.envoy, r.other, r.redis, r.upstream, r.load = cpu(g.envoyPID), cpu(g.otherPID), cpu(g.redisPID), cpu(f.upstream.PID()), cpu(f.load.PID())
 	if err != nil {
 		return nil, err
 	}
 	if r.ours, err = f.ours(); err != nil {
 		return nil, err
 	}
-	if r.machine, err = machineTime(); err != nil {
+	if r.machine, err = proc.MachineTime(); err != nil {
 		return nil, err
 	}
 	r.at = time.Now()
@@ -109,7 +111,7 @@ func newSample(m *measured, before, after *reading) (*sample, error) {
 	s.Bytes = float64(after.asked.bytes-before.asked.bytes) / n
 	s.Others = others(before, after)
 	var err error
-	if s.LoadAverage, err = loadAverage(); err != nil {
+	if s.LoadAverage, err = proc.LoadAverage(); err != nil {
 		return nil, err
 	}
 	if after.commands == nil {
@@ -136,7 +138,7 @@ func newHeld(m *measured, before, after *reading, idle, open memory) (*sample, e
 	if m == nil || m.Requests == 0 {
 		return nil, errors.New("no stream was open")
 	}
-	load, err := loadAverage()
+	load, err := proc.LoadAverage()
 	if err != nil {
 		return nil, err
 	}

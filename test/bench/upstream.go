@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"github.com/weir-dev/weir/test/bench/proc"
 )
 
 // runUpstream is the process that every variant sends its requests to. It says its address on out, and ends when in does.
@@ -89,7 +91,7 @@ func (a *answers) stream(c io.Writer, p pace) error {
 	for i := range p.Tokens {
 		if p.Every > 0 {
 			time.Sleep(time.Until(start.Add(time.Duration(i) * p.Every)))
-			putStamp(event[a.stampAt:], monotonic())
+			putStamp(event[a.stampAt:], proc.Monotonic())
 		}
 		if _, err := c.Write(event); err != nil {
 			return err

@@ -1,4 +1,4 @@
-package main
+package proc
 
 import (
 	"bytes"
@@ -35,9 +35,9 @@ func procStat(pid int) (name string, fields []string, _ error) {
 	return string(text[from+1 : to]), strings.Fields(string(text[to+1:])), nil
 }
 
-// cpuTime is the CPU time that a process has used, in user and in kernel mode, threads that have ended included. Its
+// CPUTime is the CPU time that a process has used, in user and in kernel mode, threads that have ended included. Its
 // resolution is a nanosecond: it is the clock of clock_getcpuclockid(3), not /proc/PID/stat.
-func cpuTime(pid int) (time.Duration, error) {
+func CPUTime(pid int) (time.Duration, error) {
 	const scheduled = 2 // CPUCLOCK_SCHED of the kernel's posix-timers
 	var ts unix.Timespec
 	if err := unix.ClockGettime(int32(^pid<<3|scheduled), &ts); err != nil {
@@ -46,8 +46,8 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(ts.Nano()), nil
 }
 
-// residentBytes is the memory of a process that is not swapped out or only reserved.
-func residentBytes(pid int) (int64, error) {
+// ResidentBytes is the memory of a process that is not swapped out or only reserved.
+func ResidentBytes(pid int) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
 		return 0, err
@@ -60,29 +60,29 @@ func residentBytes(pid int) (int64, error) {
 	return pages * int64(os.Getpagesize()), err
 }
 
-// monotonic is the time in nanoseconds of the clock that all processes of the machine share.
-func monotonic() int64 {
+// Monotonic is the time in nanoseconds of the clock that all processes of the machine share.
+func Monotonic() int64 {
 	var ts unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // it fails for clocks that there are not
 	return ts.Nano()
 }
 
-// openFiles raises how many files this process and its children may have open as far as it may.
-func openFiles() error {
+// OpenFiles raises how many files this process and its children may have open as far as it may, and fails where that are fewer than need.
+func OpenFiles(need uint64) error {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return err
 	}
-	if limit.Max < needFiles {
-		return fmt.Errorf("at most %d open files are allowed (ulimit -Hn), and %d are needed", limit.Max, needFiles)
+	if limit.Max < need {
+		return fmt.Errorf("at most %d open files are allowed (ulimit -Hn), and %d are needed", limit.Max, need)
 	}
 	// Also where Go has raised it at the start: children would get the old limit.
 	limit.Cur = limit.Max
 	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 }
 
-// child is the process of a parent whose name has a prefix; 0 where there is none.
-func child(parent int, prefix string) int {
+// Child is the process of a parent whose name has a prefix; 0 where there is none.
+func Child(parent int, prefix string) int {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range stats {
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
@@ -94,9 +94,9 @@ func child(parent int, prefix string) int {
 	return 0
 }
 
-// machineTime is the CPU time that all processes of the machine have used together, that of a hypervisor which took
+// MachineTime is the CPU time that all processes of the machine have used together, that of a hypervisor which took
 // the CPU away included, but not that of interrupts, which no process is charged for.
-func machineTime() (time.Duration, error) {
+func MachineTime() (time.Duration, error) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, err
@@ -117,8 +117,8 @@ func machineTime() (time.Duration, error) {
 	return time.Duration(sum) * tick, nil
 }
 
-// loadAverage is that of the last minute.
-func loadAverage() (float64, error) {
+// LoadAverage is that of the last minute.
+func LoadAverage() (float64, error) {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
 		return 0, err
@@ -127,8 +127,8 @@ func loadAverage() (float64, error) {
 	return strconv.ParseFloat(first, 64)
 }
 
-// sleepUntil blocks the calling thread.
-func sleepUntil(t time.Time) {
+// SleepUntil blocks the calling thread.
+func SleepUntil(t time.Time) {
 	// The kernel may otherwise wake a thread 50 us late, to save energy.
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // a kernel that refuses is late, and that is measured
 	for d := time.Until(t); d > 0; d = time.Until(t) {
