@@ -18,7 +18,7 @@ type Kept int
 
 // What stands for a refused object.
 const (
-	// Older is its last accepted generation.
+	// Older is its last accepted generation. It is the same one where only values are missing that may outlive their being read.
 	Older Kept = iota + 1
 	// LeftOut is nothing at all.
 	LeftOut
@@ -55,6 +55,8 @@ type Keeper struct {
 	order   []source.Object
 	current map[source.ObjectRef]source.Object
 	open    map[source.ObjectRef]bool
+
+	outcome *outcome // of the last reading of which something could be served; nil for one that has to be settled anew
 }
 
 // NewKeeper returns a Keeper that remembers nothing: at first an object that is refused is left out.
@@ -70,20 +72,17 @@ func NewKeeper() *Keeper {
 // are wrong now.
 func (k *Keeper) Compile(objs *source.Objects, problems []source.Problem, compileFn CompileFunc) Result {
 	k.read(objs)
-	r := &round{keeper: k, objs: objs, compile: compileFn, current: k.current, refused: map[source.ObjectRef]Kept{}}
+	r := &round{keeper: k, objs: objs, compile: compileFn, current: k.current, refused: map[source.ObjectRef]Kept{},
+		wrong: map[source.ObjectRef]bool{}, noted: map[source.ObjectRef][]source.Problem{}}
 	r.problems = slices.Clone(problems)
-	whole := false
-	for _, p := range problems {
-		if p.Severity == source.Error {
-			whole = !r.readError(p) || whole
-		}
-	}
+	blameable := r.readErrors(problems)
 	version, set := r.settle()
-	if whole {
+	if !blameable {
 		version, set = nil, nil
 	}
 	source.SortProblems(r.problems)
 	if version != nil {
+		k.outcome = r.end()
 		k.remember(r.refused, set)
 	}
 	for o := range k.refs {
@@ -142,4 +141,9 @@ func (k *Keeper) remember(refused map[source.ObjectRef]Kept, set *source.Objects
 // sameObject says whether two generations are of one object, and not of two that had the same name one after the other.
 func sameObject(a, b source.Object) bool {
 	return a.GetUID() == b.GetUID() || a.GetUID() == "" || b.GetUID() == ""
+}
+
+// sameGeneration says whether two readings of one object are of one generation.
+func sameGeneration(a, b source.Object) bool {
+	return a == b || a.GetGeneration() == b.GetGeneration() && a.GetGeneration() != 0
 }

@@ -1,6 +1,7 @@
 package accept
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -195,9 +196,15 @@ func TestManyConflicts(t *testing.T) {
 		o.UID = "copy"
 		c.objects[source.RefOf(o)] = o
 	}
-	r := NewKeeper().Compile(c.read(), nil, compiler(t, &calls))
+	k, compileFn := NewKeeper(), compiler(t, &calls)
+	r := k.Compile(c.read(), nil, compileFn)
 	if len(r.Refused) != 201 || r.Version == nil || calls > 2*patience+5 {
 		t.Errorf("%d refused after %d compilations", len(r.Refused), calls)
+	}
+	c.apply("Route a/r", noModels)
+	calls = 0
+	if r = k.Compile(c.read(), nil, compileFn); len(r.Refused) != 201 || r.Version == nil || calls > 2 {
+		t.Errorf("%d refused after %d more compilations", len(r.Refused), calls)
 	}
 }
 
@@ -229,17 +236,99 @@ func TestValues(t *testing.T) {
 	r = k.Compile(c.read(), nil, compileFn)
 	expect(t, r, strings.Replace(all, "b:2", "b:3", 1))
 
-	// A Secret that is deleted takes with it what needs it.
+	// A Secret that vanishes takes nothing with it: the last good value goes on, also through an edit.
 	c.secret("a", "s2", "")
-	expect(t, k.Compile(c.read(), nil, compileFn), strings.Replace(all, "Backend a/b:2, ", "", 1)+"Backend a/b left out")
+	kept := strings.Replace(all, "b:2", "b:3", 1) + "Backend a/b older"
+	for range 2 {
+		r = k.Compile(c.read(), nil, compileFn)
+		expect(t, r, kept)
+		if v := r.Objects.Secrets[secretKey("a", "s2")]; v.Reveal() != "value-2" {
+			t.Error("the last good value is not there")
+		}
+		if got := errorsOf(r, source.ObjectRef{Kind: "Backend", Namespace: "a", Name: "b"}); len(got) != 1 {
+			t.Errorf("errors %q", got)
+		}
+	}
+	ref := c.apply("Backend a/b", credential("s2"))
+	expect(t, k.Compile(c.read(), nil, compileFn), kept)
+	// But not where more is wrong with it than that.
+	k2 := NewKeeper()
+	c.secret("a", "s2", "value-3")
+	expect(t, k2.Compile(c.read(), nil, compileFn), strings.Replace(all, "b:2", "b:4", 1))
+	c.secret("a", "s2", "")
+	told := []source.Problem{{Object: ref, Message: "gone", Reason: source.ReasonSecretUnavailable}, {Object: ref, Message: "not permitted", Reason: source.ReasonRefNotPermitted}}
+	expect(t, k2.Compile(c.read(), told[:1], compileFn), strings.Replace(all, "b:2", "b:4", 1)+"Backend a/b older")
+	expect(t, k2.Compile(c.read(), told, compileFn), strings.Replace(all, "Backend a/b:2, ", "", 1)+"Backend a/b left out")
 	c.apply("Backend a/b", backend)
 
 	// A caller's key is never remembered: whoever deletes its Secret means it.
 	c.apply("APIKey a/k", "{consumer: c, secretRef: {name: other}}")
 	r = k.Compile(c.read(), nil, compileFn)
-	expect(t, r, "Backend a/b:4, Consumer a/c:1, LLMGateway sys/main:1, Route a/r:1; refused: APIKey a/k left out")
+	expect(t, r, "Backend a/b:5, Consumer a/c:1, LLMGateway sys/main:1, Route a/r:1; refused: APIKey a/k left out")
 	if len(r.Objects.Secrets) != 0 {
 		t.Errorf("%d values of objects that are not served", len(r.Objects.Secrets))
+	}
+}
+
+// A caller's key ends with its Secret, also where something else keeps the value of that Secret.
+func TestSharedSecret(t *testing.T) {
+	c, compileFn := base(t), compiler(t, nil)
+	c.secret("a", "s", "value-that-is-long-enough-for-anybody")
+	c.apply("Backend a/b", "{dialect: openai, url: 'https://api.example.com/v1', credential: {secretRef: {name: s}}}")
+	c.apply("Consumer a/c", "{}")
+	c.apply("APIKey a/k", "{consumer: c, secretRef: {name: s}}")
+	k, edited := NewKeeper(), NewKeeper()
+	for _, keeper := range []*Keeper{k, edited} {
+		expect(t, keeper.Compile(c.read(), nil, compileFn), "APIKey a/k:1, Backend a/b:2, Consumer a/c:1, LLMGateway sys/main:1, Route a/r:1; refused: ")
+	}
+	c.secret("a", "s", "")
+	const want = "Backend a/b:2, Consumer a/c:1, LLMGateway sys/main:1, Route a/r:1; refused: APIKey a/k left out, Backend a/b older"
+	for range 3 {
+		expect(t, k.Compile(c.read(), nil, compileFn), want)
+	}
+	c.apply("APIKey a/k", "{consumer: c, secretRef: {name: other}}")
+	for range 2 {
+		expect(t, edited.Compile(c.read(), nil, compileFn), want)
+	}
+}
+
+// However many keys are one, a reading costs a few compilations; and what is refused as before costs none.
+func TestManyKeys(t *testing.T) {
+	for _, n := range []int{70, 500} {
+		calls := 0
+		c, k, compileFn := base(t), NewKeeper(), compiler(t, &calls)
+		c.apply("Consumer a/c", "{}")
+		key := func(i int) source.ObjectRef {
+			return c.apply(fmt.Sprintf("APIKey a/k%03d", n-i), "{consumer: c, hash: 'sha256:37a721706adc5240e60def713f9817d6800983f74ab6c89c32f41c244b29e03f'}")
+		}
+		oldest := key(0)
+		for i := 1; i < n; i++ {
+			key(i)
+		}
+		read := func(most int, served source.ObjectRef) {
+			t.Helper()
+			calls = 0
+			r := k.Compile(c.read(), nil, compileFn)
+			if r.Version == nil || len(r.Refused) != n-1 || r.Refused[served] != 0 || calls > most {
+				t.Errorf("%d keys: %d refused, that of %s is %v, %d compilations", n, len(r.Refused), served, r.Refused[served], calls)
+			}
+			for ref := range r.Refused {
+				if len(errorsOf(r, ref)) != 1 {
+					t.Fatalf("%s has errors %q", ref, errorsOf(r, ref))
+				}
+			}
+		}
+		read(3, oldest)
+		c.apply("Route a/r", noModels)
+		read(2, oldest)
+		c.apply("Backend a/other", backend)
+		read(2, oldest)
+
+		// When the one that is served goes, the next one is not refused any more.
+		c.remove(oldest)
+		n--
+		read(4, source.ObjectRef{Kind: "APIKey", Namespace: "a", Name: fmt.Sprintf("k%03d", n)})
+		read(2, source.ObjectRef{Kind: "APIKey", Namespace: "a", Name: fmt.Sprintf("k%03d", n)})
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 // reference is a place where an object points to a value.
 type reference struct {
 	key source.SecretKey
-	// keep says that the value that was accepted with an older generation may be used where nobody reads it any more.
+	// keep says that the value that was accepted may be used where it cannot be read any more.
 	keep bool
 }
 
@@ -32,8 +32,9 @@ func (k *Keeper) references(o source.Object) []reference {
 	return out
 }
 
-// keeps says whether a value may outlive its being read. What lets callers in may not: deleting a Secret must end what it permits. And a
-// value of another namespace may not, since the consent to use it may have ended.
+// keeps says whether a value may outlive its being read: a Secret vanishes for a moment when a certificate is issued anew, and that must not
+// take down what uses it. What lets callers in may not: deleting a Secret must end what it permits. And a value of another namespace may
+// not, since the consent to use it may have ended.
 func keeps(o source.Object, ref *v1alpha1.SecretRef) bool {
 	switch o.(type) {
 	case *v1alpha1.APIKey, *v1alpha1.JWTIssuer:
@@ -42,9 +43,9 @@ func keeps(o source.Object, ref *v1alpha1.SecretRef) bool {
 	return ref.Namespace == "" || string(ref.Namespace) == o.GetNamespace()
 }
 
-// build puts together what stands for the objects, and what that refers to: in the order of the reading, or by age.
-func (r *round) build(byAge bool) *source.Objects {
-	if len(r.refused) == 0 && !byAge {
+// build puts together what stands for the objects, and what that refers to: in the order of the reading, or in another one.
+func (r *round) build(order func(a, b source.Object) int) *source.Objects {
+	if len(r.refused) == 0 && order == nil {
 		return r.objs
 	}
 	objects := make([]source.Object, 0, len(r.current))
@@ -72,30 +73,24 @@ func (r *round) build(byAge bool) *source.Objects {
 		}
 	}
 	out.Sort()
-	if byAge {
-		sortByAge(out)
+	if order != nil {
+		sortBy(out, order)
 	}
 	return out
 }
 
-// addValues adds the values that an object refers to, as far as there are any.
+// addValues adds the values that an object refers to, as far as there are any: of one that is refused also those that it was accepted with.
 func (r *round) addValues(out *source.Objects, o source.Object) {
-	refs := r.keeper.references(o)
-	now := r.current[source.RefOf(o)]
-	for _, ref := range refs {
+	older := r.refused[source.RefOf(o)] == Older
+	for _, ref := range r.keeper.references(o) {
 		value, ok := r.objs.Secrets[ref.key]
-		if !ok && o != now && ref.keep && !r.reads(now, ref.key) {
+		if !ok && older && ref.keep {
 			value, ok = r.keeper.last.Secrets[ref.key]
 		}
 		if ok {
 			out.Secrets[ref.key] = value
 		}
 	}
-}
-
-// reads says whether an object of the reading refers to a value, so that its absence from the reading means that it does not exist.
-func (r *round) reads(o source.Object, key source.SecretKey) bool {
-	return o != nil && slices.ContainsFunc(r.keeper.references(o), func(ref reference) bool { return ref.key == key })
 }
 
 // discovers says whether a Backend's endpoints are found by the source.
@@ -115,19 +110,19 @@ func sameDiscovery(was, now source.Object) bool {
 		reflect.DeepEqual(a.Spec.InferencePool, b.Spec.InferencePool)
 }
 
-func sortByAge(o *source.Objects) {
-	byAge(o.Gateways)
-	byAge(o.Backends)
-	byAge(o.Routes)
-	byAge(o.Consumers)
-	byAge(o.APIKeys)
-	byAge(o.JWTIssuers)
-	byAge(o.LimitPolicies)
-	byAge(o.Budgets)
-	byAge(o.LoadPolicies)
-	byAge(o.ReferenceGrants)
+func sortBy(o *source.Objects, order func(a, b source.Object) int) {
+	sortKind(o.Gateways, order)
+	sortKind(o.Backends, order)
+	sortKind(o.Routes, order)
+	sortKind(o.Consumers, order)
+	sortKind(o.APIKeys, order)
+	sortKind(o.JWTIssuers, order)
+	sortKind(o.LimitPolicies, order)
+	sortKind(o.Budgets, order)
+	sortKind(o.LoadPolicies, order)
+	sortKind(o.ReferenceGrants, order)
 }
 
-func byAge[T source.Object](objects []T) {
-	slices.SortFunc(objects, func(a, b T) int { return older(a, b) })
+func sortKind[T source.Object](objects []T, order func(a, b source.Object) int) {
+	slices.SortFunc(objects, func(a, b T) int { return order(a, b) })
 }

@@ -50,9 +50,10 @@ func (c *cluster) change(rng *rand.Rand) {
 // However people change what is theirs: what is served is what a fresh compilation makes of exactly the accepted objects; nobody is refused
 // who could be served; those who have nothing to do with it are not touched; and two Keepers agree.
 func TestRandomChanges(t *testing.T) {
-	compileFn := compiler(t, nil)
-	refusals, olders, nothing := 0, 0, 0
-	seeds := uint64(2)
+	remembering, anew := 0, 0 // compilations
+	compileFn, anewFn := compiler(t, &remembering), compiler(t, &anew)
+	spent, refusals, olders, nothing := 0, 0, 0, 0
+	seeds := uint64(4)
 	if testing.Short() {
 		seeds = 1
 	}
@@ -66,17 +67,20 @@ func TestRandomChanges(t *testing.T) {
 		}
 		c.secret("x", "s1", "value")
 		c.secret("y", "s2", "value")
-		a, b := NewKeeper(), NewKeeper()
+		a, b := NewKeeper(), NewKeeper() // b settles every reading anew
 		accepted, remembered := map[source.ObjectRef]source.Object{}, map[source.ObjectRef]source.Object{}
 		for step := range 20 {
 			for range 1 + rng.IntN(3) {
 				c.change(rng)
 			}
 			objs := c.read()
-			r, again := a.Compile(objs, nil, compileFn), b.Compile(objs, nil, compileFn)
+			b.outcome = nil
+			before := remembering
+			r, again := a.Compile(objs, nil, compileFn), b.Compile(objs, nil, anewFn)
+			spent += remembering - before
 			at := fmt.Sprintf("seed %d, step %d", seed, step)
 			if described(r) != described(again) || !reflect.DeepEqual(r.Problems, again.Problems) {
-				t.Fatalf("%s: two Keepers do not agree:\n%s\n%s", at, described(r), described(again))
+				t.Fatalf("%s: two Keepers do not agree:\n%s\n%s\n%v\n%v", at, described(r), described(again), r.Problems, again.Problems)
 			}
 			if r.Version == nil {
 				t.Fatalf("%s: nothing is served: %v", at, r.Problems)
@@ -143,7 +147,7 @@ func TestRandomChanges(t *testing.T) {
 	if refusals < 30 || olders < 5 {
 		t.Errorf("only %d objects were left out, and %d kept an older generation", refusals, olders)
 	}
-	t.Logf("%d left out, %d older, %d readings without a refusal", refusals, olders, nothing)
+	t.Logf("%d left out, %d older, %d readings without a refusal; %d compilations, %d without what is remembered", refusals, olders, nothing, spent, anew)
 }
 
 // rememberAll takes over what was accepted of a reading, and forgets what is gone.

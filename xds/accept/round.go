@@ -2,6 +2,7 @@ package accept
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -10,9 +11,9 @@ import (
 	"github.com/weir-dev/weir/xds/source"
 )
 
-// patience is how many conflicts are settled one by one, each with a compilation. After so many, all objects that contradict others are
-// refused at once, also one that would be right without another of them.
-const patience = 64
+// patience is how many conflicts of objects that claim several things are settled one by one, each with two compilations. After so many, all
+// that contradict an object that stays, or a younger one, are refused at once.
+const patience = 8
 
 // round is the work on one reading.
 type round struct {
@@ -22,21 +23,39 @@ type round struct {
 	current map[source.ObjectRef]source.Object
 
 	refused  map[source.ObjectRef]Kept
+	wrong    map[source.ObjectRef]bool // refused for more than a value that is missing
 	problems []source.Problem
-	settled  int // conflicts
+	settled  int  // conflicts
+	twice    bool // an older generation was refused too
+
+	noted   map[source.ObjectRef][]source.Problem // by the object that was refused for them
+	outcome *outcome                              // to be remembered; nil for nothing
 }
 
-// readError notes an Error of the source. It returns false for one that no object can be blamed for.
-func (r *round) readError(p source.Problem) bool {
-	switch {
-	case p.Object.Name == "":
-		return false
-	case r.current[p.Object] == nil && r.keeper.accepted[p.Object] == nil:
-		return true // the source has left it out already
-	case r.refused[p.Object] == 0:
-		r.refuse(p.Object)
+// readErrors notes the Errors of the source. It returns false where there are some that no object can be blamed for.
+func (r *round) readErrors(problems []source.Problem) bool {
+	r.blameMore(problems)
+	blameable := true
+	for _, p := range problems {
+		switch {
+		case p.Severity != source.Error:
+		case p.Object.Name == "":
+			blameable = false
+		case r.current[p.Object] == nil && r.keeper.accepted[p.Object] == nil: // the source has left it out already
+		case r.refused[p.Object] == 0:
+			r.refuse(p.Object)
+		}
 	}
-	return true
+	return blameable
+}
+
+// blameMore notes which objects are wrong for more than a value that is missing.
+func (r *round) blameMore(found []source.Problem) {
+	for _, p := range found {
+		if p.Severity == source.Error && p.Reason != source.ReasonSecretUnavailable {
+			r.wrong[p.Object] = true
+		}
+	}
 }
 
 // refuse replaces an object by its last accepted generation; at the second time, or where there is none, by nothing.
@@ -45,38 +64,61 @@ func (r *round) refuse(ref source.ObjectRef) {
 		r.refused[ref] = Older
 		return
 	}
+	r.twice = r.twice || r.refused[ref] == Older
 	r.refused[ref] = LeftOut
 }
 
-// older is the last accepted generation of an object, nil where there is none that could be served in its place.
+// older is the last accepted generation of an object, nil where there is none that could be served in its place. It is the same generation where
+// only values are missing that may outlive their being read.
 func (r *round) older(ref source.ObjectRef) source.Object {
 	was, now := r.keeper.accepted[ref], r.current[ref]
-	if was == nil || was == now || now != nil && (!sameObject(was, now) || !sameDiscovery(was, now)) {
+	if was == nil || now != nil && (!sameObject(was, now) || !sameDiscovery(was, now)) {
 		return nil
+	}
+	if now != nil && sameGeneration(was, now) && r.wrong[ref] {
+		return nil
+	}
+	for _, value := range r.keeper.references(was) {
+		if _, read := r.objs.Secrets[value.key]; read || value.keep {
+			continue
+		}
+		if _, had := r.keeper.last.Secrets[value.key]; had {
+			return nil // also where another object keeps that value
+		}
 	}
 	return was
 }
 
 // settle refuses objects until the others can be compiled.
 func (r *round) settle() (*compile.Version, *source.Objects) {
-	for {
-		set := r.build(false)
+	if version, set := r.again(); version != nil {
+		return version, set
+	}
+	given := maps.Clone(r.refused)
+	for first := true; ; first = false {
+		set := r.build(nil)
 		version, found := r.compile(set)
 		if version != nil {
 			r.note(found)
 			return version, set
 		}
 		blamed := r.blame(found)
-		if blamed.plain == nil && blamed.conflicts != nil {
+		ordered := blamed.plain == nil && blamed.conflicts != nil
+		if ordered {
 			// Who comes second is blamed for a conflict, so those that were created first go first.
-			_, found = r.compile(r.build(true))
+			_, found = r.compile(r.build(older))
 			blamed = r.blame(found)
 		}
+		if first {
+			r.outcome = r.outcomeOf(given, found, ordered)
+		}
+		r.blameMore(found)
 		next := blamed.plain
 		if next == nil {
 			next = r.losers(blamed.conflicts)
 		}
 		if next == nil {
+			r.outcome = nil
 			r.note(found)
 			r.noteBlameless(found)
 			return nil, nil
@@ -90,17 +132,60 @@ func (r *round) settle() (*compile.Version, *source.Objects) {
 	}
 }
 
-// losers are the objects that lose the conflicts.
+// losers are the objects that lose the conflicts that a compilation by age has found.
 func (r *round) losers(conflicts []source.ObjectRef) []source.ObjectRef {
-	if len(conflicts) == 0 {
-		return nil
+	var out, several []source.ObjectRef
+	for _, ref := range conflicts {
+		if claimsOne(ref.Kind) {
+			out = append(out, ref)
+		} else {
+			several = append(several, ref)
+		}
+	}
+	if len(several) == 0 {
+		return out
 	}
 	if r.settled++; r.settled > patience {
-		return conflicts
+		return append(out, r.losersAtOnce(several)...)
 	}
 	// Only the first is known to contradict an object that stays: the others may contradict it.
-	return []source.ObjectRef{slices.MinFunc(conflicts, func(a, b source.ObjectRef) int { return older(r.standing(a), r.standing(b)) })}
+	return append(out, slices.MinFunc(several, func(a, b source.ObjectRef) int { return older(r.standing(a), r.standing(b)) }))
 }
+
+// losersAtOnce tries the blamed objects the other way round, behind those that nobody blames: who is not blamed then contradicts only older ones
+// that are, and which go.
+func (r *round) losersAtOnce(conflicts []source.ObjectRef) []source.ObjectRef {
+	last := make(map[source.ObjectRef]bool, len(conflicts))
+	for _, ref := range conflicts {
+		last[ref] = true
+	}
+	_, found := r.compile(r.build(func(a, b source.Object) int {
+		lastA, lastB := last[source.RefOf(a)], last[source.RefOf(b)]
+		switch {
+		case lastA && lastB:
+			return older(b, a)
+		case lastA:
+			return 1
+		case lastB:
+			return -1
+		}
+		return older(a, b)
+	}))
+	var out []source.ObjectRef
+	for _, ref := range r.blame(found).conflicts {
+		if last[ref] {
+			out = append(out, ref)
+		}
+	}
+	if len(out) == 0 {
+		return conflicts
+	}
+	return out
+}
+
+// claimsOne says whether objects of a kind that lose a conflict claim nothing while they are compiled, so that all who are blamed in a
+// compilation by age contradict an object that stays. The others may hold a second port, or a second Backend, against a third.
+func claimsOne(kind string) bool { return kind == "APIKey" || kind == "JWTIssuer" }
 
 // standing is what stands for an object now.
 func (r *round) standing(ref source.ObjectRef) source.Object {
@@ -126,7 +211,11 @@ func (r *round) blame(found []source.Problem) blamed {
 		if p.Severity != source.Error || r.standing(p.Object) == nil {
 			continue
 		}
-		if at := rank(p.Object.Kind); at < lowest {
+		at := rank(p.Object.Kind)
+		if p.Reason == source.ReasonSecretUnavailable {
+			at = 0 // a value is not missing because of others, and must not be given back by those that keep it
+		}
+		if at < lowest {
 			lowest = at
 			clear(conflict)
 		} else if at > lowest {
@@ -170,6 +259,7 @@ func (r *round) noteOf(ref source.ObjectRef, found []source.Problem) {
 	for _, p := range found {
 		if p.Object == ref {
 			r.problems = append(r.problems, p)
+			r.noted[ref] = append(r.noted[ref], p)
 		}
 	}
 }

@@ -121,7 +121,11 @@ func judge(o source.Object, problems []source.Problem, kept accept.Kept, older i
 		return v // it refers to nothing, and Envoy knows nothing of it
 	}
 	if len(unresolved) > 0 {
-		set(v1alpha1.ConditionResolvedRefs, reasonOf(unresolved), tell(unresolved), false)
+		message := tell(unresolved)
+		if goesOn(v.identity, kept, older) {
+			message += "; it goes on with what was read before"
+		}
+		set(v1alpha1.ConditionResolvedRefs, reasonOf(unresolved), message, false)
 	} else {
 		set(v1alpha1.ConditionResolvedRefs, ReasonResolvedRefs, "everything it refers to can be used", true)
 	}
@@ -132,7 +136,7 @@ func judge(o source.Object, problems []source.Problem, kept accept.Kept, older i
 
 // programmed judges what the replicas make of an object.
 func programmed(ref source.ObjectRef, is identity, kept accept.Kept, older int64, invalid bool, f *fleet, known []metav1.Condition) (bool, string, string) {
-	if kept != 0 {
+	if kept != 0 && !goesOn(is, kept, older) {
 		reason := ReasonUnresolvedRefs
 		if invalid {
 			reason = string(source.ReasonInvalid)
@@ -164,6 +168,11 @@ func programmed(ref source.ObjectRef, is identity, kept accept.Kept, older int64
 		}
 	}
 	return false, ReasonPending, waiting(f, "programmed on "+of(n, f.total))
+}
+
+// goesOn says whether the generation itself is served, with values that were read before and are missing now.
+func goesOn(is identity, kept accept.Kept, older int64) bool {
+	return kept == accept.Older && older == is.generation
 }
 
 // waiting adds why nothing new is served.

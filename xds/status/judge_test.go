@@ -106,6 +106,12 @@ Programmed False Invalid generation 4 is refused, so the object is left out`},
 Accepted True Accepted valid
 ResolvedRefs False RefNotFound spec.x: there is none
 Programmed False UnresolvedRefs generation 4 is refused, so the object is left out`},
+		"goes on with a value that is gone": {problems: problem(source.Error, source.ReasonSecretUnavailable, "spec.x", "it is gone"), kept: accept.Older, older: 4, fleet: all, want: `
+Accepted True Accepted valid
+ResolvedRefs False SecretUnavailable spec.x: it is gone; it goes on with what was read before
+Programmed True Programmed programmed on 3 of 3 replicas`},
+		"a replica does not go on with it": {problems: problem(source.Error, source.ReasonSecretUnavailable, "spec.x", "it is gone"), kept: accept.Older, older: 4, fleet: some, want: `
+Programmed False Pending programmed on 2 of 3 replicas`},
 		"goes on without what it refers to": {problems: problem(source.Warning, refNotFound, "spec.x", "there is none"), fleet: all, want: `
 Accepted True Accepted valid
 ResolvedRefs False RefNotFound spec.x: there is none
@@ -140,6 +146,28 @@ Accepted False Invalid a b[31m` + strings.Repeat("é", 1019) + "…"},
 	grant := judge(object("ReferenceGrant", "g", 1), nil, 0, 0, none, nil)
 	if len(grant.conditions) != 1 || grant.conditions[0].Type != v1alpha1.ConditionAccepted {
 		t.Errorf("a ReferenceGrant has %v", grant.conditions)
+	}
+}
+
+// TestSameGeneration: a Set with an exception of the generation that was read is one that serves it.
+func TestSameGeneration(t *testing.T) {
+	route := object("Route", "r", 4)
+	objs, ref := readingOf(route), source.RefOf(route)
+	res := clean(objs)
+	res.Objects, res.Refused[ref] = readingOf(route), accept.Older
+	h := newHistory()
+	h.add(objs, res)
+	for _, set := range []Set{SetOf(objs, res), {Digest: objs.Digest()}} {
+		found, ok := h.find(set)
+		if !ok {
+			t.Fatalf("%v is not known", set)
+		}
+		f := &fleet{total: 1, serving: []counted{{found, 1}}}
+		gone := []source.Problem{{Object: ref, Message: "gone", Reason: source.ReasonSecretUnavailable}}
+		v := judge(route, gone, accept.Older, served(res)[ref], f, nil)
+		if v.condition("Programmed").Status != metav1.ConditionTrue || v.condition("Accepted").Status != metav1.ConditionTrue || v.condition("ResolvedRefs").Status != metav1.ConditionFalse {
+			t.Errorf("%v: %v", set, v.conditions)
+		}
 	}
 }
 
