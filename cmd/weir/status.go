@@ -190,9 +190,12 @@ func (s *gatewayStatus) printLines(w io.Writer) {
 	if c.Rejected != "" {
 		line("", "%s was refused by Envoy: %s", c.Rejected, c.Reason)
 	}
-	line("Source", "%s", s.Status.Origin.Name)
-	if o := &s.Status.Origin; !o.Connected {
-		line("", "NOT CONNECTED since %s, what is served may be old: %s", o.Since.UTC().Format(time.DateTime+" UTC"), o.Reason)
+	switch o := &s.Status.Origin; {
+	case o.Name == "": // the gateway is of a version that does not say
+	case o.Connected:
+		line("Source", "%s", o.Name)
+	default:
+		line("Source", "%s, NOT CONNECTED since %s: %s", o.Name, o.Since.UTC().Format(time.DateTime+" UTC"), o.Reason)
 	}
 	var objects []string
 	for _, k := range slices.Sorted(maps.Keys(s.Status.Objects)) {

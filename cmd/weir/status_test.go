@@ -23,6 +23,7 @@ func aGateway(t *testing.T, reason string) *httptest.Server {
 			Configuration: api.Configuration{
 				Serving: "4b203a5f1740", Since: since, Pending: "5c203a5f1740", Rejected: "3a203a5f1740", Reason: "unknown cluster", EnvoyConnected: reason == "", Retained: 2,
 			},
+			Origin:   api.Origin{Name: "Kubernetes", Connected: reason == "", Since: since, Reason: reason},
 			Problems: []string{"r.yaml:8: Route default/r: there is no Backend default/nowhere"},
 			Objects:  map[string]int{"Backend": 2, "Route": 1, "Budget": 0},
 			KeySets:  []api.KeySet{{URL: "https://id.example/keys", Err: "connection refused"}},
