@@ -122,8 +122,11 @@ func (g *Gateway) run() error {
 			g.StartEnvoy()
 		}
 	}
+	if !slices.Contains(g.opts.Args, "--kubernetes") && !slices.Contains(g.opts.Args, "--control") {
+		args = append(args, "-f", g.Dir)
+	}
 	args = append(args,
-		"-f", g.Dir, "--listen", strings.TrimPrefix(g.URL, "http://"), "--admin", strings.TrimPrefix(g.AdminURL, "http://"),
+		"--listen", strings.TrimPrefix(g.URL, "http://"), "--admin", strings.TrimPrefix(g.AdminURL, "http://"),
 		"--log-format", "json", "--simulate=false", "--drain-timeout", drainTimeout, "--state-dir", g.state,
 	)
 	cmd := exec.Command(Binary(g.t), append(args, g.opts.Args...)...)
