@@ -22,9 +22,9 @@ func (g *gateway) adminServer() (*http.Server, error) {
 	if err := g.opts.checkExternalURL(); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", g.opts.admin)
+	l, err := listenAdmin(g.opts.admin)
 	if err != nil {
-		return nil, fmt.Errorf("the admin address %s cannot be listened on: %w", g.opts.admin, err)
+		return nil, err
 	}
 	door, err := g.door(l.Addr(), secure != nil)
 	if err != nil {
@@ -45,13 +45,27 @@ func (g *gateway) adminServer() (*http.Server, error) {
 	if secure != nil {
 		serve = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
 	}
-	go func() {
-		if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
-			g.log.Error("the admin server ended", "error", err)
-		}
-	}()
+	go serveAdmin(serve, l, g.log)
 	return s, nil
 }
+
+func listenAdmin(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("the admin address %s cannot be listened on: %w", address, err)
+	}
+	return l, nil
+}
+
+// serveAdmin serves until the server is closed.
+func serveAdmin(serve func(net.Listener) error, l net.Listener, log *slog.Logger) {
+	if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
+		log.Error("the admin server ended", "error", err)
+	}
+}
+
+// alive answers who asks whether the process lives.
+func alive(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
 
 // What a connection to the admin address may take, whoever made it: for the headers of a request, for all of it, and between two. An
 // answer may take longer than a request, as the stream of live data does.
@@ -89,7 +103,7 @@ func (g *gateway) adminMux() (*http.ServeMux, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /healthz", alive)
 	mux.HandleFunc("GET /readyz", g.ready)
 	mux.Handle("GET /metrics", newMetricsHandler(g.registry, g.envoy.Load, g.log))
 	g.console.Register(mux)

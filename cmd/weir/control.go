@@ -21,7 +21,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/weir-dev/weir/adapters"
-	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/xds/accept"
 	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/fleet"
@@ -80,8 +79,7 @@ type plane struct {
 	server   *fleet.Server
 	reader   *load.Reader // of endpoints, for gateways
 	teller   *teller
-	dialects *adapters.Set
-	compiler *compile.Compiler
+	compile  accept.CompileFunc
 	keeper   *accept.Keeper
 	problems map[source.Problem]bool // that were logged
 	read     atomic.Bool             // everything was read once
@@ -124,11 +122,13 @@ func newPlane(o *planeOptions) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plane{log: log, registry: prometheus.NewRegistry(), compiler: compile.NewCompiler(), keeper: accept.NewKeeper()}
+	p := &plane{log: log, registry: prometheus.NewRegistry(), keeper: accept.NewKeeper()}
 	p.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if p.dialects, err = adapters.NewSet(adapters.Catalog()...); err != nil {
+	dialects, err := adapters.NewSet(adapters.Catalog()...)
+	if err != nil {
 		return nil, err
 	}
+	p.compile = offline(dialects, compile.NewCompiler())
 	if o.tls.Cert == "" || o.tls.Key == "" || o.tls.CA == "" {
 		return nil, errors.New("secrets travel to gateways, so both sides must be known: give --tls-cert, --tls-key and --client-ca")
 	}
@@ -192,13 +192,8 @@ func ownAddress(address string, listen net.Addr) bool {
 
 // reload hands on what is valid of the objects. A gateway that starts then gets the last good generation of an object too, which it has never seen.
 func (p *plane) reload(objs *source.Objects, problems []source.Problem) {
-	opts := compileOptions(p.dialects, identity.Offline{}) // keys are fetched by those who check tokens
-	opts.Lenient = true
-	before := p.problems
-	r := p.keeper.Compile(objs, problems, func(objs *source.Objects) (*compile.Version, []source.Problem) {
-		return p.compiler.Compile(objs, opts)
-	})
-	p.problems = logProblems(p.log, before, r.Problems)
+	r := p.keeper.Compile(objs, problems, p.compile)
+	p.problems = logProblems(p.log, p.problems, r.Problems)
 	p.teller.accepted(objs, r)
 	if r.Version != nil {
 		p.server.Set(r.Objects, nil)
@@ -226,12 +221,12 @@ func (p *plane) report(ctx context.Context) {
 
 // adminServer serves probes and metrics.
 func (p *plane) adminServer(address string) (*http.Server, error) {
-	l, err := net.Listen("tcp", address)
+	l, err := listenAdmin(address)
 	if err != nil {
-		return nil, fmt.Errorf("the admin address %s cannot be listened on: %w", address, err)
+		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /healthz", alive)
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		switch {
 		case p.stopping.Load():
@@ -244,10 +239,6 @@ func (p *plane) adminServer(address string) (*http.Server, error) {
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(p.registry, promhttp.HandlerOpts{}))
 	s := newAdminServer(mux, nil, p.log)
-	go func() {
-		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			p.log.Error("the admin server ended", "error", err)
-		}
-	}()
+	go serveAdmin(s.Serve, l, p.log)
 	return s, nil
 }

@@ -14,12 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/extproc"
-	"github.com/weir-dev/weir/extproc/identity"
-	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/source"
-	"github.com/weir-dev/weir/xds/source/files"
 )
 
 // exitRefused is the exit code of weir explain request for a request that would be refused.
@@ -228,23 +224,21 @@ func (o *explainOptions) ask(ctx context.Context, b *explainBody) (*extproc.Expl
 	if err != nil {
 		return nil, err
 	}
-	dialects, err := adapters.NewSet(adapters.Catalog()...)
+	folder, err := readFolder(o.config)
 	if err != nil {
 		return nil, err
 	}
-	objs, problems := files.Load(o.config, os.LookupEnv)
-	v, problems := compileAll(compile.NewCompiler(), objs, problems, compileOptions(dialects, identity.Offline{}))
-	if v == nil {
+	if folder.version == nil {
 		var wrong []string
-		for _, p := range problems {
+		for _, p := range folder.problems {
 			if p.Severity == source.Error {
 				wrong = append(wrong, p.String())
 			}
 		}
 		return nil, fmt.Errorf("%s cannot be served as it is:\n%s", o.config, strings.Join(wrong, "\n"))
 	}
-	if err := knownGateway(objs, req.Gateway); err != nil {
+	if err := knownGateway(folder.objs, req.Gateway); err != nil {
 		return nil, err
 	}
-	return extproc.ExplainTable(ctx, v.Table, dialects, time.Now, req)
+	return extproc.ExplainTable(ctx, folder.version.Table, folder.dialects, time.Now, req)
 }

@@ -60,7 +60,6 @@ type gateway struct {
 	ext      *extproc.Server
 	acct     *accounting
 	authz    *authz.Manager
-	settings settingsByVersion
 
 	steering         *load.Controller
 	picker           *pick.Set

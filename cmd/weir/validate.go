@@ -77,6 +77,7 @@ The exit code is 0 where everything is valid, warnings apart, and 1 where someth
 // checked are objects with what they come to.
 type checked struct {
 	from     string
+	dialects *adapters.Set
 	objs     *source.Objects
 	version  *compile.Version // nil where nothing can be served of them
 	problems []source.Problem
@@ -89,7 +90,7 @@ func readFolder(dir string) (*checked, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &checked{from: dir}
+	out := &checked{from: dir, dialects: dialects}
 	out.objs, out.problems = files.Load(dir, os.LookupEnv)
 	out.version, out.problems = compileAll(compile.NewCompiler(), out.objs, out.problems, compileOptions(dialects, identity.Offline{}))
 	return out, nil
@@ -117,21 +118,23 @@ func readCluster(ctx context.Context, o *kubernetesOptions, over []source.Object
 	var out *checked
 	src.Watch(ctx, func(objs *source.Objects, problems []source.Problem) {
 		if out == nil {
-			out = &checked{from: src.String(), objs: objs, problems: problems}
+			out = &checked{from: src.String(), dialects: dialects, objs: objs, problems: problems}
 			cancel()
 		}
 	})
 	if out == nil {
 		return nil, fmt.Errorf("%s cannot be read within %v: %s", src, clusterPatience, src.Health().Reason)
 	}
-	opts := compileOptions(dialects, identity.Offline{})
-	opts.Lenient = true
-	compiler := compile.NewCompiler()
-	r := accept.NewKeeper().Compile(out.objs, out.problems, func(objs *source.Objects) (*compile.Version, []source.Problem) {
-		return compiler.Compile(objs, opts)
-	})
+	r := accept.NewKeeper().Compile(out.objs, out.problems, offline(dialects, compile.NewCompiler()))
 	out.version, out.problems, out.refused = r.Version, r.Problems, r.Refused
 	return out, nil
+}
+
+// offline compiles objects of many people without fetching keys: by whoever decides no requests.
+func offline(dialects *adapters.Set, c *compile.Compiler) accept.CompileFunc {
+	opts := compileOptions(dialects, identity.Offline{})
+	opts.Lenient = true
+	return func(objs *source.Objects) (*compile.Version, []source.Problem) { return c.Compile(objs, opts) }
 }
 
 // summary counts objects: "1 gateway, 3 backends, ...".

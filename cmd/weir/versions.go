@@ -4,12 +4,9 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/weir-dev/weir/extproc/identity"
-	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/load"
 	"github.com/weir-dev/weir/xds/source"
@@ -56,7 +53,6 @@ func (g *gateway) compileAll(objs *source.Objects, problems []source.Problem) (*
 	v, problems := compileAll(g.compiler, objs, problems, opts)
 	if v != nil {
 		g.keys.compiled(v.ID, v.Table.Auth.URLs())
-		g.settings.put(v.ID, v.Settings, load.SteeringOf(v))
 	}
 	return v, problems
 }
@@ -126,25 +122,20 @@ func (g *gateway) keysFetched(s identity.SourceState) {
 	}
 }
 
-// activate makes ext_proc decide from a table that Envoy has acknowledged.
-func (g *gateway) activate(t *table.Table) {
-	if set, ok := g.settings.get(t.Version); !ok {
-		g.log.Error("the settings of the configuration that goes live are not known; those before it stay", "version", t.Version)
-	} else {
-		g.acct.apply(set.Settings)
-		if g.accessLog != nil {
-			g.accessLog.SetEnabled(set.Telemetry.AccessLog)
-		}
-		g.steerBy(set.steering)
-		if err := g.authz.Apply(set.Authz); err != nil {
-			g.log.Error(err.Error())
-		}
+// activate makes ext_proc decide by a version that Envoy has acknowledged.
+func (g *gateway) activate(v *compile.Version) {
+	t := v.Table
+	g.acct.apply(v.Settings)
+	if g.accessLog != nil {
+		g.accessLog.SetEnabled(v.Telemetry.AccessLog)
+	}
+	g.steerBy(load.SteeringOf(v))
+	if err := g.authz.Apply(v.Authz); err != nil {
+		g.log.Error(err.Error())
 	}
 	names := metricNames(g.objects.Load(), t)
 	g.requestMetrics.Use(names)
-	if set, ok := g.settings.get(t.Version); ok {
-		g.exports.apply(set.Telemetry, names.Providers)
-	}
+	g.exports.apply(v.Telemetry, names.Providers)
 	g.ext.Use(t)
 	g.keys.mu.Lock()
 	g.jwks.Retain(g.keys.live(t.Version))
@@ -184,44 +175,4 @@ func (g *gateway) storedKeys() {
 		}
 	}
 	g.told = now
-}
-
-// settingsByVersion keeps the settings of the version that is live and of those that may become it. The zero value is ready.
-type settingsByVersion struct {
-	mu   sync.Mutex
-	list []versionSettings // in the order in which they were compiled
-}
-
-type versionSettings struct {
-	version string
-	compile.Settings
-	steering *load.Steering
-}
-
-func (s *settingsByVersion) put(version string, set compile.Settings, steering *load.Steering) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n := len(s.list); n > 0 && s.list[n-1].version == version {
-		return
-	}
-	s.list = append(s.list, versionSettings{version, set, steering})
-	if len(s.list) > maxSettings { // Envoy is away, or refuses all of them; the first is what is live
-		s.list = slices.Delete(s.list, 1, 2)
-	}
-}
-
-// maxSettings are kept: of the version that is live, of the one on its way, and of some that came too fast.
-const maxSettings = 16
-
-// get gives the settings of a version that goes live, and forgets those of the versions before it.
-func (s *settingsByVersion) get(version string) (versionSettings, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := len(s.list) - 1; i >= 0; i-- {
-		if s.list[i].version == version {
-			s.list = slices.Delete(s.list, 0, i)
-			return s.list[0], true
-		}
-	}
-	return versionSettings{}, false
 }

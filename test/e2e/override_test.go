@@ -200,7 +200,7 @@ func newDirected(t *testing.T, documents []string, unhealthy ...string) (*direct
 	quiet := slog.New(slog.DiscardHandler)
 	s := &directed{records: map[string]*datav3.HTTPAccessLogEntry{}}
 	live := make(chan struct{})
-	publisher := serve.NewPublisher(serve.Options{NodeID: "weir", Log: quiet, Activate: func(*table.Table) { close(live) }})
+	publisher := serve.NewPublisher(serve.Options{NodeID: "weir", Log: quiet, Activate: func(*compile.Version) { close(live) }})
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(math.MaxInt32), grpc.MaxSendMsgSize(math.MaxInt32), grpc.MaxConcurrentStreams(math.MaxUint32))
 	extprocv3.RegisterExternalProcessorServer(server, s)
 	alsv3.RegisterAccessLogServiceServer(server, s)

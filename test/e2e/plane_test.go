@@ -22,7 +22,6 @@ import (
 	"github.com/weir-dev/weir/extproc"
 	"github.com/weir-dev/weir/extproc/breaker"
 	"github.com/weir-dev/weir/extproc/limit"
-	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/test/e2e/harness"
 	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/usage/ledger"
@@ -110,7 +109,7 @@ func (p *plane) serve(t *testing.T, version *compile.Version, dialects *adapters
 		Dialects: dialects, Log: quiet, Limits: limits, Breakers: breaker.New(breaker.Options{}), Desk: desk, Estimator: estimator,
 	})
 	live := make(chan struct{})
-	activate := func(table *table.Table) { ext.Use(table); close(live) }
+	activate := func(v *compile.Version) { ext.Use(v.Table); close(live) }
 	publisher := serve.NewPublisher(serve.Options{NodeID: "weir", Log: quiet, Activate: activate})
 	server := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.MaxRecvMsgSize(math.MaxInt32), grpc.MaxSendMsgSize(math.MaxInt32), grpc.MaxConcurrentStreams(math.MaxUint32),

@@ -20,30 +20,34 @@ type encoded struct {
 	all       []*resource
 }
 
+// part is what all parts of a set have.
+type part struct {
+	turn uint64 // of the last set that it is part of
+	res  *resource
+}
+
+func (p *part) common() *part { return p }
+
 type encodedObject struct {
-	turn     uint64 // of the last set that it is part of
+	part
 	obj      source.Object
-	res      *resource
 	values   []string           // names of the values it refers to
 	backends []source.ObjectRef // that it names
 }
 
 type encodedValue struct {
-	turn   uint64
+	part
 	secret source.Secret
-	res    *resource
 }
 
 type encodedEndpoints struct {
-	turn uint64
+	part
 	list []v1alpha1.Endpoint
-	res  *resource
 }
 
 type encodedProblems struct {
-	turn uint64
+	part
 	list []source.Problem
-	res  *resource
 }
 
 func newEncoded() *encoded {
@@ -133,7 +137,7 @@ func (e *encoded) value(key source.SecretKey, secret source.Secret) {
 	}
 	v := e.values[name]
 	if v == nil || !v.secret.Equal(secret) {
-		v = &encodedValue{secret: secret, res: encodeValue(openKey(key), secret.Reveal())}
+		v = &encodedValue{part{res: encodeValue(openKey(key), secret.Reveal())}, secret}
 		e.values[name] = v
 	}
 	v.turn = e.turn
@@ -146,7 +150,7 @@ func (e *encoded) found(ref source.ObjectRef, list []v1alpha1.Endpoint) error {
 		if err != nil {
 			return err
 		}
-		f = &encodedEndpoints{list: list, res: res}
+		f = &encodedEndpoints{part{res: res}, list}
 		e.endpoints[ref] = f
 	}
 	f.turn = e.turn
@@ -163,7 +167,7 @@ func (e *encoded) problem(ref source.ObjectRef, list []source.Problem) error {
 		if err != nil {
 			return err
 		}
-		p = &encodedProblems{list: list, res: res}
+		p = &encodedProblems{part{res: res}, list}
 		e.problems[ref] = p
 	}
 	p.turn = e.turn
@@ -172,35 +176,22 @@ func (e *encoded) problem(ref source.ObjectRef, list []source.Problem) error {
 
 // sweep drops what is not part of the set, and lists the rest.
 func (e *encoded) sweep() {
-	for ref, o := range e.objects {
-		if o.turn != e.turn {
-			delete(e.objects, ref)
-			continue
-		}
-		e.all = append(e.all, o.res)
-	}
-	for name, v := range e.values {
-		if v.turn != e.turn {
-			delete(e.values, name)
-			continue
-		}
-		e.all = append(e.all, v.res)
-	}
+	sweep(e, e.objects)
+	sweep(e, e.values)
 	for key, name := range e.names {
 		if e.values[name] == nil {
 			delete(e.names, key)
 		}
 	}
-	for ref, f := range e.endpoints {
-		if f.turn != e.turn {
-			delete(e.endpoints, ref)
-			continue
-		}
-		e.all = append(e.all, f.res)
-	}
-	for ref, p := range e.problems {
+	sweep(e, e.endpoints)
+	sweep(e, e.problems)
+}
+
+func sweep[K comparable, V interface{ common() *part }](e *encoded, parts map[K]V) {
+	for key, v := range parts {
+		p := v.common()
 		if p.turn != e.turn {
-			delete(e.problems, ref)
+			delete(parts, key)
 			continue
 		}
 		e.all = append(e.all, p.res)

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/xds/compile"
 )
 
 // BenchmarkSteer measures an overlay from Steer to Steered, the client's part of it included: a client that takes all it is
@@ -53,7 +54,7 @@ func benchmarkSteer(b *testing.B, clusters, size, change, routes int) {
 	v := version("v", content{clusters: names, pool: addresses, routes: keys, shares: []uint32{1, 1}, door: "d"})
 	steered, live := make(chan uint64, 1), make(chan struct{})
 	p := NewPublisher(Options{
-		NodeID: "weir", Log: slog.New(slog.DiscardHandler), Activate: func(*table.Table) { close(live) },
+		NodeID: "weir", Log: slog.New(slog.DiscardHandler), Activate: func(*compile.Version) { close(live) },
 		Steered: func(serial uint64, _ time.Time, nack string) {
 			if nack != "" {
 				b.Error(nack)
@@ -156,7 +157,7 @@ func BenchmarkPublish(b *testing.B) {
 			}
 			v := version("0", content{clusters: clusters, pool: []string{one1}, routes: routes, shares: []uint32{1, 1}, door: "d"})
 			live, sent := make(chan string, 1), &traffic{types: map[string]amount{}}
-			p := NewPublisher(Options{NodeID: "weir", Log: slog.New(slog.DiscardHandler), Activate: func(t *table.Table) { live <- t.Version }})
+			p := NewPublisher(Options{NodeID: "weir", Log: slog.New(slog.DiscardHandler), Activate: func(v *compile.Version) { live <- v.ID }})
 			connectTaker(b, p, clusters, grpc.StreamInterceptor(sent.intercept))
 			p.Publish(v)
 			<-live

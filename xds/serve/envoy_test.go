@@ -139,11 +139,11 @@ func (r *realEnvoy) start(t *testing.T, server *grpc.Server, activate func(*tabl
 	live := make(chan string, 100)
 	r.live = live
 	r.Publisher = NewPublisher(Options{
-		NodeID: "weir", Activate: func(t *table.Table) {
+		NodeID: "weir", Activate: func(v *compile.Version) {
 			if activate != nil {
-				activate(t)
+				activate(v.Table)
 			}
-			live <- t.Version
+			live <- v.ID
 		}, Spread: 5 * time.Millisecond, Warming: sup.Admin().Warming, Log: slog.New(slog.DiscardHandler),
 		Steered: func(serial uint64, _ time.Time, nack string) {
 			r.steered <- strings.TrimSpace(fmt.Sprint(serial, " ", nack))

@@ -15,7 +15,6 @@ import (
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
 
-	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/xds/compile"
 )
 
@@ -46,9 +45,9 @@ const (
 type Options struct {
 	// NodeID of the Envoy that is served.
 	NodeID string
-	// Activate makes ext_proc decide from a table. It is called once for each version, after Envoy has
+	// Activate makes ext_proc decide by a version. It is called once for each version, after Envoy has
 	// acknowledged it, by one goroutine.
-	Activate func(*table.Table)
+	Activate func(*compile.Version)
 	// Warming tells how many clusters and listeners Envoy does not use yet, because endpoints or secrets
 	// have not arrived; nil does not wait for them.
 	Warming func(context.Context) (int, error)
@@ -461,7 +460,7 @@ func (p *Publisher) activate() {
 	p.now.Versions++
 	p.now.Serving, p.now.Since = a.version.ID, p.opts.Now()
 	p.now.Rejected, p.now.Reason = "", ""
-	p.opts.Activate(a.version.Table)
+	p.opts.Activate(a.version)
 }
 
 // sweep takes away what no request can need any more.

@@ -261,9 +261,13 @@ func TestEnvoyThatDiesWhileWarmingIsAwaitedAnew(t *testing.T) {
 		r.envoy.connect()
 		pass(warmLimit + time.Second)
 		r.expect()
+		w.Store(1) // as a cluster does that has come and whose endpoints have not
 		r.envoy.judgeBy(nil)
 		r.envoy.release("", "")
-		pass(warmPoll)
+		settle()
+		r.expect()
+		w.Store(0)
+		settle()
 		r.expect("a")
 	})
 }

@@ -98,25 +98,25 @@ func inIdleRig(t *testing.T, opts Options, test func(t *testing.T, r *rig)) {
 
 // activate holds the invariant of the package: when ext_proc begins to decide from a version, Envoy has
 // everything that its decisions can name.
-func (r *rig) activate(t *table.Table) {
+func (r *rig) activate(going *compile.Version) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	v := r.published[t.Version]
+	v := r.published[going.ID]
 	if v == nil {
-		r.t.Errorf("version %q was never published", t.Version)
+		r.t.Errorf("version %q was never published", going.ID)
 		return
 	}
-	if n := len(r.activated); n > 0 && r.activated[n-1] == t.Version {
-		r.t.Errorf("version %q was activated twice in a row", t.Version)
+	if n := len(r.activated); n > 0 && r.activated[n-1] == going.ID {
+		r.t.Errorf("version %q was activated twice in a row", going.ID)
 	}
-	r.activated = append(r.activated, t.Version)
+	r.activated = append(r.activated, going.ID)
 	r.covers("clusters", r.envoy.names(resourcev3.ClusterType), keys(v.Clusters))
 	r.covers("listeners", r.envoy.names(resourcev3.ListenerType), keys(v.Listeners))
 	r.covers("routes", r.envoy.names(resourcev3.ScopedRouteType), keys(v.Routes))
 	r.covers("endpoints", r.envoy.names(resourcev3.EndpointType), keys(v.Endpoints))
 	for name, want := range v.Secrets {
 		if got := r.envoy.secret(name); !proto.Equal(got, want) {
-			r.t.Errorf("version %q was activated while Envoy had the secret %v, want %v", t.Version, got, want)
+			r.t.Errorf("version %q was activated while Envoy had the secret %v, want %v", going.ID, got, want)
 		}
 	}
 }

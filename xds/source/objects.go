@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"hash"
 	"maps"
@@ -147,17 +146,9 @@ func (o *Objects) Hash() (string, error) {
 
 	h := sha256.New()
 	for _, obj := range sorted.All() {
-		ref := RefOf(obj)
-		content, err := json.Marshal(map[string]any{
-			"spec":        specOf(obj),
-			"labels":      obj.GetLabels(),
-			"annotations": obj.GetAnnotations(),
-			"created":     obj.GetCreationTimestamp(),
-		})
-		if err != nil {
-			return "", fmt.Errorf("%s cannot be hashed: %w", ref, err)
+		if err := hashObject(h, obj); err != nil {
+			return "", err
 		}
-		hashParts(h, ref.Kind, ref.Namespace, ref.Name, string(content))
 	}
 	for _, ref := range slices.SortedFunc(maps.Keys(o.Endpoints), compareRefs) {
 		hashParts(h, "endpoints", ref.Kind, ref.Namespace, ref.Name, strconv.Itoa(len(o.Endpoints[ref])))
