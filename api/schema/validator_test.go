@@ -43,7 +43,7 @@ func TestKinds(t *testing.T) {
 		}
 		names = append(names, k.Kind)
 	}
-	if got := strings.Join(names, " "); got != "APIKey Backend Budget Consumer JWTIssuer LLMGateway LimitPolicy LoadPolicy ReferenceGrant Route" {
+	if got := strings.Join(names, " "); got != "APIKey Backend Budget CachePolicy Consumer JWTIssuer LLMGateway LimitPolicy LoadPolicy ReferenceGrant Route SessionPolicy" {
 		t.Errorf("got %s", got)
 	}
 }

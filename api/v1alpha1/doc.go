@@ -25,6 +25,8 @@ func AddToScheme(s *runtime.Scheme) error {
 		&JWTIssuer{}, &JWTIssuerList{},
 		&LimitPolicy{}, &LimitPolicyList{}, &Budget{}, &BudgetList{},
 		&LoadPolicy{}, &LoadPolicyList{},
+		&CachePolicy{}, &CachePolicyList{},
+		&SessionPolicy{}, &SessionPolicyList{},
 		&ReferenceGrant{}, &ReferenceGrantList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)

@@ -1,6 +1,9 @@
 package v1alpha1
 
 import (
+	"maps"
+	"slices"
+
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -73,7 +76,88 @@ type LLMGatewaySpec struct {
 	// SharedState lets replicas count together. Without it each counts for itself, in memory.
 	// +optional
 	SharedState *SharedState `json:"sharedState,omitempty"`
+	// AllowedRoutes says whose Routes serve requests of this gateway, and what they may ask for. A Route is taken where each of its matches fits
+	// one of the entries; else the gateway does without the whole Route. Without any entry every Route is taken, unless the installation
+	// says otherwise (--allowed-routes): the Helm chart takes those of the gateway's own namespace.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=256
+	AllowedRoutes []AllowedRoutes `json:"allowedRoutes,omitempty"`
 }
+
+// AllowedRoutes lets in Routes of some namespaces. Everything that is given must hold for a match of a Route. "{namespace}" stands for the Route's
+// namespace, so that one entry can give each namespace a part of its own.
+type AllowedRoutes struct {
+	// Namespaces whose Routes are meant.
+	// +optional
+	// +kubebuilder:default={from: Same}
+	Namespaces RouteNamespaces `json:"namespaces,omitempty"`
+	// PathPrefixes: the path of a match must be one of these or below it, by whole segments. Empty: any path.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=1024
+	// +kubebuilder:validation:items:Pattern=`^/([^{}]|\{namespace\})*$`
+	PathPrefixes []string `json:"pathPrefixes,omitempty"`
+	// Models: a match must name models, and each of them, or each of its patterns, must be within one of these. "*" stands for any run of
+	// characters. Empty: any model.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:Pattern=`^([^{}]|\{namespace\})*$`
+	Models []ModelName `json:"models,omitempty"`
+	// ConsumerLabels: a match must have these consumerLabels, with these values. Empty: any.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=16
+	ConsumerLabels map[string]RouteLabelValue `json:"consumerLabels,omitempty"`
+}
+
+// RouteLabelValue is a value of a label, in which "{namespace}" stands for the namespace of a Route.
+// +kubebuilder:validation:MaxLength=1024
+// +kubebuilder:validation:Pattern=`^([^{}]|\{namespace\})*$`
+type RouteLabelValue string
+
+// RouteNamespaces are namespaces that Routes are in.
+// +kubebuilder:validation:XValidation:rule="(self.from == 'Selector') == has(self.selector)",message="selector belongs to from: Selector, which needs it"
+type RouteNamespaces struct {
+	// From: All namespaces, the Same as the gateway's, or those that the Selector matches.
+	// +optional
+	// +kubebuilder:default=Same
+	From FromNamespaces `json:"from,omitempty"`
+	// Selector of the labels of Namespaces. The label kubernetes.io/metadata.name is the name of each; in a folder there are no others.
+	// +optional
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+}
+
+// NamespaceNameLabel is the label that has the name of each Namespace. The API server sees to it.
+const NamespaceNameLabel = "kubernetes.io/metadata.name"
+
+// SelectedLabels are the labels of Namespaces that must be known to judge the entry, besides their names. None where it has no selector.
+func (a *AllowedRoutes) SelectedLabels() []string {
+	if a.Namespaces.From != NamespacesFromSelector || a.Namespaces.Selector == nil {
+		return nil
+	}
+	keys := slices.Collect(maps.Keys(a.Namespaces.Selector.MatchLabels))
+	for _, e := range a.Namespaces.Selector.MatchExpressions {
+		keys = append(keys, e.Key)
+	}
+	keys = slices.DeleteFunc(keys, func(key string) bool { return key == NamespaceNameLabel })
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// FromNamespaces says which namespaces are meant.
+// +kubebuilder:validation:Enum=All;Same;Selector
+type FromNamespaces string
+
+// The kinds of FromNamespaces.
+const (
+	NamespacesFromAll      FromNamespaces = "All"
+	NamespacesFromSame     FromNamespaces = "Same"
+	NamespacesFromSelector FromNamespaces = "Selector"
+)
 
 // NativeLane says which requests Envoy may let through without asking.
 // +kubebuilder:validation:Enum=Auto;Disabled
