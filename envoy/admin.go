@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -105,10 +106,15 @@ func (a *Admin) Version(ctx context.Context) (Version, error) {
 // Stats returns the counters and gauges whose name matches the regular expression (RE2); all of them
 // when it is empty.
 func (a *Admin) Stats(ctx context.Context, filter string) (map[string]uint64, error) {
-	q := url.Values{"format": {"json"}}
+	q := url.Values{}
 	if filter != "" {
 		q.Set("filter", filter)
 	}
+	return a.stats(ctx, q)
+}
+
+func (a *Admin) stats(ctx context.Context, q url.Values) (map[string]uint64, error) {
+	q.Set("format", "json")
 	body, err := a.call(ctx, http.MethodGet, "/stats", q)
 	if err != nil {
 		return nil, err
@@ -159,22 +165,31 @@ func sumActive(stats map[string]uint64) int {
 	return int(sum)
 }
 
+// The gauges of what is not in use yet.
+const (
+	warmingClusters  = "cluster_manager.warming_clusters"
+	warmingListeners = "listener_manager.total_listeners_warming"
+)
+
 // Warming returns the number of clusters and listeners that Envoy knows but does not use yet, because
 // their endpoints, routes or secrets have not arrived.
+//
+// Envoy's main thread writes out the name of each statistic that may be asked for before it looks at
+// it, so what is asked for is little: gauges that have been set. With 1,000 clusters and 10,000 routes
+// that takes it 16 ms, and all statistics 160.
 func (a *Admin) Warming(ctx context.Context) (int, error) {
-	stats, err := a.Stats(ctx, `^(cluster_manager\.warming_clusters|listener_manager\.total_listeners_warming)$`)
+	stats, err := a.stats(ctx, url.Values{
+		"type": {"Gauges"}, "usedonly": {""},
+		"filter": {`^(` + regexp.QuoteMeta(warmingClusters) + `|` + regexp.QuoteMeta(warmingListeners) + `)$`},
+	})
 	if err != nil {
 		return 0, err
 	}
-	sum := uint64(0)
-	for _, name := range []string{"cluster_manager.warming_clusters", "listener_manager.total_listeners_warming"} {
-		n, ok := stats[name]
-		if !ok {
-			return 0, fmt.Errorf("Envoy's /stats has no %s", name)
-		}
-		sum += n
+	clusters, ok := stats[warmingClusters]
+	if !ok { // it is set when Envoy starts
+		return 0, fmt.Errorf("Envoy's /stats has no %s", warmingClusters)
 	}
-	return int(sum), nil
+	return int(clusters + stats[warmingListeners]), nil // before the first listener there is none of them
 }
 
 // ConfigDump returns the configuration that Envoy runs, as JSON, with its endpoints if asked for.

@@ -2,10 +2,12 @@ package envoy
 
 import (
 	"errors"
+	"io"
 	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -102,5 +104,34 @@ func TestAdminErrors(t *testing.T) {
 	}{200, `{"stats":[]}`}
 	if _, err := admin.Warming(t.Context()); err == nil || !strings.Contains(err.Error(), "has no cluster_manager.warming_clusters") {
 		t.Errorf("Warming: %v", err)
+	}
+}
+
+// TestWarmingAsksForLittle: the answer costs Envoy as much as is asked for.
+func TestWarmingAsksForLittle(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked url.Values
+	answer := `{"stats":[{"name":"cluster_manager.warming_clusters","value":2}]}`
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r.URL.Query()
+		_, _ = io.WriteString(w, answer)
+	}))
+	srv.Listener = l
+	srv.Start()
+	defer srv.Close()
+	if n, err := NewAdmin(socket).Warming(t.Context()); err != nil || n != 2 {
+		t.Errorf("%d, %v", n, err)
+	}
+	if asked.Get("type") != "Gauges" || !asked.Has("usedonly") || asked.Get("format") != "json" ||
+		asked.Get("filter") != `^(cluster_manager\.warming_clusters|listener_manager\.total_listeners_warming)$` {
+		t.Errorf("asked for %v", asked)
+	}
+	answer = `{"stats":[{"name":"cluster_manager.warming_clusters","value":2},{"name":"listener_manager.total_listeners_warming","value":1}]}`
+	if n, err := NewAdmin(socket).Warming(t.Context()); err != nil || n != 3 {
+		t.Errorf("%d, %v", n, err)
 	}
 }

@@ -14,6 +14,8 @@ const (
 	AdminSocketName   = "admin.sock"
 	XDSSocketName     = "xds.sock"
 	ExtProcSocketName = "extproc.sock"
+	RelaySocketName   = "relay.sock" // where Weir answers from what it keeps
+	InnerSocketName   = "inner.sock" // where Envoy takes what Weir asks for
 	configName        = "envoy.json"
 	lockName          = "lock"
 )

@@ -36,11 +36,19 @@ func NewObject(kind string) (Object, bool) {
 		return &v1alpha1.Budget{}, true
 	case "LoadPolicy":
 		return &v1alpha1.LoadPolicy{}, true
+	case "CachePolicy":
+		return &v1alpha1.CachePolicy{}, true
+	case "SessionPolicy":
+		return &v1alpha1.SessionPolicy{}, true
 	case "ReferenceGrant":
 		return &v1alpha1.ReferenceGrant{}, true
 	}
 	return nil, false
 }
+
+// ShutAnnotation marks a LimitPolicy or Budget that stands for a generation that is not valid, where no older one is known: what it covers is
+// refused, because nobody knows what it may use.
+const ShutAnnotation = "weir.dev/not-valid"
 
 // RefOf names an object. The kind comes from the Go type, since typed clients leave TypeMeta empty.
 func RefOf(obj Object) ObjectRef {
@@ -67,6 +75,10 @@ func kindOf(obj Object) string {
 		return "Budget"
 	case *v1alpha1.LoadPolicy:
 		return "LoadPolicy"
+	case *v1alpha1.CachePolicy:
+		return "CachePolicy"
+	case *v1alpha1.SessionPolicy:
+		return "SessionPolicy"
 	case *v1alpha1.ReferenceGrant:
 		return "ReferenceGrant"
 	}
@@ -94,6 +106,10 @@ func (o *Objects) Add(obj Object) error {
 		o.Budgets = append(o.Budgets, obj)
 	case *v1alpha1.LoadPolicy:
 		o.LoadPolicies = append(o.LoadPolicies, obj)
+	case *v1alpha1.CachePolicy:
+		o.CachePolicies = append(o.CachePolicies, obj)
+	case *v1alpha1.SessionPolicy:
+		o.SessionPolicies = append(o.SessionPolicies, obj)
 	case *v1alpha1.ReferenceGrant:
 		o.ReferenceGrants = append(o.ReferenceGrants, obj)
 	default:
@@ -108,13 +124,15 @@ func (o *Objects) All() []Object {
 	out = appendObjects(out, o.APIKeys)
 	out = appendObjects(out, o.Backends)
 	out = appendObjects(out, o.Budgets)
+	out = appendObjects(out, o.CachePolicies)
 	out = appendObjects(out, o.Consumers)
 	out = appendObjects(out, o.JWTIssuers)
 	out = appendObjects(out, o.Gateways)
 	out = appendObjects(out, o.LimitPolicies)
 	out = appendObjects(out, o.LoadPolicies)
 	out = appendObjects(out, o.ReferenceGrants)
-	return appendObjects(out, o.Routes)
+	out = appendObjects(out, o.Routes)
+	return appendObjects(out, o.SessionPolicies)
 }
 
 func appendObjects[T Object](out []Object, objects []T) []Object {

@@ -14,8 +14,6 @@ import (
 	"strconv"
 	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/weir-dev/weir/api/v1alpha1"
 )
 
@@ -81,11 +79,17 @@ type Objects struct {
 	Budgets       []*v1alpha1.Budget
 	LoadPolicies  []*v1alpha1.LoadPolicy
 
+	CachePolicies   []*v1alpha1.CachePolicy
+	SessionPolicies []*v1alpha1.SessionPolicy
+
 	ReferenceGrants []*v1alpha1.ReferenceGrant
 
 	// Endpoints are the servers that were found of Backends that name them indirectly (spec.service, selector or inferencePool), by the
 	// Backend's ref, sorted by address and port. Absent: they could not be looked up, and a Problem says why. Empty: they were, and none is ready.
 	Endpoints map[ObjectRef][]v1alpha1.Endpoint
+	// Namespaces are the labels of those namespaces whose Routes some LLMGateway selects by labels, as far as it asks for them. Absent: they
+	// are not known. nil where nobody asks.
+	Namespaces map[string]map[string]string
 	// Secrets holds every value the objects point to, under SecretKeyOf or FileKeyOf. One that could not be
 	// read is absent, and a Problem says so.
 	Secrets map[SecretKey]Secret
@@ -101,7 +105,7 @@ func NewObjects() *Objects {
 // Len is the number of objects.
 func (o *Objects) Len() int {
 	return len(o.Gateways) + len(o.Backends) + len(o.Routes) + len(o.Consumers) + len(o.APIKeys) + len(o.JWTIssuers) +
-		len(o.LimitPolicies) + len(o.Budgets) + len(o.LoadPolicies) + len(o.ReferenceGrants)
+		len(o.LimitPolicies) + len(o.Budgets) + len(o.LoadPolicies) + len(o.CachePolicies) + len(o.SessionPolicies) + len(o.ReferenceGrants)
 }
 
 // Problem makes a Problem of an object's field, with the place where that field is written.
@@ -124,17 +128,15 @@ func (o *Objects) Sort() {
 	sortObjects(o.LimitPolicies)
 	sortObjects(o.Budgets)
 	sortObjects(o.LoadPolicies)
+	sortObjects(o.CachePolicies)
+	sortObjects(o.SessionPolicies)
 	sortObjects(o.ReferenceGrants)
 }
 
-func sortObjects[T metav1.Object](objects []T) {
-	slices.SortFunc(objects, func(a, b T) int {
-		return cmp.Or(strings.Compare(a.GetNamespace(), b.GetNamespace()), strings.Compare(a.GetName(), b.GetName()))
-	})
-}
+func sortObjects[T Object](objects []T) { slices.SortFunc(objects, compareNames[T]) }
 
 // Hash identifies the content: equal for equal objects, endpoints and secrets, wherever and in whichever order they were
-// written. It covers specs, names, labels, annotations and creation times, not status or managed fields.
+// written. It covers specs, names, labels, annotations and creation times, and labels of namespaces, not status or managed fields.
 // 64 hexadecimal digits.
 func (o *Objects) Hash() (string, error) {
 	sorted := *o
@@ -142,6 +144,7 @@ func (o *Objects) Hash() (string, error) {
 	sorted.Consumers, sorted.APIKeys, sorted.JWTIssuers = slices.Clone(o.Consumers), slices.Clone(o.APIKeys), slices.Clone(o.JWTIssuers)
 	sorted.LimitPolicies, sorted.Budgets = slices.Clone(o.LimitPolicies), slices.Clone(o.Budgets)
 	sorted.LoadPolicies, sorted.ReferenceGrants = slices.Clone(o.LoadPolicies), slices.Clone(o.ReferenceGrants)
+	sorted.CachePolicies, sorted.SessionPolicies = slices.Clone(o.CachePolicies), slices.Clone(o.SessionPolicies)
 	sorted.Sort()
 
 	h := sha256.New()
@@ -156,30 +159,16 @@ func (o *Objects) Hash() (string, error) {
 			hashParts(h, e.Address, strconv.Itoa(int(e.Port)), strconv.Itoa(int(e.Weight)))
 		}
 	}
+	for _, namespace := range slices.Sorted(maps.Keys(o.Namespaces)) {
+		hashParts(h, "namespace", namespace, strconv.Itoa(len(o.Namespaces[namespace])))
+		for _, key := range slices.Sorted(maps.Keys(o.Namespaces[namespace])) {
+			hashParts(h, key, o.Namespaces[namespace][key])
+		}
+	}
 	for _, key := range sortedSecretKeys(o.Secrets) {
 		hashParts(h, "secret", key.namespace, key.name, key.key, key.file, key.env, o.Secrets[key].Reveal())
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
-// Digest names which generations of which objects these are, in 16 hexadecimal digits: two readings of a cluster with equal digests
-// hold the same objects. Endpoints and secret values do not matter to it. Objects of a folder have neither UID nor generation, so it
-// tells their names only.
-func (o *Objects) Digest() string {
-	objects := o.All()
-	slices.SortFunc(objects, func(a, b Object) int { return compareRefs(RefOf(a), RefOf(b)) })
-	h := sha256.New()
-	var line, generation []byte // of one object, as hashParts writes them, and without what that costs for ten thousand
-	for _, obj := range objects {
-		line = appendPart(line[:0], kindOf(obj))
-		line = appendPart(line, obj.GetNamespace())
-		line = appendPart(line, obj.GetName())
-		line = appendPart(line, obj.GetUID())
-		generation = strconv.AppendInt(generation[:0], obj.GetGeneration(), 10)
-		line = appendPart(line, generation)
-		h.Write(line)
-	}
-	return hex.EncodeToString(h.Sum(nil))[:16]
 }
 
 // specOf returns the spec of an object, as JSON writes it.
@@ -203,16 +192,14 @@ func specOf(obj Object) any {
 		return obj.Spec
 	case *v1alpha1.LoadPolicy:
 		return obj.Spec
+	case *v1alpha1.CachePolicy:
+		return obj.Spec
+	case *v1alpha1.SessionPolicy:
+		return obj.Spec
 	case *v1alpha1.ReferenceGrant:
 		return obj.Spec
 	}
 	return obj
-}
-
-// appendPart appends a part as hashParts writes it.
-func appendPart[T ~string | ~[]byte](line []byte, part T) []byte {
-	line = append(strconv.AppendInt(line, int64(len(part)), 10), ':')
-	return append(line, part...)
 }
 
 // hashParts writes each part after its length, so that no two lists of parts look the same.

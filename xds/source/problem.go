@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // Severity says whether a problem stops a configuration from being used.
@@ -33,6 +35,8 @@ type Problem struct {
 	Line     int       // 1-based; 0 where the whole file is meant
 	Severity Severity
 	Reason   Reason // what is wrong, for programs; "" is ReasonInvalid
+	// UID of the object, where the source has left it out; "" for objects that are there, and where there is none.
+	UID types.UID
 }
 
 // Reason says what is wrong, for programs: it becomes the reason of a condition.
@@ -50,8 +54,12 @@ const (
 	ReasonRefNotPermitted Reason = "RefNotPermitted"
 	// ReasonSecretUnavailable: a value it refers to cannot be read.
 	ReasonSecretUnavailable Reason = "SecretUnavailable"
+	// ReasonNotAllowed: no LLMGateway takes the Route (spec.allowedRoutes).
+	ReasonNotAllowed Reason = "NotAllowedByGateway"
 	// ReasonUnsupported: it asks for what this source of objects does not have.
 	ReasonUnsupported Reason = "Unsupported"
+	// ReasonRefusedByEnvoy: Weir would serve it, but Envoy refuses what it comes to.
+	ReasonRefusedByEnvoy Reason = "RefusedByEnvoy"
 )
 
 // Reference says whether the object by itself is right, and what it refers to is what is wrong.

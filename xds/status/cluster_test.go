@@ -424,7 +424,7 @@ func TestNoReplicas(t *testing.T) {
 	res := accept.NewKeeper().Compile(objs, nil, compileTest)
 	w.Update(objs, res)
 	r.await(ref, "1"+accepted+"; Programmed False NoReplicas no replica of Weir is up")
-	set(Reports{"control": {Serving: []Serving{{SetOf(objs, res), 200}}}})
+	set(Reports{"control": {Serving: []Serving{{setOf(objs, res), 200}}}})
 	r.await(ref, "1"+accepted+"; Programmed True Programmed programmed on 200 of 200 replicas")
 	set(nil) // nothing is known, and nothing is written
 	second := r.backend("b2", fine)
@@ -433,7 +433,7 @@ func TestNoReplicas(t *testing.T) {
 	set(Reports{})
 	r.await(second, "1"+accepted+"; Programmed False NoReplicas no replica of Weir is up")
 	r.await(ref, "1"+accepted+"; Programmed False NoReplicas no replica of Weir is up")
-	set(Reports{"control": {Serving: []Serving{{SetOf(objs, res), 200}}}})
+	set(Reports{"control": {Serving: []Serving{{setOf(objs, res), 200}}}})
 	r.await(ref, "1"+accepted+"; Programmed True Programmed programmed on 200 of 200 replicas")
 }
 

@@ -1,6 +1,8 @@
 package status
 
 import (
+	"slices"
+
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/weir-dev/weir/xds/accept"
@@ -16,12 +18,16 @@ type identity struct {
 func identityOf(o source.Object) identity { return identity{o.GetUID(), o.GetGeneration()} }
 
 // history knows which generation of each object the last readings had, by their digests. What it holds grows with the objects and
-// with what has changed, not with their product.
+// with what has changed, not with their product; and so does what a reading costs, comparisons of pointers apart.
 type history struct {
 	serial  int
+	names   naming
 	digests map[string]reading
 	order   []string // of digests, oldest first
 	objects map[source.ObjectRef][]change
+	// changed are the refs of objects that each reading changed, by its serial: of those after the one that was pruned last.
+	changed map[int][]source.ObjectRef
+	pruned  int
 }
 
 // reading is one of the last readings.
@@ -37,26 +43,33 @@ type change struct {
 }
 
 func newHistory() *history {
-	return &history{digests: map[string]reading{}, objects: map[source.ObjectRef][]change{}}
+	return &history{digests: map[string]reading{}, objects: map[source.ObjectRef][]change{}, changed: map[int][]source.ObjectRef{}}
 }
 
-// add takes a reading.
-func (h *history) add(objs *source.Objects, res accept.Result) {
+// add takes a reading. It returns its names, and the refs of what is not as in the one before.
+func (h *history) add(objs *source.Objects, res accept.Result) (named, []source.ObjectRef) {
 	h.serial++
-	seen := make(map[source.ObjectRef]bool, objs.Len())
-	for _, o := range objs.All() {
+	n := h.names.name(objs, res)
+	var refs []source.ObjectRef
+	there := make(map[source.ObjectRef]bool, len(n.read.Fresh))
+	for _, o := range n.read.Fresh {
 		ref := source.RefOf(o)
-		seen[ref] = true
+		there[ref] = true
 		h.note(ref, identityOf(o))
+		refs = append(refs, ref)
 	}
-	for ref := range h.objects {
-		if !seen[ref] {
+	for _, o := range n.read.Gone {
+		if ref := source.RefOf(o); !there[ref] {
 			h.note(ref, identity{})
+			refs = append(refs, ref)
 		}
 	}
-	h.name(objs.Digest(), reading{serial: h.serial})
+	if len(refs) > 0 {
+		h.changed[h.serial] = refs
+	}
+	h.name(n.read.Digest, reading{serial: h.serial})
 	if res.Objects != nil && len(res.Refused) > 0 {
-		h.name(res.Objects.Digest(), reading{h.serial, served(res)})
+		h.name(n.compiled, reading{h.serial, n.served})
 	}
 	for len(h.order) > remembered {
 		delete(h.digests, h.order[0])
@@ -65,6 +78,7 @@ func (h *history) add(objs *source.Objects, res accept.Result) {
 	if h.serial%remembered == 0 {
 		h.prune()
 	}
+	return n, refs
 }
 
 // name makes a digest the newest.
@@ -95,16 +109,56 @@ func (h *history) prune() {
 	for _, r := range h.digests {
 		oldest = min(oldest, r.serial)
 	}
-	for ref, changes := range h.objects {
-		for len(changes) > 1 && changes[1].serial <= oldest {
-			changes = changes[1:]
-		}
-		if len(changes) == 1 && changes[0].identity == (identity{}) {
-			delete(h.objects, ref)
+	h.pruned = oldest
+	for serial, refs := range h.changed {
+		if serial > oldest {
 			continue
 		}
-		h.objects[ref] = changes
+		delete(h.changed, serial)
+		for _, ref := range refs {
+			h.forget(ref, oldest)
+		}
 	}
+}
+
+// forget forgets what became of an object, but for what it was in a reading and after it.
+func (h *history) forget(ref source.ObjectRef, oldest int) {
+	all := h.objects[ref]
+	changes := all
+	for len(changes) > 1 && changes[1].serial <= oldest {
+		changes = changes[1:]
+	}
+	switch {
+	case len(changes) == 1 && changes[0].identity == (identity{}):
+		delete(h.objects, ref)
+	case len(changes) < len(all):
+		h.objects[ref] = slices.Clone(changes)
+	}
+}
+
+// current is what the last reading has of an object.
+func (h *history) current(ref source.ObjectRef) identity {
+	if changes := h.objects[ref]; len(changes) > 0 {
+		return changes[len(changes)-1].identity
+	}
+	return identity{}
+}
+
+// between calls fn with the refs of what has changed from one reading to a later one, some of them more than once. It returns false where that
+// is not known any more.
+func (h *history) between(first, last int, fn func(source.ObjectRef)) bool {
+	if first >= last {
+		return true
+	}
+	if first < h.pruned {
+		return false
+	}
+	for serial := first + 1; serial <= last; serial++ {
+		for _, ref := range h.changed[serial] {
+			fn(ref)
+		}
+	}
+	return true
 }
 
 // find looks up a Set; false where its digest is not known.

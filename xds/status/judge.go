@@ -43,7 +43,8 @@ type fleet struct {
 	unknown  int        // of total: replicas that serve what this process has never read
 	serving  []counted  // the others
 	rejected []rejected // by what Envoy refused
-	trouble  string     // why nothing can be compiled; "" where something is
+	refused  map[source.ObjectRef][]refused
+	trouble  string // why nothing can be compiled; "" where something is
 }
 
 type counted struct {
@@ -54,6 +55,28 @@ type counted struct {
 type rejected struct {
 	counted
 	reason string
+}
+
+// refused is a generation of an object that Envoy refuses on some replicas.
+type refused struct {
+	identity
+	replicas int
+	reason   string
+}
+
+// refuses says on how many replicas Envoy refuses a generation of an object, and why on most of them; 0 for none.
+func (f *fleet) refuses(ref source.ObjectRef, is identity) (n int, reason string) {
+	most := 0
+	for _, r := range f.refused[ref] {
+		if r.identity != is {
+			continue
+		}
+		n += r.replicas
+		if r.replicas > most {
+			most, reason = r.replicas, r.reason
+		}
+	}
+	return n, reason
 }
 
 // on says how many replicas serve a generation of an object, and how many may.
@@ -85,22 +108,24 @@ func conditionOf(conditions []metav1.Condition, typ string) metav1.Condition {
 }
 
 // judge says what the status of an object should be. known is what is written there now.
-func judge(o source.Object, problems []source.Problem, kept accept.Kept, older int64, f *fleet, known []metav1.Condition) verdict {
-	ref := source.RefOf(o)
-	v := verdict{identity: identityOf(o)}
+func judge(ref source.ObjectRef, generation identity, problems []source.Problem, kept accept.Kept, older int64, f *fleet, known []metav1.Condition) verdict {
+	v := verdict{identity: generation}
 	set := func(typ, reason, message string, is bool) {
 		status := metav1.ConditionFalse
 		if is {
 			status = metav1.ConditionTrue
 		}
 		v.conditions = append(v.conditions, metav1.Condition{
-			Type: typ, Status: status, Reason: reason, Message: plain(message, maxMessage), ObservedGeneration: o.GetGeneration(),
+			Type: typ, Status: status, Reason: reason, Message: plain(message, maxMessage), ObservedGeneration: v.generation,
 		})
 	}
 
 	var wrong, unresolved, warnings []source.Problem
+	byEnvoy := false
 	for _, p := range problems {
 		switch {
+		case p.Reason == source.ReasonRefusedByEnvoy:
+			byEnvoy = true // of this process; the reports tell of all
 		case p.Reason.Reference():
 			unresolved = append(unresolved, p)
 		case p.Severity == source.Error:
@@ -109,9 +134,15 @@ func judge(o source.Object, problems []source.Problem, kept accept.Kept, older i
 			warnings = append(warnings, p)
 		}
 	}
+	if byEnvoy && len(wrong) == 0 && len(unresolved) == 0 {
+		kept = 0 // others may serve it
+	}
+	refusing, reason := f.refuses(ref, v.identity)
 	switch {
 	case len(wrong) > 0:
 		set(v1alpha1.ConditionAccepted, reasonOf(wrong), tell(wrong), false)
+	case refusing > 0:
+		set(v1alpha1.ConditionAccepted, string(source.ReasonRefusedByEnvoy), reason, false)
 	case len(warnings) > 0:
 		set(v1alpha1.ConditionAccepted, ReasonAccepted, "valid; warning: "+tell(warnings), true)
 	default:
@@ -129,8 +160,8 @@ func judge(o source.Object, problems []source.Problem, kept accept.Kept, older i
 	} else {
 		set(v1alpha1.ConditionResolvedRefs, ReasonResolvedRefs, "everything it refers to can be used", true)
 	}
-	is, reason, message := programmed(ref, v.identity, kept, older, len(wrong) > 0, f, known)
-	set(v1alpha1.ConditionProgrammed, reason, message, is)
+	on, why, message := programmed(ref, v.identity, kept, older, len(wrong) > 0, f, known)
+	set(v1alpha1.ConditionProgrammed, why, message, on)
 	return v
 }
 
@@ -140,6 +171,9 @@ func programmed(ref source.ObjectRef, is identity, kept accept.Kept, older int64
 		reason := ReasonUnresolvedRefs
 		if invalid {
 			reason = string(source.ReasonInvalid)
+		}
+		if kept == accept.Shut {
+			return false, reason, fmt.Sprintf("generation %d is refused, and the older one is not known: requests that it covers are answered with 503 until it is mended", is.generation)
 		}
 		if kept == accept.LeftOut {
 			return false, reason, fmt.Sprintf("generation %d is refused, so the object is left out", is.generation)
@@ -161,6 +195,9 @@ func programmed(ref source.ObjectRef, is identity, kept accept.Kept, older int64
 	was := conditionOf(known, v1alpha1.ConditionProgrammed)
 	if f.unknown > 0 && n+f.unknown == f.total && was.Status == metav1.ConditionTrue && was.ObservedGeneration == is.generation {
 		return true, ReasonProgrammed, was.Message
+	}
+	if refusing, reason := f.refuses(ref, is); refusing > 0 {
+		return false, ReasonRejected, fmt.Sprintf("programmed on %s; not on %d: %s", of(n, f.total), refusing, reason)
 	}
 	for _, r := range f.rejected {
 		if r.at(ref) == is {

@@ -3,6 +3,7 @@ package status
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,13 @@ func readingOf(objects ...source.Object) *source.Objects {
 // clean is the Result of a reading with which nothing is wrong.
 func clean(objs *source.Objects) accept.Result {
 	return accept.Result{Version: &compile.Version{ID: "v-" + objs.Digest()}, Objects: objs, Refused: map[source.ObjectRef]accept.Kept{}}
+}
+
+// setOf names what a Result serves.
+func setOf(objs *source.Objects, res accept.Result) Set {
+	var n naming
+	names := n.name(objs, res)
+	return names.set()
 }
 
 // TestJudge: what is written of one object, by what is wrong with it and by what the replicas serve.
@@ -89,6 +97,26 @@ Programmed False NoReplicas no replica of Weir is up`},
 Programmed False Pending no replica serves anything yet: 1 replica starting`},
 		"Envoy refuses it": {fleet: &fleet{total: 3, serving: some.serving, rejected: []rejected{{counted{find(now), 1}, "no such filter"}}}, want: `
 Programmed False Rejected programmed on 2 of 3 replicas; Envoy refuses it on 1: no such filter`},
+		"Envoy refuses it alone, on the leader's replica among others": {problems: problem(source.Error, source.ReasonRefusedByEnvoy, "", "Envoy refuses it: odd"), kept: accept.Older, older: 3,
+			fleet: &fleet{total: 3, serving: some.serving, refused: map[source.ObjectRef][]refused{ref: {{identityOf(route), 1, "Envoy refuses it: odd"}}}}, want: `
+Accepted False RefusedByEnvoy Envoy refuses it: odd
+ResolvedRefs True ResolvedRefs everything it refers to can be used
+Programmed False Rejected programmed on 2 of 3 replicas; not on 1: Envoy refuses it: odd`},
+		"Envoy refuses it on another replica than the leader's": {
+			fleet: &fleet{total: 3, serving: some.serving, refused: map[source.ObjectRef][]refused{ref: {{identityOf(older), 3, "old"}, {identityOf(route), 1, "Envoy refuses it: odd"}}}}, want: `
+Accepted False RefusedByEnvoy Envoy refuses it: odd
+ResolvedRefs True ResolvedRefs everything it refers to can be used
+Programmed False Rejected programmed on 2 of 3 replicas; not on 1: Envoy refuses it: odd`},
+		"Envoy refuses a value of it": {problems: problem(source.Error, source.ReasonRefusedByEnvoy, "", "Envoy refuses the value"),
+			fleet: &fleet{total: 3, serving: all.serving, refused: map[source.ObjectRef][]refused{ref: {{identityOf(route), 3, "Envoy refuses the value"}}}}, want: `
+Accepted False RefusedByEnvoy Envoy refuses the value
+ResolvedRefs True ResolvedRefs everything it refers to can be used
+Programmed True Programmed programmed on 3 of 3 replicas`},
+		"Envoy refused an older generation": {
+			fleet: &fleet{total: 3, serving: all.serving, refused: map[source.ObjectRef][]refused{ref: {{identityOf(older), 3, "odd"}}}}, want: `
+Accepted True Accepted valid
+ResolvedRefs True ResolvedRefs everything it refers to can be used
+Programmed True Programmed programmed on 3 of 3 replicas`},
 		"Envoy refuses what came before": {fleet: &fleet{total: 3, serving: some.serving, rejected: []rejected{{counted{find(before), 1}, "no such filter"}}}, want: `
 Programmed False Pending programmed on 2 of 3 replicas`},
 		"a replica serves what is not known, and it was programmed": {fleet: &fleet{total: 3, unknown: 1, serving: []counted{{find(now), 2}}}, known: programmed(4), want: `
@@ -127,7 +155,7 @@ Accepted False Invalid a: 1; b: 2; c: 3; d: 4; e: 5; and 2 more`},
 Accepted False Invalid a b[31m` + strings.Repeat("é", 1019) + "…"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v := judge(route, tc.problems, tc.kept, tc.older, tc.fleet, tc.known)
+			v := judge(ref, identityOf(route), tc.problems, tc.kept, tc.older, tc.fleet, tc.known)
 			got := ""
 			for _, c := range v.conditions {
 				got += fmt.Sprintf("\n%s %s %s %s", c.Type, c.Status, c.Reason, c.Message)
@@ -143,7 +171,7 @@ Accepted False Invalid a b[31m` + strings.Repeat("é", 1019) + "…"},
 		})
 	}
 
-	grant := judge(object("ReferenceGrant", "g", 1), nil, 0, 0, none, nil)
+	grant := judge(source.ObjectRef{Kind: "ReferenceGrant", Namespace: "ns", Name: "g"}, identity{"uid-g", 1}, nil, 0, 0, none, nil)
 	if len(grant.conditions) != 1 || grant.conditions[0].Type != v1alpha1.ConditionAccepted {
 		t.Errorf("a ReferenceGrant has %v", grant.conditions)
 	}
@@ -157,14 +185,14 @@ func TestSameGeneration(t *testing.T) {
 	res.Objects, res.Refused[ref] = readingOf(route), accept.Older
 	h := newHistory()
 	h.add(objs, res)
-	for _, set := range []Set{SetOf(objs, res), {Digest: objs.Digest()}} {
+	for _, set := range []Set{setOf(objs, res), {Digest: objs.Digest()}} {
 		found, ok := h.find(set)
 		if !ok {
 			t.Fatalf("%v is not known", set)
 		}
 		f := &fleet{total: 1, serving: []counted{{found, 1}}}
 		gone := []source.Problem{{Object: ref, Message: "gone", Reason: source.ReasonSecretUnavailable}}
-		v := judge(route, gone, accept.Older, served(res)[ref], f, nil)
+		v := judge(ref, identityOf(route), gone, accept.Older, served(objs, res)[ref], f, nil)
 		if v.condition("Programmed").Status != metav1.ConditionTrue || v.condition("Accepted").Status != metav1.ConditionTrue || v.condition("ResolvedRefs").Status != metav1.ConditionFalse {
 			t.Errorf("%v: %v", set, v.conditions)
 		}
@@ -193,7 +221,7 @@ func TestFleet(t *testing.T) {
 		{Reports{"d": {Serving: []Serving{{Set{Digest: two.Digest(), Except: []Exception{{"Route", "ns", "r", 1}}}, 2}}}}, "0 on, 0 unknown, of 2; 0 starting"},
 	} {
 		l.reports = tc.reports
-		f := l.fleet()
+		f := l.merge()
 		if got := fmt.Sprintf("%d on, %d unknown, of %d; %d starting", f.on(ref, identity{"uid-r", 2}), f.unknown, f.total, f.starting); got != tc.want {
 			t.Errorf("%d: got %s, want %s", i, got, tc.want)
 		}
@@ -252,9 +280,9 @@ func TestHistory(t *testing.T) {
 		}
 		res.Objects = readingOf(compiled...)
 		h.add(objs, res)
-		copies = append(copies, copied{Set{Digest: objs.Digest()}, seen}, copied{Set{Digest: res.Objects.Digest()}, served}, copied{SetOf(objs, res), served})
+		copies = append(copies, copied{Set{Digest: objs.Digest()}, seen}, copied{Set{Digest: res.Objects.Digest()}, served}, copied{setOf(objs, res), served})
 		if len(res.Refused) == 0 {
-			copies[len(copies)-2].set = SetOf(objs, res)
+			copies[len(copies)-2].set = setOf(objs, res)
 		}
 	}
 	found := 0
@@ -305,15 +333,16 @@ func TestPatience(t *testing.T) {
 		t.Helper()
 		now = start.Add(time.Duration(second) * time.Second)
 		e := q.entry(ref)
-		settled := q.want(ref, e, v, now)
+		q.want(ref, e, v, now)
 		if (e.wanted != nil) != write {
 			t.Fatalf("second %d: written %v, want %v", second, e.wanted != nil, write)
 		}
 		if write {
+			before := len(q.unsettled)
 			e.written = &written{"uid", v1alpha1.Status{ObservedGeneration: v.generation, Conditions: e.wanted.conditions}}
 			e.wanted, e.held, e.queued = nil, nil, false
-			if settled || !q.want(ref, e, v, now) {
-				t.Fatalf("second %d: settled %v, and then not", second, settled)
+			if q.want(ref, e, v, now); before != 1 || len(q.unsettled) != 0 {
+				t.Fatalf("second %d: %d unsettled, and then %d", second, before, len(q.unsettled))
 			}
 		}
 	}
@@ -404,10 +433,45 @@ func TestTracker(t *testing.T) {
 	}
 }
 
+// TestReportOfAPart: what an Envoy refuses of a version is told with the version, by the Envoy beside this process and by those of a fleet.
+func TestReportOfAPart(t *testing.T) {
+	now, older := object("Route", "r", 4), object("Route", "r", 3)
+	read, served := readingOf(now, object("Route", "s", 1)), readingOf(older, object("Route", "s", 1))
+	ref := source.RefOf(now)
+	const words = "Envoy refuses it: odd\nwords"
+	want := Report{
+		Serving: []Serving{{Set{read.Digest(), []Exception{{"Route", "ns", "r", 3}}}, 1}},
+		Refused: []ObjectRefusal{{Kind: "Route", Namespace: "ns", Name: "r", UID: "uid-r", Generation: 4, Replicas: 1, Reason: "Envoy refuses it: odd words"}},
+	}
+	own := NewTracker()
+	own.Compiled(read, accept.Result{
+		Version: &compile.Version{ID: "v"}, Objects: served, Refused: map[source.ObjectRef]accept.Kept{ref: accept.Older},
+		Envoy: []accept.EnvoyRefusal{{Object: now, Reason: words}},
+	})
+	if got := own.Report(map[string]int{"v": 1}, nil); !reflect.DeepEqual(got, want) {
+		t.Errorf("the report is %+v", got)
+	}
+
+	fleet := NewTracker()
+	fleet.Compiled(read, clean(read))
+	refused := []Refused{{Object: ref, UID: now.GetUID(), Generation: 4, Serves: 3, Reason: words}}
+	got := fleet.Report(map[string]int{read.Digest(): 3}, nil, Partly{read.Digest(), 1, refused}, Partly{read.Digest(), 1, refused})
+	want.Serving = []Serving{{Set{Digest: read.Digest()}, 3}, {want.Serving[0].Set, 2}}
+	want.Refused[0].Replicas = 2
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the report of a fleet is %+v", got)
+	}
+	text, err := got.encode()
+	if again, decodeErr := decode(text); err != nil || decodeErr != nil || !reflect.DeepEqual(again, got) {
+		t.Errorf("%+v becomes %+v (%v, %v)", got, again, err, decodeErr)
+	}
+}
+
 // FuzzReport: whatever is in an annotation, what is read of it is within bounds.
 func FuzzReport(f *testing.F) {
 	f.Add(`{"serving":[{"digest":"0123456789abcdef","replicas":2,"except":[{"kind":"Route","namespace":"a","name":"b","generation":3}]}],"rejected":[{"digest":"x","replicas":1,"reason":"no\u0000\n"}]}`)
 	f.Add(`{"serving":[{"replicas":-1}]}`)
+	f.Add(`{"refused":[{"kind":"Route","namespace":"a","name":"b","uid":"u","generation":3,"replicas":1,"reason":"no\u001b"},{"replicas":-1}]}`)
 	f.Add(`[]`)
 	f.Add("")
 	f.Fuzz(func(t *testing.T, text string) {
@@ -425,29 +489,10 @@ func FuzzReport(f *testing.F) {
 				t.Errorf("%d replicas refuse it: %q", s.Replicas, s.Reason)
 			}
 		}
-	})
-}
-
-// BenchmarkEvaluate looks at 10,000 objects with which all is well, served by 200 replicas.
-func BenchmarkEvaluate(b *testing.B) {
-	var objects []source.Object
-	for i := range 10_000 {
-		objects = append(objects, object("Route", fmt.Sprintf("r%d", i), 1))
-	}
-	objs := readingOf(objects...)
-	w := &Writer{opts: Options{QPS: 50}, history: newHistory(), changed: make(chan struct{}, 1)}
-	w.Update(objs, clean(objs))
-	l := &leader{Writer: w, queue: newQueue(w), known: map[string]Set{}, reports: Reports{"control": {Serving: []Serving{{SetOf(objs, clean(objs)), 200}}}}}
-	l.opts.Now = time.Now
-	l.evaluate()
-	for _, e := range l.queue.entries {
-		e.written = &written{e.wanted.uid, v1alpha1.Status{ObservedGeneration: 1, Conditions: e.wanted.conditions}}
-		e.queued = false
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if !l.evaluate() {
-			b.Fatal("something is to be written")
+		for _, s := range r.Refused {
+			if s.Replicas < 0 || len(s.Reason) > maxReason || strings.ContainsAny(s.Reason, "\n\x00\x1b") {
+				t.Errorf("%d replicas refuse an object: %q", s.Replicas, s.Reason)
+			}
 		}
-	}
+	})
 }

@@ -7,6 +7,7 @@ var resources = map[string]string{
 	"APIKey":         "apikeys",
 	"Backend":        "backends",
 	"Budget":         "budgets",
+	"CachePolicy":    "cachepolicies",
 	"Consumer":       "consumers",
 	"JWTIssuer":      "jwtissuers",
 	"LLMGateway":     "llmgateways",
@@ -14,6 +15,7 @@ var resources = map[string]string{
 	"LoadPolicy":     "loadpolicies",
 	"ReferenceGrant": "referencegrants",
 	"Route":          "routes",
+	"SessionPolicy":  "sessionpolicies",
 }
 
 // path of a kind's objects; all namespaces where namespace is "".

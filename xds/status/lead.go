@@ -3,11 +3,15 @@ package status
 import (
 	"context"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
 	"sync"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/xds/accept"
 	"github.com/weir-dev/weir/xds/source"
 )
@@ -20,7 +24,14 @@ type leader struct {
 	known   map[string]Set // the last Set of each process that this one has read, too
 	reports Reports        // the last; nil before the first
 	silent  bool           // they cannot be read
-	settled bool           // what is written is what should be, by all that is known
+	fleet   *fleet         // by which statuses were judged last; nil before that
+	// open are the objects that, when they were judged last, were not programmed, or were on some replicas only: whatever becomes of the fleet
+	// concerns them.
+	open map[source.ObjectRef]bool
+}
+
+func newLeader(w *Writer) *leader {
+	return &leader{Writer: w, queue: newQueue(w), known: map[string]Set{}, open: map[source.ObjectRef]bool{}}
 }
 
 // lead writes statuses until ctx ends.
@@ -28,7 +39,8 @@ func (w *Writer) lead(ctx context.Context) {
 	if err := w.events.start(ctx); err != nil {
 		w.opts.Log.Warn("events cannot be recorded", "err", err)
 	}
-	l := &leader{Writer: w, queue: newQueue(w), known: map[string]Set{}}
+	l := newLeader(w)
+	defer w.renew() // nobody judges what is noted until the next term
 	var workers sync.WaitGroup
 	for range writers {
 		workers.Go(func() { l.queue.work(ctx) })
@@ -40,21 +52,21 @@ func (w *Writer) lead(ctx context.Context) {
 	for due := true; ctx.Err() == nil; {
 		if now := w.opts.Now(); due && (read.IsZero() || now.Sub(read) >= w.opts.Resync) {
 			if l.resync(ctx) {
-				read, l.settled = now, false
+				read = now
 			}
 		}
 		if due {
 			l.poll(ctx)
 		}
-		if !read.IsZero() && !l.settled {
-			l.settled = l.evaluate()
+		if !read.IsZero() {
+			l.evaluate()
 		}
 		select {
 		case <-ctx.Done():
 		case <-poll.C:
 			due = true
 		case <-w.changed:
-			due, l.settled = false, false
+			due = false
 		}
 	}
 }
@@ -69,7 +81,15 @@ func (l *leader) resync(ctx context.Context) bool {
 		return false
 	}
 	l.queue.reset(statuses)
+	l.renew()
 	return true
+}
+
+// renew has all objects judged anew.
+func (w *Writer) renew() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.news = news{all: true}
 }
 
 // poll asks for the reports.
@@ -85,58 +105,135 @@ func (l *leader) poll(ctx context.Context) {
 		l.silent = true
 		return
 	}
-	if l.silent || !reflect.DeepEqual(reports, l.reports) {
-		l.settled = false
-	}
 	l.silent, l.reports = false, reports
 }
 
-// evaluate compares what is written of every object with what should be. It says whether that is the same.
-func (l *leader) evaluate() (settled bool) {
+// evaluate compares what is written of objects with what should be: of those of which something may have changed, and of those whose time has
+// come.
+func (l *leader) evaluate() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.objs == nil || l.reports == nil || l.silent {
-		return false
+		return
 	}
-	settled = true
-	f := l.fleet()
+	f := l.merge()
+	l.affects(f)
+	l.fleet = f
 	now := l.opts.Now()
-	objects := l.objs.All()
 	l.queue.mu.Lock()
 	defer l.queue.mu.Unlock()
-	for _, o := range objects {
-		ref := source.RefOf(o)
-		e := l.queue.entry(ref)
-		kept, at := l.res.Refused[ref], l.older[ref]
-		if kept == accept.Older && at == 0 {
-			kept = accept.LeftOut
+	if l.news.all {
+		clear(l.open)
+		objects := l.objs.All()
+		for _, o := range objects {
+			l.judge(source.RefOf(o), identityOf(o), now)
 		}
-		v := judge(o, l.problems[ref], kept, at, f, e.conditions(o.GetUID()))
-		if !l.queue.want(ref, e, v, now) {
-			settled = false
+		l.queue.sweep(objects)
+	} else {
+		for ref, due := range l.queue.unsettled {
+			if !now.Before(due) {
+				l.news.of(ref)
+			}
+		}
+		for ref := range l.news.objects {
+			if is := l.history.current(ref); is != (identity{}) {
+				l.judge(ref, is, now)
+			} else {
+				l.queue.forget(ref)
+				delete(l.open, ref)
+			}
 		}
 	}
-	l.queue.sweep(objects)
-	return settled
+	l.news = news{objects: map[source.ObjectRef]bool{}}
 }
 
-// fleet puts the reports together.
-func (l *leader) fleet() *fleet {
-	f := &fleet{trouble: l.trouble}
+// judge judges one object. The locks are held.
+func (l *leader) judge(ref source.ObjectRef, is identity, now time.Time) {
+	e := l.queue.entry(ref)
+	kept, at := l.res.Refused[ref], l.older[ref]
+	if kept == accept.Older && at == 0 {
+		kept = accept.LeftOut
+	}
+	v := judge(ref, is, l.problems[ref], kept, at, l.fleet, e.conditions(is.uid))
+	if programmed := v.condition(v1alpha1.ConditionProgrammed); programmed.Status == metav1.ConditionFalse {
+		l.open[ref] = true
+	} else {
+		delete(l.open, ref)
+	}
+	l.queue.want(ref, e, v, now)
+}
+
+// affects notes of which objects the verdict may be another one by a fleet than by the last.
+func (l *leader) affects(f *fleet) {
+	before := l.fleet
+	if before == nil || f.total != before.total || f.unknown != before.unknown || f.trouble != before.trouble ||
+		f.total == 0 && f.starting != before.starting {
+		l.news = news{all: true}
+	}
+	if l.news.all || f.same(before) {
+		return
+	}
+	for ref := range l.open {
+		l.news.of(ref)
+	}
+	// An object that is the same in all that is served and refused, before and now, is programmed on as many replicas as it was.
+	first, last := math.MaxInt, 0
+	for _, of := range []*fleet{before, f} {
+		for ref := range of.refused {
+			l.news.of(ref)
+		}
+		of.each(func(s lookup) {
+			first, last = min(first, s.serial), max(last, s.serial)
+			for ref := range s.except {
+				l.news.of(ref)
+			}
+		})
+	}
+	if !l.history.between(first, last, l.news.of) {
+		l.news = news{all: true}
+	}
+}
+
+// each calls fn with what the replicas serve, and what Envoy refuses.
+func (f *fleet) each(fn func(lookup)) {
+	for _, s := range f.serving {
+		fn(s.lookup)
+	}
+	for _, r := range f.rejected {
+		fn(r.lookup)
+	}
+}
+
+// same says whether all is judged alike by two fleets with as many replicas.
+func (f *fleet) same(other *fleet) bool {
+	return slices.EqualFunc(f.serving, other.serving, func(a, b counted) bool { return a.replicas == b.replicas && a.lookup.same(b.lookup) }) &&
+		slices.EqualFunc(f.rejected, other.rejected, func(a, b rejected) bool {
+			return a.replicas == b.replicas && a.reason == b.reason && a.lookup.same(b.lookup)
+		}) &&
+		maps.EqualFunc(f.refused, other.refused, slices.Equal)
+}
+
+// merge puts the reports together.
+func (l *leader) merge() *fleet {
+	f := &fleet{trouble: l.trouble, refused: map[source.ObjectRef][]refused{}}
 	for _, process := range slices.Sorted(maps.Keys(l.reports)) {
 		report := l.reports[process]
-		refused := 0
+		failing := 0
 		for _, r := range report.Rejected {
-			refused += r.Replicas
+			failing += r.Replicas
 			if found, ok := l.history.find(r.Set); ok {
 				f.rejected = append(f.rejected, rejected{counted{found, r.Replicas}, r.Reason})
 			}
+		}
+		for _, r := range report.Refused {
+			ref := source.ObjectRef{Kind: r.Kind, Namespace: r.Namespace, Name: r.Name}
+			f.refused[ref] = append(f.refused[ref], refused{identity{r.UID, r.Generation}, r.Replicas, r.Reason})
 		}
 		newest, newestSerial := Set{}, 0
 		for _, s := range report.Serving {
 			if s.Digest == "" {
 				// A replica that has just started has not failed, unless its Envoy says so.
-				failed := min(s.Replicas, refused)
+				failed := min(s.Replicas, failing)
 				f.total, f.starting = f.total+failed, f.starting+s.Replicas-failed
 				continue
 			}

@@ -42,7 +42,7 @@ type LeasesOptions struct {
 	Install string
 	// Identity names the process, by the name of its Pod.
 	Identity string
-	// Duration for which a report counts after it was renewed last; 0 is 30 seconds. It is renewed three times in it.
+	// Duration for which a report counts after it was renewed last; 0 is 15 seconds. It is renewed three times in it.
 	Duration time.Duration
 	Log      *slog.Logger
 	// Now is the clock; nil is time.Now.
@@ -77,7 +77,7 @@ func NewLeases(opts LeasesOptions) (*Leases, error) {
 		opts.Install = "weir"
 	}
 	if opts.Duration == 0 {
-		opts.Duration = 30 * time.Second
+		opts.Duration = 15 * time.Second
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -193,7 +193,8 @@ func (l *Leases) leave(ctx context.Context) {
 	}
 }
 
-// Reports returns the reports of all live processes. It is for the leader: it deletes those of processes that have been dead for long. A
+// Reports returns the reports of all live processes, and deletes those of processes that have been dead for long. Who asks every few seconds
+// knows who is dead; who has not asked for half of Duration begins anew to wait for signs of life. A
 // Lease is dead that was not renewed for its duration while the API server answered: an outage of the API server kills nobody.
 func (l *Leases) Reports(ctx context.Context) (Reports, error) {
 	l.reading.Lock()

@@ -45,8 +45,8 @@ func TestLeases(t *testing.T) {
 			return fmt.Sprint(reports) == want, fmt.Sprint(reports)
 		})
 	}
-	const both = "map[dies:{[] []} lives:{[{{x []} 2}] []}]"
-	const one = "map[lives:{[{{x []} 2}] []}]"
+	const both = "map[dies:{[] [] []} lives:{[{{x []} 2}] [] []}]"
+	const one = "map[lives:{[{{x []} 2}] [] []}]"
 	after(0, false, both)
 	after(10*time.Second, true, both)
 	after(10*time.Second, false, both)

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -17,8 +16,6 @@ import (
 const (
 	// writers write at the same time.
 	writers = 8
-	// burst is how many seconds' worth of writes may come at once.
-	burst = 4
 	// maxBackoff is the longest time until a write that failed is tried again.
 	maxBackoff = time.Minute
 	// slow is how long a write may take.
@@ -47,18 +44,21 @@ func (e *entry) conditions(uid types.UID) []metav1.Condition {
 
 // queue holds the statuses that are to be written. Those of objects that changed or were refused come first.
 type queue struct {
-	writer  *Writer
-	limiter *rate.Limiter
+	writer *Writer
+	pace   *pace
 
 	mu      sync.Mutex
 	filled  *sync.Cond
 	entries map[source.ObjectRef]*entry
 	urgent  []source.ObjectRef
 	rest    []source.ObjectRef
+	// unsettled are the objects whose status is not written as it should be, with the time when they are to be judged again even if nothing
+	// has changed.
+	unsettled map[source.ObjectRef]time.Time
 }
 
 func newQueue(w *Writer) *queue {
-	q := &queue{writer: w, limiter: rate.NewLimiter(rate.Limit(w.opts.QPS), max(1, int(burst*w.opts.QPS))), entries: map[source.ObjectRef]*entry{}}
+	q := &queue{writer: w, pace: newPace(w.opts.QPS), entries: map[source.ObjectRef]*entry{}, unsettled: map[source.ObjectRef]time.Time{}}
 	q.filled = sync.NewCond(&q.mu)
 	return q
 }
@@ -98,39 +98,66 @@ func (q *queue) sweep(objects []source.Object) {
 	for _, o := range objects {
 		there[source.RefOf(o)] = true
 	}
-	for ref, e := range q.entries {
-		if !there[ref] && !e.busy && !e.queued {
-			delete(q.entries, ref)
-		} else if !there[ref] {
-			e.wanted = nil
+	for ref := range q.entries {
+		if !there[ref] {
+			q.forget(ref)
 		}
 	}
 }
 
-// want takes what the status of an object should be, and queues it when it is time. It says whether that is written already. The lock is held.
-func (q *queue) want(ref source.ObjectRef, e *entry, v verdict, now time.Time) (settled bool) {
+// forget forgets an object that is gone, once no worker has it. The lock is held.
+func (q *queue) forget(ref source.ObjectRef) {
+	e := q.entries[ref]
+	if e == nil {
+		return
+	}
+	if e.wanted = nil; e.busy || e.queued {
+		q.unsettled[ref] = time.Time{}
+		return
+	}
+	delete(q.entries, ref)
+	delete(q.unsettled, ref)
+}
+
+// never is when an object is judged that waits for a worker: as soon as that is done.
+var never = time.Unix(1<<40, 0)
+
+// want takes what the status of an object should be, and queues it when it is time. The lock is held.
+func (q *queue) want(ref source.ObjectRef, e *entry, v verdict, now time.Time) {
+	if due := q.await(ref, e, v, now); due.IsZero() {
+		delete(q.unsettled, ref)
+	} else {
+		q.unsettled[ref] = due
+	}
+}
+
+// await returns when to look again; the zero Time where all is written already.
+func (q *queue) await(ref source.ObjectRef, e *entry, v verdict, now time.Time) time.Time {
 	if e.busy {
-		return false // what is written then is compared the next time
+		return never // what is written then is compared then
 	}
 	if e.says(&v) {
 		e.wanted, e.held = nil, nil
-		return true
+		return time.Time{}
 	}
 	if wait := q.patience(e, &v); wait > 0 {
 		if e.held == nil || e.held.identity != v.identity || e.countsOnly(&v) && !sameVerdict(e.held, &v) {
 			e.since = now
 		}
 		e.held = &v
-		if now.Sub(e.since) < wait {
+		if due := e.since.Add(wait); now.Before(due) {
 			e.wanted = nil
-			return false
+			return due
 		}
 	}
 	if e.wanted == nil || !sameVerdict(e.wanted, &v) {
 		e.wanted, e.tries, e.retry = &v, 0, time.Time{}
 	}
-	if e.queued || now.Before(e.retry) {
-		return false
+	if e.queued {
+		return never
+	}
+	if now.Before(e.retry) {
+		return e.retry
 	}
 	e.queued = true
 	if e.conditions(v.uid) == nil || e.countsOnly(&v) {
@@ -139,7 +166,7 @@ func (q *queue) want(ref source.ObjectRef, e *entry, v verdict, now time.Time) (
 		q.urgent = append(q.urgent, ref)
 	}
 	q.filled.Signal()
-	return false
+	return never
 }
 
 // says whether a verdict is written already.
@@ -200,7 +227,7 @@ func (q *queue) work(ctx context.Context) {
 		q.filled.Broadcast()
 	})()
 	for {
-		if q.limiter.Wait(ctx) != nil {
+		if q.pace.wait(ctx) != nil {
 			return
 		}
 		ref, e, v, ok := q.take(ctx)
@@ -242,11 +269,41 @@ func (q *queue) take(ctx context.Context) (source.ObjectRef, *entry, verdict, bo
 // write writes one status, and tells of what it changes.
 func (q *queue) write(ctx context.Context, ref source.ObjectRef, e *entry, v verdict) {
 	w := q.writer
-	now := w.opts.Now()
+	began := w.opts.Now()
+	before, next := q.compose(e, v, began)
+	limited, cancel := context.WithTimeout(ctx, slow)
+	there, err := w.api.write(limited, ref, next)
+	cancel()
+	if ctx.Err() != nil {
+		return // this term is over
+	}
+	done := w.opts.Now()
+	q.pace.done(done, done.Sub(began), err)
+	if err != nil && q.failed(ref, e, done) {
+		w.opts.Log.Warn("a status is not written; it will be tried again", "object", ref.String(), "err", err)
+	}
+	switch {
+	case err != nil:
+		w.metrics.writes.WithLabelValues(resultError).Inc()
+		return
+	case !there:
+		// Its deletion is on its way here. Should it not be, the next reading of all statuses says so.
+		w.metrics.writes.WithLabelValues(resultGone).Inc()
+	default:
+		w.metrics.writes.WithLabelValues(resultOK).Inc()
+		for _, n := range notes(before, next.status.Conditions) {
+			w.events.record(ref, next, n)
+		}
+	}
+	q.wrote(ref, e, next)
+}
+
+// compose makes what is to be written of a verdict, and returns with it what is written.
+func (q *queue) compose(e *entry, v verdict, now time.Time) (before []metav1.Condition, next written) {
 	q.mu.Lock()
-	before := e.conditions(v.uid)
+	before = e.conditions(v.uid)
 	q.mu.Unlock()
-	next := written{uid: v.uid, status: v1alpha1.Status{ObservedGeneration: v.generation, Conditions: make([]metav1.Condition, len(v.conditions))}}
+	next = written{uid: v.uid, status: v1alpha1.Status{ObservedGeneration: v.generation, Conditions: make([]metav1.Condition, len(v.conditions))}}
 	for i, c := range v.conditions {
 		c.LastTransitionTime = metav1.NewTime(now.Truncate(time.Second))
 		if was := conditionOf(before, c.Type); was.Status == c.Status && !was.LastTransitionTime.IsZero() {
@@ -254,32 +311,25 @@ func (q *queue) write(ctx context.Context, ref source.ObjectRef, e *entry, v ver
 		}
 		next.status.Conditions[i] = c
 	}
-	limited, cancel := context.WithTimeout(ctx, slow)
-	there, err := w.api.write(limited, ref, next)
-	cancel()
+	return before, next
+}
 
+// wrote takes note of what is written by now. The object is judged again: something may have changed meanwhile.
+func (q *queue) wrote(ref source.ObjectRef, e *entry, is written) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e.busy, e.wanted, e.held, e.written, e.tries = false, nil, nil, &is, 0
+	q.unsettled[ref] = time.Time{}
+}
+
+// failed has a write tried again later. It says whether it is the first that failed.
+func (q *queue) failed(ref source.ObjectRef, e *entry, now time.Time) (first bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	e.busy = false
-	switch {
-	case ctx.Err() != nil:
-	case err != nil:
-		e.tries++
-		wait := min(maxBackoff, time.Second<<min(e.tries-1, 10))
-		e.retry = now.Add(wait/2 + rand.N(wait/2))
-		w.metrics.writes.WithLabelValues(resultError).Inc()
-		if e.tries == 1 {
-			w.opts.Log.Warn("a status is not written; it will be tried again", "object", ref.String(), "err", err)
-		}
-	case !there:
-		// Its deletion is on its way here. Should it not be, the next reading of all statuses says so.
-		e.wanted, e.held, e.written = nil, nil, &next
-		w.metrics.writes.WithLabelValues(resultGone).Inc()
-	default:
-		e.wanted, e.held, e.written, e.tries = nil, nil, &next, 0
-		w.metrics.writes.WithLabelValues(resultOK).Inc()
-		for _, n := range notes(before, next.status.Conditions) {
-			w.events.record(ref, next, n)
-		}
-	}
+	e.tries++
+	wait := min(maxBackoff, time.Second<<min(e.tries-1, 10))
+	e.retry = now.Add(wait/2 + rand.N(wait/2))
+	q.unsettled[ref] = e.retry
+	return e.tries == 1
 }

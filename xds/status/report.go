@@ -6,12 +6,12 @@ package status
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/weir-dev/weir/xds/accept"
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -20,6 +20,8 @@ const (
 	maxExceptions = 200
 	// maxReport bounds what is read of a report, in bytes; an annotation holds no more.
 	maxReport = 256 << 10
+	// maxRefused objects are told.
+	maxRefused = 200
 	// maxReason bounds what is told of Envoy's words, in bytes.
 	maxReason = 512
 )
@@ -28,6 +30,20 @@ const (
 type Report struct {
 	Serving  []Serving   `json:"serving,omitempty"`
 	Rejected []Rejection `json:"rejected,omitempty"`
+	// Refused are objects that Envoy refuses on some of the replicas that serve the rest.
+	Refused []ObjectRefusal `json:"refused,omitempty"`
+}
+
+// ObjectRefusal is a generation of an object that Envoy refuses, or of which it refuses a value, on some replicas.
+type ObjectRefusal struct {
+	Kind       string    `json:"kind"`
+	Namespace  string    `json:"namespace"`
+	Name       string    `json:"name"`
+	UID        types.UID `json:"uid,omitempty"`
+	Generation int64     `json:"generation"`
+	Replicas   int       `json:"replicas"`
+	// Reason says so, with Envoy's words.
+	Reason string `json:"reason"`
 }
 
 // Reports are the reports of all live processes, by their names.
@@ -64,50 +80,29 @@ type Rejection struct {
 	Reason string `json:"reason"`
 }
 
+// Partly are replicas that serve a version without some objects, which their Envoys refuse.
+type Partly struct {
+	Version  string // by its ID, or by the digest of the objects that it was compiled from
+	Replicas int
+	Refused  []Refused
+}
+
+// Refused is an object that an Envoy refuses.
+type Refused struct {
+	Object     source.ObjectRef
+	UID        types.UID
+	Generation int64 // that is refused
+	Serves     int64 // generation that is served; 0 for none
+	Reason     string
+}
+
 // Refusal is what Tracker.Report is told of replicas whose Envoy refused something.
 type Refusal struct {
 	Replicas int
 	Reason   string
 }
 
-// SetOf names what a Result serves, so that a process that reads the same objects knows it, whatever that one has accepted before.
-func SetOf(objs *source.Objects, res accept.Result) Set {
-	if res.Objects == nil {
-		return Set{}
-	}
-	if len(res.Refused) == 0 {
-		return Set{Digest: objs.Digest()}
-	}
-	if len(res.Refused) > maxExceptions {
-		return Set{Digest: res.Objects.Digest()}
-	}
-	s := Set{Digest: objs.Digest()}
-	for ref, served := range served(res) {
-		s.Except = append(s.Except, Exception{ref.Kind, ref.Namespace, ref.Name, served})
-	}
-	slices.SortFunc(s.Except, func(a, b Exception) int { return strings.Compare(a.key(), b.key()) })
-	return s
-}
-
 func (e Exception) key() string { return e.Kind + "/" + e.Namespace + "/" + e.Name }
-
-// served are the generations of the refused objects that are part of a Result; 0 for none.
-func served(res accept.Result) map[source.ObjectRef]int64 {
-	out := make(map[source.ObjectRef]int64, len(res.Refused))
-	for ref := range res.Refused {
-		out[ref] = 0
-	}
-	if len(out) == 0 {
-		return out
-	}
-	for _, o := range res.Objects.All() {
-		ref := source.RefOf(o)
-		if _, refused := out[ref]; refused {
-			out[ref] = o.GetGeneration()
-		}
-	}
-	return out
-}
 
 // encode writes a report for an annotation.
 func (r Report) encode() (string, error) {
@@ -137,6 +132,12 @@ func decode(text string) (Report, error) {
 			return Report{}, fmt.Errorf("a report speaks of %d replicas that refused something", n)
 		}
 		r.Rejected[i].Reason = plain(r.Rejected[i].Reason, maxReason)
+	}
+	for i := range r.Refused {
+		if n := r.Refused[i].Replicas; n < 0 || n > 1e6 {
+			return Report{}, fmt.Errorf("a report speaks of %d replicas that refuse an object", n)
+		}
+		r.Refused[i].Reason = plain(r.Refused[i].Reason, maxReason)
 	}
 	return r, nil
 }

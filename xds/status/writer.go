@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -21,7 +23,8 @@ import (
 	"github.com/weir-dev/weir/xds/source"
 )
 
-// Election says how soon another process takes over from a leader that is gone. The zero value is 15, 10 and 2 seconds, as in Kubernetes itself.
+// Election says how soon another process takes over from a leader that is gone. The zero value is 10, 6 and 2 seconds: two leaders at once
+// would do no harm but write twice, so this need not be as long as in Kubernetes itself.
 type Election struct {
 	// Lease is for how long a leader that says nothing is believed to live, in whole seconds.
 	Lease time.Duration
@@ -44,13 +47,14 @@ type Options struct {
 	Identity string
 	// Watched are the namespaces whose objects are read; none means all.
 	Watched []string
-	// Reports returns what the live replicas serve: Leases.Reports. It is called by the leader only.
+	// Reports returns what the live replicas serve: Leases.Reports. Those who do not lead call it too, so that one who takes over knows already
+	// who is alive.
 	Reports func(context.Context) (Reports, error)
-	// QPS is how many statuses are written each second; 0 is 50. Four seconds' worth of them may come at once.
+	// QPS is how many statuses are written each second at most; 0 is 300. There are fewer where the API server is slow to take them.
 	QPS float64
 
 	Election Election
-	// Poll is how often Reports is called; 0 is a second.
+	// Poll is how often the leader calls Reports; 0 is a second. Others do five times less often.
 	Poll time.Duration
 	// Grace is for how long a new generation may be on its way to the replicas before its status says so, so that most generations are
 	// written once; 0 is two seconds.
@@ -69,9 +73,9 @@ type Options struct {
 
 func (o *Options) defaults() {
 	def(&o.Install, "weir")
-	def(&o.QPS, 50)
-	def(&o.Election.Lease, 15*time.Second)
-	def(&o.Election.Renew, 10*time.Second)
+	def(&o.QPS, 300)
+	def(&o.Election.Lease, 10*time.Second)
+	def(&o.Election.Renew, 6*time.Second)
 	def(&o.Election.Retry, 2*time.Second)
 	def(&o.Poll, time.Second)
 	def(&o.Grace, 2*time.Second)
@@ -101,6 +105,7 @@ type Writer struct {
 	metrics *metrics
 	elect   leaderelection.LeaderElectionConfig
 	changed chan struct{}
+	leading atomic.Bool
 
 	mu       sync.Mutex
 	history  *history
@@ -109,6 +114,19 @@ type Writer struct {
 	problems map[source.ObjectRef][]source.Problem
 	older    map[source.ObjectRef]int64 // generations that stand for refused ones
 	trouble  string                     // why nothing can be compiled
+	news     news
+}
+
+// news are the objects of which something may have changed since their statuses were judged last.
+type news struct {
+	all     bool // of all of them; the others are not noted then
+	objects map[source.ObjectRef]bool
+}
+
+func (n *news) of(ref source.ObjectRef) {
+	if !n.all {
+		n.objects[ref] = true
+	}
 }
 
 // NewWriter makes a Writer. It writes nothing before Run and Update.
@@ -117,7 +135,7 @@ func NewWriter(opts Options) (*Writer, error) {
 	if opts.Reports == nil || opts.Identity == "" || opts.Namespace == "" {
 		return nil, errors.New("statuses cannot be written without the reports of replicas, the name of this process and its namespace")
 	}
-	w := &Writer{opts: opts, changed: make(chan struct{}, 1), history: newHistory()}
+	w := &Writer{opts: opts, changed: make(chan struct{}, 1), history: newHistory(), news: news{all: true}}
 	var err error
 	if w.api, err = newAPI(opts.Config); err != nil {
 		return nil, err
@@ -157,11 +175,17 @@ func (w *Writer) Update(objs *source.Objects, res accept.Result) {
 		}
 	}
 	w.mu.Lock()
+	names, changed := w.history.add(objs, res)
 	older := w.older
 	if res.Objects != nil {
-		older = served(res)
+		older = names.served
 	}
-	w.history.add(objs, res)
+	for _, ref := range changed {
+		w.news.of(ref)
+	}
+	differ(w.problems, problems, slices.Equal, w.news.of)
+	differ(w.res.Refused, res.Refused, isSame, w.news.of)
+	differ(w.older, older, isSame, w.news.of)
 	w.objs, w.res, w.problems, w.older, w.trouble = objs, res, problems, older, trouble
 	w.mu.Unlock()
 	select {
@@ -170,14 +194,50 @@ func (w *Writer) Update(objs *source.Objects, res accept.Result) {
 	}
 }
 
+// differ calls fn with each key that two maps do not have alike.
+func differ[K comparable, V any](before, after map[K]V, same func(a, b V) bool, fn func(K)) {
+	for key, is := range after {
+		if was, had := before[key]; !had || !same(was, is) {
+			fn(key)
+		}
+	}
+	for key := range before {
+		if _, has := after[key]; !has {
+			fn(key)
+		}
+	}
+}
+
+func isSame[T comparable](a, b T) bool { return a == b }
+
 // Run takes part in the election, and writes while this process is the leader, until ctx ends.
 func (w *Writer) Run(ctx context.Context) {
 	// The election outlives ctx until the last write is done, and then lets the next leader in at once.
 	election, stop := context.WithCancel(klog.NewContext(context.WithoutCancel(ctx), logr.FromSlogHandler(w.opts.Log.Handler())))
 	defer stop()
 	defer w.events.broadcaster.Shutdown()
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { w.watch(ctx) })
 	for ctx.Err() == nil {
 		w.term(ctx, election)
+	}
+}
+
+// watch looks who is alive while another process leads: a leader that has died is one of those whose report must not count any more when this
+// one takes over.
+func (w *Writer) watch(ctx context.Context) {
+	tick := time.NewTicker(5 * w.opts.Poll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if !w.leading.Load() {
+			_, _ = w.opts.Reports(ctx) // the leader tells when they cannot be read
+		}
 	}
 }
 
@@ -196,7 +256,9 @@ func (w *Writer) term(ctx, election context.Context) {
 			defer context.AfterFunc(ctx, cancel)()
 			w.opts.Log.Info("this process writes the statuses of objects", "lease", w.opts.Namespace+"/"+config.Name)
 			w.metrics.leader.Set(1)
+			w.leading.Store(true)
 			w.lead(both)
+			w.leading.Store(false)
 			w.metrics.leader.Set(0)
 		},
 		OnStoppedLeading: func() {},

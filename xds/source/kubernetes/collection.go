@@ -71,6 +71,8 @@ func setKind(o *source.Objects, kind string, c *collection) {
 		o.Backends = objectsOf[*v1alpha1.Backend](c)
 	case "Budget":
 		o.Budgets = objectsOf[*v1alpha1.Budget](c)
+	case "CachePolicy":
+		o.CachePolicies = objectsOf[*v1alpha1.CachePolicy](c)
 	case "Consumer":
 		o.Consumers = objectsOf[*v1alpha1.Consumer](c)
 	case "JWTIssuer":
@@ -85,6 +87,8 @@ func setKind(o *source.Objects, kind string, c *collection) {
 		o.ReferenceGrants = objectsOf[*v1alpha1.ReferenceGrant](c)
 	case "Route":
 		o.Routes = objectsOf[*v1alpha1.Route](c)
+	case "SessionPolicy":
+		o.SessionPolicies = objectsOf[*v1alpha1.SessionPolicy](c)
 	}
 }
 

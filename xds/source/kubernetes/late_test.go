@@ -58,47 +58,77 @@ func TestLateBackend(t *testing.T) {
 	}
 }
 
+// TestLateBackendHoldsNothingElse: what waits for a Backend is its Route, and no other change.
+func TestLateBackendHoldsNothingElse(t *testing.T) {
+	c := kubetest.Shared(t)
+	ns := c.Namespace(t)
+	apply(t, c, ns, backend("a", "url: 'https://api.example.com/v1'")+routeTo("r", "a"))
+	opts := quick(c.Config, ns)
+	opts.LateWait = time.Hour
+	w := follow(t, opts)
+	w.await("Backend/a Route/r", snapshot.names)
+	apply(t, c, ns, routeTo("lost", "nowhere")+routeTo("r", "nowhere"))
+	apply(t, c, ns, consumer("c", "t"))
+	r := w.await("Backend/a Consumer/c Route/r", snapshot.names)
+	if got := r.objects.Routes[0].Spec.Rules[0].Backends[0].Name; got != "a" {
+		t.Errorf("the Route leads to %s", got)
+	}
+	apply(t, c, ns, backend("nowhere", "url: 'https://api.example.com/v1'"))
+	w.await("Backend/a Backend/nowhere Consumer/c Route/lost Route/r", snapshot.names)
+}
+
 // TestLateBackendNeverComes: what waits is told in the end, and only once.
 func TestLateBackendNeverComes(t *testing.T) {
 	b := source.ObjectRef{Kind: "Backend", Namespace: "ns", Name: "b"}
-	rec := &record{ref: source.ObjectRef{Kind: "Route", Namespace: "ns", Name: "r"}, object: &v1alpha1.Route{
-		Spec: v1alpha1.RouteSpec{Rules: []v1alpha1.RouteRule{{Backends: []v1alpha1.RouteBackend{{Name: "b"}}}}}}}
-	l := late{map[source.ObjectRef]time.Time{}}
-	there := false
-	has := func(ref source.ObjectRef) bool { return ref == b && there }
+	to := func(name string, generation int64) *record {
+		return &record{ref: source.ObjectRef{Kind: "Route", Namespace: "ns", Name: "r"}, object: &v1alpha1.Route{
+			ObjectMeta: metav1.ObjectMeta{Generation: generation},
+			Spec:       v1alpha1.RouteSpec{Rules: []v1alpha1.RouteRule{{Backends: []v1alpha1.RouteBackend{{Name: v1alpha1.ObjectName(name)}}}}}}}
+	}
+	first, second, third := to("b", 1), to("b", 2), to("b", 3)
+	l := newLate()
+	routes, backends := &collection{}, &collection{}
 	begin := time.Unix(1000, 0)
-	deadline := func(at time.Time) time.Duration {
-		d := l.deadline([]*record{rec}, has, at)
-		if d.IsZero() {
-			return 0
-		}
-		return d.Sub(begin)
-	}
-	note := func(after time.Duration, gone ...source.ObjectRef) {
-		var changed []*record
-		if len(gone) == 0 {
-			changed = []*record{rec}
-		}
-		l.note(changed, []*record{rec}, gone, has, begin.Add(after), time.Second)
-	}
+	type changes = map[source.ObjectRef]*record
 	for _, step := range []struct {
-		what string
-		do   func()
-		at   time.Duration // when the deadline is asked for
-		want time.Duration
+		what            string
+		after           time.Duration
+		routes, backend changes
+		want            string // generation of the Route and number of Backends, and how long to wait
 	}{
-		{"nothing is waited for", func() {}, 0, 0},
-		{"the Route changes", func() { note(0) }, 0, time.Second},
-		{"it changes again while it waits", func() { note(500 * time.Millisecond) }, 500 * time.Millisecond, time.Second},
-		{"the time is over", func() {}, 2 * time.Second, 0},
-		{"it changes again", func() { note(3 * time.Second) }, 3 * time.Second, 0},
-		{"the Backend comes", func() { there = true; note(4 * time.Second) }, 4 * time.Second, 0},
-		{"the Backend goes", func() { there = false; note(5*time.Second, b) }, 5 * time.Second, 6 * time.Second},
-		{"it comes in time", func() { there = true }, 5500 * time.Millisecond, 0},
+		{"nothing is waited for", 0, nil, nil, "0 0 0s"},
+		{"a Route comes", 0, changes{first.ref: first}, nil, "0 0 1s"},
+		{"it changes while it waits", 500 * time.Millisecond, changes{first.ref: second}, nil, "0 0 500ms"},
+		{"nothing happens", 600 * time.Millisecond, nil, nil, "0 0 400ms"},
+		{"the time is over", time.Second, nil, nil, "2 0 0s"},
+		{"it changes again", 2 * time.Second, changes{first.ref: third}, nil, "3 0 0s"},
+		{"the Backend comes", 3 * time.Second, nil, changes{b: {ref: b}}, "3 1 0s"},
+		{"the Backend goes", 4 * time.Second, nil, changes{b: nil}, "3 1 1s"},
+		{"it comes in time", 4500 * time.Millisecond, nil, changes{b: {ref: b}}, "3 1 0s"},
+		{"it goes again", 5 * time.Second, nil, changes{b: nil}, "3 1 1s"},
+		{"it does not come", 6 * time.Second, nil, nil, "3 0 0s"},
+		{"the Route goes", 7 * time.Second, changes{first.ref: nil}, nil, "0 0 0s"},
+		{"it comes again, and nobody waits", 8 * time.Second, changes{first.ref: first}, nil, "1 0 0s"},
+		{"a Backend with its Route", 9 * time.Second, nil, changes{b: {ref: b}}, "1 1 0s"},
+		{"both go", 10 * time.Second, changes{first.ref: nil}, changes{b: nil}, "0 0 0s"},
+		{"a Route waits", 11 * time.Second, changes{first.ref: first}, nil, "0 0 1s"},
+		{"and goes", 11500 * time.Millisecond, changes{first.ref: nil}, nil, "0 0 0s"},
 	} {
-		step.do()
-		if got := deadline(begin.Add(step.at)); got != step.want {
-			t.Errorf("%s: the deadline is %v, want %v", step.what, got, step.want)
+		if step.routes == nil {
+			step.routes = changes{}
+		}
+		if step.backend == nil {
+			step.backend = changes{}
+		}
+		l.sift(step.routes, step.backend, routes, backends, begin.Add(step.after), time.Second)
+		routes.apply(step.routes)
+		backends.apply(step.backend)
+		generation := int64(0)
+		for _, rec := range routes.records {
+			generation = rec.object.GetGeneration()
+		}
+		if got := fmt.Sprint(generation, len(backends.records), l.next(begin.Add(step.after))); got != step.want {
+			t.Errorf("%s: got %s, want %s", step.what, got, step.want)
 		}
 	}
 }

@@ -14,9 +14,12 @@ type lookupKey struct {
 	fields, labels string // selectors
 }
 
-// String is "team-a/key".
+// named is the name that the selector of fields asks for; "" where it asks for none.
+func (k lookupKey) named() string { return strings.TrimPrefix(k.fields, "metadata.name=") }
+
+// String is "team-a/key", or "team-a" of what is in no namespace.
 func (k lookupKey) String() string {
-	s := k.namespace + "/" + strings.TrimPrefix(k.fields, "metadata.name=") + k.labels
+	s := strings.TrimPrefix(k.namespace+"/"+k.named()+k.labels, "/")
 	if k.resource.Group != "" {
 		s += " (" + k.resource.Group + ")"
 	}

@@ -47,6 +47,7 @@ func (r reader) read(u *unstructured.Unstructured, old *record, had bool) *recor
 	out := &record{fingerprint: fingerprint, ref: source.ObjectRef{Kind: u.GetKind(), Namespace: u.GetNamespace(), Name: u.GetName()}}
 	if err != nil {
 		out.fail("", fmt.Sprintf("cannot be read: %v", err))
+		out.leftOut(u)
 		return out
 	}
 	defaulted, errs := r.validator.Validate(u.Object)
@@ -59,11 +60,13 @@ func (r reader) read(u *unstructured.Unstructured, old *record, had bool) *recor
 		out.fail(reading.Path(e), reading.Message(e))
 	}
 	if source.HasErrors(out.problems) {
+		out.leftOut(u)
 		return out
 	}
 	obj, err := reading.Decode(out.ref.Kind, defaulted)
 	if err != nil {
 		out.fail("", err.Error())
+		out.leftOut(u)
 		return out
 	}
 	out.object, out.references = obj, source.References(obj)
@@ -72,6 +75,13 @@ func (r reader) read(u *unstructured.Unstructured, old *record, had bool) *recor
 
 func (r *record) fail(field, message string) {
 	r.problems = append(r.problems, source.Problem{Object: r.ref, Field: field, Message: message, Reason: source.ReasonInvalid})
+}
+
+// leftOut says in the problems which object it is that there will not be: another one of its name may have been read before.
+func (r *record) leftOut(u *unstructured.Unstructured) {
+	for i := range r.problems {
+		r.problems[i].UID = u.GetUID()
+	}
 }
 
 // keptMetadata is what of metadata is kept.

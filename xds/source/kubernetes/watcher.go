@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,9 +23,9 @@ import (
 
 // kinds are the kinds that are read, with the resources that the API has them under.
 var kinds = []struct{ kind, resource string }{
-	{"APIKey", "apikeys"}, {"Backend", "backends"}, {"Budget", "budgets"}, {"Consumer", "consumers"}, {"JWTIssuer", "jwtissuers"},
+	{"APIKey", "apikeys"}, {"Backend", "backends"}, {"Budget", "budgets"}, {"CachePolicy", "cachepolicies"}, {"Consumer", "consumers"}, {"JWTIssuer", "jwtissuers"},
 	{"LLMGateway", "llmgateways"}, {"LimitPolicy", "limitpolicies"}, {"LoadPolicy", "loadpolicies"},
-	{"ReferenceGrant", "referencegrants"}, {"Route", "routes"},
+	{"ReferenceGrant", "referencegrants"}, {"Route", "routes"}, {"SessionPolicy", "sessionpolicies"},
 }
 
 // watcher is the state of one Watch. Only the goroutine of run touches it; the feeds speak to it by their locks and by changed.
@@ -47,6 +48,7 @@ type watcher struct {
 	values      values
 	endpoints   endpoints
 	late        late
+	namespaces  namespaces
 	stale       map[string]bool // what has changed since fn was called: kinds, and the others of the constants
 	// What is wrong with the values that objects point to, as of the last look at them.
 	valueProblems []source.Problem
@@ -68,7 +70,7 @@ func newWatcher(s *Source, fn func(*source.Objects, []source.Problem)) *watcher 
 		discovered:  map[source.ObjectRef]*record{},
 		invalid:     map[source.ObjectRef]*record{},
 		burst:       reading.Burst{Quiet: s.opts.Debounce, Limit: s.opts.MaxDelay},
-		late:        late{map[source.ObjectRef]time.Time{}},
+		late:        newLate(),
 		stale:       map[string]bool{staleValues: true},
 		last:        source.NewObjects(),
 	}
@@ -90,6 +92,8 @@ func newWatcher(s *Source, fn func(*source.Objects, []source.Problem)) *watcher 
 		pods:     newLookups(w, "Pods", s.opts.RetryDelay, readPod, same[podInfo], w.note),
 		pools:    newLookups(w, "InferencePool", slowRetry*s.opts.RetryDelay, readPool, same[poolInfo], w.note),
 	}
+	w.namespaces = namespaces{watched: s.opts.Namespaces, keys: map[string]bool{},
+		lists: newLookups(w, "Namespaces", s.opts.RetryDelay, readLabels, sameLabels, w.note)}
 	return w
 }
 
@@ -205,9 +209,10 @@ const (
 	staleValues    = "values"    // what objects point to has to be looked up again
 	staleSecrets   = "secrets"   // Objects.Secrets differs
 	staleEndpoints = "endpoints" // Objects.Endpoints differs
+	staleLabels    = "labels"    // Objects.Namespaces differs
 )
 
-// settle hands on what has changed at the end of a burst. If that has to wait for an answer about something new, it says how long.
+// settle hands on what has changed at the end of a burst. If some of that has to wait, it says how long.
 func (w *watcher) settle(now time.Time) (again time.Duration) {
 	w.take(now)
 	if !w.readable() {
@@ -220,9 +225,16 @@ func (w *watcher) settle(now time.Time) (again time.Duration) {
 		w.values.want(w.referring, w.grants)
 	}
 	found, wrong := w.endpoints.resolve(w.discovered)
+	w.namespaces.want(w.collections["LLMGateway"].records)
 	if wait := w.wait(now); wait > 0 {
 		return wait
 	}
+	w.tell(now, found, wrong)
+	return w.late.next(now)
+}
+
+// tell hands on what has changed, if anything has.
+func (w *watcher) tell(now time.Time, found map[source.ObjectRef][]v1alpha1.Endpoint, wrong []source.Problem) {
 	next := *w.last
 	for kind, c := range w.collections {
 		if w.stale[kind] {
@@ -240,29 +252,35 @@ func (w *watcher) settle(now time.Time) (again time.Duration) {
 	if !maps.EqualFunc(found, next.Endpoints, slices.Equal[[]v1alpha1.Endpoint]) {
 		next.Endpoints, w.stale[staleEndpoints] = found, true
 	}
-	problems := slices.Concat(w.missing(), wrong, w.valueProblems)
+	labels := w.namespaces.labels(w.collections["Route"].records, w.stale["Route"])
+	if !maps.EqualFunc(labels, next.Namespaces, sameLabels) {
+		next.Namespaces, w.stale[staleLabels] = labels, true
+	}
+	problems := slices.Concat(w.missing(), w.unreadable(), w.namespaces.problems(w.collections["LLMGateway"].records), wrong, w.valueProblems)
 	for _, rec := range w.invalid {
 		problems = append(problems, rec.problems...)
 	}
 	source.SortProblems(problems)
 	if w.told && len(w.stale) == 0 && slices.Equal(problems, w.said) {
-		return 0
+		return
 	}
 	clear(w.stale)
 	w.told, w.last, w.said = true, &next, problems
 	w.health.complete()
 	w.metrics.changed(now)
 	w.fn(&next, slices.Clone(problems))
-	return 0
 }
 
-// take puts what the feeds have read in order.
+// take puts what the feeds have read in order. Of a namespace nothing is taken before all of it has been read.
 func (w *watcher) take(now time.Time) {
-	var routes []*record // changed
-	var gone []source.ObjectRef
+	changed := map[string]map[source.ObjectRef]*record{} // by kind
+	ready := w.ready()
 	for kind, feeds := range w.feeds {
 		changes := map[source.ObjectRef]*record{}
-		for _, f := range feeds {
+		for i, f := range feeds {
+			if !ready[i] {
+				continue
+			}
 			keys, values := f.drain()
 			for _, key := range keys {
 				if kind != "LLMGateway" || w.gateways == nil || w.gateways[key] {
@@ -271,6 +289,12 @@ func (w *watcher) take(now time.Time) {
 			}
 		}
 		w.lay(kind, changes)
+		changed[kind] = changes
+	}
+	if w.told { // the first reading has all of all kinds
+		w.late.sift(changed["Route"], changed["Backend"], w.collections["Route"], w.collections["Backend"], now, w.opts.LateWait)
+	}
+	for kind, changes := range changed {
 		if len(changes) == 0 {
 			continue
 		}
@@ -278,12 +302,6 @@ func (w *watcher) take(now time.Time) {
 		w.collections[kind].apply(changes)
 		for ref, rec := range changes {
 			w.sort(ref, rec)
-			switch {
-			case kind == "Route" && rec != nil:
-				routes = append(routes, rec)
-			case kind == "Backend" && rec == nil:
-				gone = append(gone, ref)
-			}
 		}
 		if kind == "ReferenceGrant" {
 			w.stale[staleValues] = true
@@ -291,9 +309,6 @@ func (w *watcher) take(now time.Time) {
 			setKind(&grants, kind, w.collections[kind])
 			w.grants = grants.Grants()
 		}
-	}
-	if w.told { // the first reading has all of all kinds
-		w.late.note(routes, w.collections["Route"].records, gone, w.collections["Backend"].has, now, w.opts.LateWait)
 	}
 }
 
@@ -317,24 +332,69 @@ func (w *watcher) sort(ref source.ObjectRef, rec *record) {
 	place(w.discovered, found)
 }
 
-// readable says whether every kind was read, or does not exist in the cluster.
-func (w *watcher) readable() bool {
+// ready says of each namespace that is read, in the order of the options, whether all of it has been: every kind, unless the cluster does not
+// have it.
+func (w *watcher) ready() []bool {
+	out := make([]bool, max(1, len(w.opts.Namespaces)))
+	for i := range out {
+		out[i] = w.every(i, func(s state) bool { return s.synced || s.missing })
+	}
+	return out
+}
+
+// every says whether something holds for all kinds of the i-th namespace.
+func (w *watcher) every(i int, holds func(state) bool) bool {
 	for _, feeds := range w.feeds {
-		for _, f := range feeds {
-			if s := f.state(); !s.synced && !s.missing {
-				return false
-			}
+		if !holds(feeds[i].state()) {
+			return false
 		}
 	}
 	return true
+}
+
+// shut says whether some kind of the i-th namespace may not be read, and never was.
+func (w *watcher) shut(i int) bool {
+	return !w.every(i, func(s state) bool { return s.synced || !s.forbidden() })
+}
+
+// readable says whether there is something to go by: all of each namespace has been read, but for those that may not be read. Without a part of a
+// namespace, such as its LimitPolicies, the rest of it would be served to everybody, so it is all or nothing there.
+func (w *watcher) readable() bool {
+	some := false
+	for i, ready := range w.ready() {
+		if !ready && !w.shut(i) {
+			return false
+		}
+		some = some || ready
+	}
+	return some
+}
+
+// unreadable tells of the namespaces that the others are served without.
+func (w *watcher) unreadable() (problems []source.Problem) {
+	for i, namespace := range w.opts.Namespaces {
+		if !w.shut(i) {
+			continue
+		}
+		var missing []string
+		for _, k := range kinds {
+			if s := w.feeds[k.kind][i].state(); !s.synced && s.forbidden() {
+				missing = append(missing, k.resource)
+			}
+		}
+		problems = append(problems, source.Problem{Object: source.ObjectRef{Kind: "Namespace", Name: namespace}, Severity: source.Warning, Reason: source.ReasonRefNotFound,
+			Message: fmt.Sprintf("none of its objects is served, because Weir may not read all of them: give Weir's ServiceAccount the verbs list and watch on %s of %s there",
+				strings.Join(missing, ", "), v1alpha1.GroupVersion.Group)})
+	}
+	return problems
 }
 
 // wait is how long a reading has to wait for answers about what is new in it.
 func (w *watcher) wait(now time.Time) time.Duration {
 	limit := w.opts.LookupWait
 	until := w.values.secrets.deadline(limit)
-	for _, at := range []time.Time{w.late.deadline(w.collections["Route"].records, w.collections["Backend"].has, now), w.endpoints.services.deadline(limit), w.endpoints.slices.deadline(limit), w.endpoints.pods.deadline(limit),
-		w.endpoints.pools.deadline(limit)} {
+	for _, at := range []time.Time{w.endpoints.services.deadline(limit), w.endpoints.slices.deadline(limit), w.endpoints.pods.deadline(limit),
+		w.endpoints.pools.deadline(limit), w.namespaces.lists.deadline(limit)} {
 		if at.After(until) {
 			until = at
 		}
