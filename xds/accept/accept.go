@@ -22,12 +22,17 @@ const (
 	Older Kept = iota + 1
 	// LeftOut is nothing at all.
 	LeftOut
+	// Shut is, for a LimitPolicy or Budget whose older generation is not known, one that lets nothing pass that it covers.
+	Shut
 )
 
-// String is "older" or "left out".
+// String is "older", "left out" or "shut".
 func (k Kept) String() string {
-	if k == Older {
+	switch k {
+	case Older:
 		return "older"
+	case Shut:
+		return "shut"
 	}
 	return "left out"
 }
@@ -42,6 +47,10 @@ type Result struct {
 	Problems []source.Problem
 	// Refused are the objects of the reading that are not part of Version as they were read.
 	Refused map[source.ObjectRef]Kept
+	// Envoy are those among them that Envoy refuses, and those that go on with an older value because Envoy refuses the new one.
+	Envoy []EnvoyRefusal
+	// Trial says that Version is not all that can be served: it is to find out which of several changes Envoy refuses, and others wait.
+	Trial bool
 }
 
 // Keeper remembers the last accepted generation of each object. It is for one goroutine.
@@ -49,6 +58,7 @@ type Keeper struct {
 	accepted map[source.ObjectRef]source.Object
 	last     *source.Objects // what was compiled last
 	refs     map[source.Object][]reference
+	shuts    map[source.Object]source.Object // what stands for policies that are shut
 
 	// The last reading, in order and by name, and what may be accepted otherwise than it stands there: what has changed since something was
 	// accepted, and what was refused then. So that one change costs what it changes.
@@ -57,13 +67,18 @@ type Keeper struct {
 	open    map[source.ObjectRef]bool
 
 	outcome *outcome // of the last reading of which something could be served; nil for one that has to be settled anew
+
+	envoy   envoy
+	reading *source.Objects // the last
 }
 
 // NewKeeper returns a Keeper that remembers nothing: at first an object that is refused is left out.
 func NewKeeper() *Keeper {
 	return &Keeper{
 		accepted: map[source.ObjectRef]source.Object{}, last: source.NewObjects(), refs: map[source.Object][]reference{},
+		shuts:   map[source.Object]source.Object{},
 		current: map[source.ObjectRef]source.Object{}, open: map[source.ObjectRef]bool{},
+		envoy: envoy{objects: map[source.ObjectRef]blame{}, values: map[source.SecretKey]blamedValue{}},
 	}
 }
 
@@ -74,8 +89,12 @@ func (k *Keeper) Compile(objs *source.Objects, problems []source.Problem, compil
 	k.read(objs)
 	r := &round{keeper: k, objs: objs, compile: compileFn, current: k.current, refused: map[source.ObjectRef]Kept{},
 		wrong: map[source.ObjectRef]bool{}, noted: map[source.ObjectRef][]source.Problem{}}
-	r.problems = slices.Clone(problems)
+	given := len(problems)
+	refusals := k.consider(r)
+	problems = slices.Concat(problems, r.byEnvoy)
+	r.problems = slices.Concat(problems, r.ofValues)
 	blameable := r.readErrors(problems)
+	r.hold()
 	version, set := r.settle()
 	if !blameable {
 		version, set = nil, nil
@@ -84,6 +103,16 @@ func (k *Keeper) Compile(objs *source.Objects, problems []source.Problem, compil
 	if version != nil {
 		k.outcome = r.end()
 		k.remember(r.refused, set)
+		k.tried(version.ID, set)
+	} else if k.envoy.search != nil {
+		// What is tried cannot be compiled without what waits. So nothing waits, and nobody is blamed.
+		k.envoy.search, k.envoy.hopeless = nil, objs
+		return k.Compile(objs, problems[:given], compileFn)
+	}
+	for o := range k.shuts {
+		if ref := source.RefOf(o); r.current[ref] != o || r.refused[ref] != Shut {
+			delete(k.shuts, o)
+		}
 	}
 	for o := range k.refs {
 		ref := source.RefOf(o)
@@ -91,7 +120,7 @@ func (k *Keeper) Compile(objs *source.Objects, problems []source.Problem, compil
 			delete(k.refs, o)
 		}
 	}
-	return Result{Version: version, Objects: set, Problems: slices.Compact(r.problems), Refused: r.refused}
+	return Result{Version: version, Objects: set, Problems: slices.Compact(r.problems), Refused: r.refused, Envoy: refusals, Trial: k.envoy.search != nil}
 }
 
 // read takes a reading. What it begins and ends with like the last one is not looked at: what has not changed is the same pointer.

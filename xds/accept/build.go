@@ -45,7 +45,7 @@ func keeps(o source.Object, ref *v1alpha1.SecretRef) bool {
 
 // build puts together what stands for the objects, and what that refers to: in the order of the reading, or in another one.
 func (r *round) build(order func(a, b source.Object) int) *source.Objects {
-	if len(r.refused) == 0 && order == nil {
+	if len(r.refused) == 0 && len(r.values) == 0 && order == nil {
 		return r.objs
 	}
 	objects := make([]source.Object, 0, len(r.current))
@@ -56,11 +56,11 @@ func (r *round) build(order func(a, b source.Object) int) *source.Objects {
 	}
 	for ref, kept := range r.refused { // those that the source has left out
 		if kept == Older && r.current[ref] == nil {
-			objects = append(objects, r.keeper.accepted[ref])
+			objects = append(objects, r.last(ref))
 		}
 	}
 	out := source.NewObjects()
-	out.Origins = r.objs.Origins
+	out.Origins, out.Namespaces = r.objs.Origins, r.objs.Namespaces
 	for _, o := range objects {
 		if err := out.Add(o); err != nil {
 			panic("accept: " + err.Error()) // it was in Objects before
@@ -84,6 +84,9 @@ func (r *round) addValues(out *source.Objects, o source.Object) {
 	older := r.refused[source.RefOf(o)] == Older
 	for _, ref := range r.keeper.references(o) {
 		value, ok := r.objs.Secrets[ref.key]
+		if stands, other := r.values[ref.key]; ok && other {
+			value = stands
+		}
 		if !ok && older && ref.keep {
 			value, ok = r.keeper.last.Secrets[ref.key]
 		}
@@ -120,6 +123,8 @@ func sortBy(o *source.Objects, order func(a, b source.Object) int) {
 	sortKind(o.LimitPolicies, order)
 	sortKind(o.Budgets, order)
 	sortKind(o.LoadPolicies, order)
+	sortKind(o.CachePolicies, order)
+	sortKind(o.SessionPolicies, order)
 	sortKind(o.ReferenceGrants, order)
 }
 

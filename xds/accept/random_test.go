@@ -52,7 +52,7 @@ func (c *cluster) change(rng *rand.Rand) {
 func TestRandomChanges(t *testing.T) {
 	remembering, anew := 0, 0 // compilations
 	compileFn, anewFn := compiler(t, &remembering), compiler(t, &anew)
-	spent, refusals, olders, nothing := 0, 0, 0, 0
+	spent, refusals, olders, shut, nothing := 0, 0, 0, 0, 0
 	seeds := uint64(4)
 	if testing.Short() {
 		seeds = 1
@@ -106,6 +106,9 @@ func TestRandomChanges(t *testing.T) {
 				case Older:
 					olders++
 					standing[ref] = accepted[ref]
+				case Shut:
+					shut++
+					standing[ref] = a.shuts[o]
 				case LeftOut:
 					refusals++
 				}
@@ -144,8 +147,8 @@ func TestRandomChanges(t *testing.T) {
 			}
 		}
 	}
-	if refusals < 30 || olders < 5 {
-		t.Errorf("only %d objects were left out, and %d kept an older generation", refusals, olders)
+	if refusals < 30 || olders < 5 || shut < 2 {
+		t.Errorf("only %d objects were left out, %d kept an older generation, and %d were shut", refusals, olders, shut)
 	}
 	t.Logf("%d left out, %d older, %d readings without a refusal; %d compilations, %d without what is remembered", refusals, olders, nothing, spent, anew)
 }

@@ -28,6 +28,11 @@ type round struct {
 	settled  int  // conflicts
 	twice    bool // an older generation was refused too
 
+	held     map[source.ObjectRef]bool          // as Envoy serves them: they wait until others have been tried
+	values   map[source.SecretKey]source.Secret // what stands for values that Envoy refuses, or that wait
+	byEnvoy  []source.Problem                   // of objects that Envoy refuses
+	ofValues []source.Problem                   // of objects that go on with an older value because Envoy refuses the new one
+
 	noted   map[source.ObjectRef][]source.Problem // by the object that was refused for them
 	outcome *outcome                              // to be remembered; nil for nothing
 }
@@ -41,12 +46,26 @@ func (r *round) readErrors(problems []source.Problem) bool {
 		case p.Severity != source.Error:
 		case p.Object.Name == "":
 			blameable = false
-		case r.current[p.Object] == nil && r.keeper.accepted[p.Object] == nil: // the source has left it out already
+		case r.current[p.Object] == nil && !r.isAccepted(p): // the source has left it out already
 		case r.refused[p.Object] == 0:
 			r.refuse(p.Object)
 		}
 	}
 	return blameable
+}
+
+// isAccepted says whether the object that a problem of the source is about was accepted, and not one that had its name before.
+func (r *round) isAccepted(p source.Problem) bool {
+	was := r.keeper.accepted[p.Object]
+	return was != nil && (p.UID == "" || was.GetUID() == "" || p.UID == was.GetUID())
+}
+
+// last is the generation of an object that may stand for it: the last one that was accepted, or the one that Envoy serves where it is to wait.
+func (r *round) last(ref source.ObjectRef) source.Object {
+	if r.held[ref] {
+		return r.keeper.proven(ref)
+	}
+	return r.keeper.accepted[ref]
 }
 
 // blameMore notes which objects are wrong for more than a value that is missing.
@@ -58,20 +77,24 @@ func (r *round) blameMore(found []source.Problem) {
 	}
 }
 
-// refuse replaces an object by its last accepted generation; at the second time, or where there is none, by nothing.
+// refuse replaces an object by its last accepted generation; at the second time, or where there is none, by nothing, or by what lets nothing pass.
 func (r *round) refuse(ref source.ObjectRef) {
 	if r.refused[ref] == 0 && r.older(ref) != nil {
 		r.refused[ref] = Older
 		return
 	}
-	r.twice = r.twice || r.refused[ref] == Older
+	r.twice = r.twice || r.refused[ref] != 0
+	if r.refused[ref] != Shut && limited(r.current[ref]) {
+		r.refused[ref] = Shut
+		return
+	}
 	r.refused[ref] = LeftOut
 }
 
 // older is the last accepted generation of an object, nil where there is none that could be served in its place. It is the same generation where
 // only values are missing that may outlive their being read.
 func (r *round) older(ref source.ObjectRef) source.Object {
-	was, now := r.keeper.accepted[ref], r.current[ref]
+	was, now := r.last(ref), r.current[ref]
 	if was == nil || now != nil && (!sameObject(was, now) || !sameDiscovery(was, now)) {
 		return nil
 	}
@@ -191,9 +214,11 @@ func claimsOne(kind string) bool { return kind == "APIKey" || kind == "JWTIssuer
 func (r *round) standing(ref source.ObjectRef) source.Object {
 	switch r.refused[ref] {
 	case Older:
-		return r.keeper.accepted[ref]
+		return r.last(ref)
 	case LeftOut:
 		return nil
+	case Shut:
+		return r.keeper.shut(r.current[ref])
 	}
 	return r.current[ref]
 }
@@ -241,7 +266,7 @@ func rank(kind string) int {
 	switch kind {
 	case "Route", "APIKey", "LoadPolicy":
 		return 1 // they refer to Backends and Consumers
-	case "LimitPolicy", "Budget":
+	case "LimitPolicy", "Budget", "CachePolicy", "SessionPolicy":
 		return 2 // and these to all of them
 	}
 	return 0

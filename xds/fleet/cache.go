@@ -41,6 +41,15 @@ func seal(s *set, scope Scope, privateKey any) ([]byte, error) {
 	for _, it := range s.items {
 		m.Resources = append(m.Resources, it.message())
 	}
+	secret, err := secretOf(privateKey)
+	if err != nil {
+		return nil, err
+	}
+	return sealMessage(m, scope.key(), secret)
+}
+
+// sealMessage seals with a key that comes from a secret. What the file is for has to be the same when it is opened.
+func sealMessage(m *discoveryv3.DeltaDiscoveryResponse, purpose string, secret []byte) ([]byte, error) {
 	plain, err := proto.Marshal(m)
 	if err != nil {
 		return nil, err
@@ -48,24 +57,33 @@ func seal(s *set, scope Scope, privateKey any) ([]byte, error) {
 	head := make([]byte, headSize, headSize+len(plain)+16)
 	copy(head, cacheMagic)
 	rand.Read(head[len(cacheMagic):])
-	sealer, err := sealer(head, privateKey)
+	sealer, err := sealer(head, secret)
 	if err != nil {
 		return nil, err
 	}
-	return sealer.Seal(head, head[headSize-nonceSize:], plain, additional(head[:headSize], scope)), nil
+	return sealer.Seal(head, head[headSize-nonceSize:], plain, additional(head[:headSize], purpose)), nil
 }
 
 // unseal reads what seal wrote.
 func unseal(file []byte, scope Scope, privateKey any) (*set, error) {
+	secret, err := secretOf(privateKey)
+	if err != nil {
+		return nil, err
+	}
+	return unsealMessage(file, scope.key(), secret)
+}
+
+// unsealMessage reads what sealMessage wrote.
+func unsealMessage(file []byte, purpose string, secret []byte) (*set, error) {
 	if len(file) < headSize || string(file[:len(cacheMagic)]) != cacheMagic {
 		return nil, errors.New("it is no cache file of this version of Weir")
 	}
 	head := file[:headSize]
-	sealer, err := sealer(head, privateKey)
+	sealer, err := sealer(head, secret)
 	if err != nil {
 		return nil, err
 	}
-	plain, err := sealer.Open(nil, head[headSize-nonceSize:], file[headSize:], additional(head, scope))
+	plain, err := sealer.Open(nil, head[headSize-nonceSize:], file[headSize:], additional(head, purpose))
 	if err != nil {
 		return nil, errForeign
 	}
@@ -76,11 +94,16 @@ func unseal(file []byte, scope Scope, privateKey any) (*set, error) {
 	return (*set)(nil).with(m), nil
 }
 
-func sealer(head []byte, privateKey any) (cipher.AEAD, error) {
+// secretOf is what the key of a seal comes from where that is a private key.
+func secretOf(privateKey any) ([]byte, error) {
 	secret, err := x509.MarshalPKCS8PrivateKey(privateKey)
 	if err != nil {
 		return nil, fmt.Errorf("the private key cannot be used for sealing: %w", err)
 	}
+	return secret, nil
+}
+
+func sealer(head, secret []byte) (cipher.AEAD, error) {
 	key, err := hkdf.Key(sha256.New, secret, head[len(cacheMagic):len(cacheMagic)+saltSize], cacheMagic, 32)
 	if err != nil {
 		return nil, err
@@ -92,13 +115,23 @@ func sealer(head []byte, privateKey any) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// additional is what the seal covers besides the set: a file for another scope does not open.
-func additional(head []byte, scope Scope) []byte {
-	return append(append([]byte(nil), head...), scope.key()...)
+// additional is what the seal covers besides the set: a file for another purpose, as another scope, does not open.
+func additional(head []byte, purpose string) []byte {
+	return append(append([]byte(nil), head...), purpose...)
 }
 
 // readCache returns the set in a file, and when it was written; nil without an error where there is no file.
 func readCache(path string, scope Scope, privateKey any) (*set, time.Time, error) {
+	content, written, err := readFile(path)
+	if content == nil || err != nil {
+		return nil, time.Time{}, err
+	}
+	s, err := unseal(content, scope, privateKey)
+	return s, written, err
+}
+
+// readFile returns what is in a file, and when it was written; nil without an error where there is none.
+func readFile(path string) ([]byte, time.Time, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, time.Time{}, nil
@@ -115,11 +148,10 @@ func readCache(path string, scope Scope, privateKey any) (*set, time.Time, error
 		return nil, time.Time{}, fmt.Errorf("it is no file, or has more than %d bytes", maxCache)
 	}
 	content, err := io.ReadAll(io.LimitReader(f, maxCache))
-	if err != nil {
-		return nil, time.Time{}, err
+	if content == nil {
+		content = []byte{}
 	}
-	s, err := unseal(content, scope, privateKey)
-	return s, info.ModTime(), err
+	return content, info.ModTime(), err
 }
 
 // writeCache replaces a file, so that it is the old or the new one whatever happens.

@@ -66,6 +66,7 @@ type Client struct {
 	ready    bool // latest may be handed on
 	open     []*set
 	served   *set
+	refused  []Refused // of served
 	rejected *source.Objects
 	reason   string // of rejected
 }
@@ -165,15 +166,23 @@ func (c *Client) remember(s *set) {
 }
 
 // Serving says that Envoy serves what objs, which Watch has handed on, came to: it has taken it, or nothing in it was new to it.
-func (c *Client) Serving(objs *source.Objects) { c.settle(objs, "") }
+func (c *Client) Serving(objs *source.Objects) { c.settle(objs, "", nil) }
+
+// Partly says that Envoy serves what objs came to without some objects, which it refuses.
+func (c *Client) Partly(objs *source.Objects, refused []Refused) {
+	if len(refused) > maxRefused {
+		return // that it was refused has been told
+	}
+	c.settle(objs, "", refused)
+}
 
 // Rejected says that Envoy, or a step before it, refuses what objs came to, and why. What was served before still is.
 func (c *Client) Rejected(objs *source.Objects, reason string) {
-	c.settle(objs, cmp.Or(reason, "no reason was given"))
+	c.settle(objs, cmp.Or(reason, "no reason was given"), nil)
 }
 
 // settle takes what became of a set. Of the ones handed on before it nothing more will be told.
-func (c *Client) settle(objs *source.Objects, reason string) {
+func (c *Client) settle(objs *source.Objects, reason string, refused []Refused) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	i := slices.IndexFunc(c.open, func(s *set) bool { return s.objs == objs })
@@ -183,7 +192,7 @@ func (c *Client) settle(objs *source.Objects, reason string) {
 	s := c.open[i]
 	c.open = slices.Delete(c.open, 0, i)
 	if reason == "" {
-		c.served = s
+		c.served, c.refused = s, refused
 		if c.rejected == objs {
 			c.rejected, c.reason = nil, ""
 		}
@@ -191,7 +200,7 @@ func (c *Client) settle(objs *source.Objects, reason string) {
 	} else {
 		c.rejected, c.reason = objs, reason
 	}
-	s.session.answer(s.nonce, reason)
+	s.session.answer(s.nonce, cmp.Or(reason, summary(refused)), refused)
 }
 
 // received takes what a response of the control plane has made of the latest set. Only one session is there at a time, and nothing else calls it.
@@ -219,10 +228,10 @@ func (c *Client) received(r *discoveryv3.DeltaDiscoveryResponse, s *session) {
 		}
 	}
 	if c.served != nil && c.served.objs == next.objs {
-		s.answer(next.nonce, "")
+		s.answer(next.nonce, summary(c.refused), c.refused)
 	}
 	if c.rejected == next.objs {
-		s.answer(next.nonce, c.reason)
+		s.answer(next.nonce, c.reason, nil)
 	}
 }
 

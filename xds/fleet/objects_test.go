@@ -103,5 +103,5 @@ func describe(o *source.Objects) string {
 		}
 		out += "\n  " + source.RefOf(obj).String() + " " + string(content)
 	}
-	return fmt.Sprintf("%s\n  %d values, endpoints %v", out, len(o.Secrets), o.Endpoints)
+	return fmt.Sprintf("%s\n  %d values, endpoints %v, labels %v", out, len(o.Secrets), o.Endpoints, o.Namespaces)
 }

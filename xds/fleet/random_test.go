@@ -73,6 +73,14 @@ func (h *history) next() (*source.Objects, []source.Problem) {
 	for ref, list := range h.found {
 		objs.Endpoints[ref] = slices.Clone(list)
 	}
+	for ref, list := range h.found { // labels that change as endpoints do
+		if len(list) > 0 {
+			if objs.Namespaces == nil {
+				objs.Namespaces = map[string]map[string]string{}
+			}
+			objs.Namespaces[ref.Namespace] = map[string]string{"tier": fmt.Sprint(len(h.found))}
+		}
+	}
 	var problems []source.Problem
 	for _, p := range h.problems {
 		problems = append(problems, p)

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	kjson "sigs.k8s.io/json"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
@@ -29,11 +30,13 @@ const (
 	valuePrefix     = "Value"
 	endpointsPrefix = "Endpoints"
 	problemsPrefix  = "Problems"
+	labelsPrefix    = "NamespaceLabels"
 )
 
-// resource is one thing that travels: an object, a value, the endpoints of a Backend, or the problems of an object. It is immutable.
+// resource is one thing that travels: an object, a value, the endpoints of a Backend, the labels of a namespace, or the problems of an object. It is
+// immutable.
 type resource struct {
-	name    string // "Route/default/chat", "Value/HASH", "Endpoints/default/vllm", "Problems/Route/default/chat"
+	name    string // "Route/default/chat", "Value/HASH", "Endpoints/default/vllm", "NamespaceLabels/default", "Problems/Route/default/chat"
 	version string // names the content
 	body    []byte // JSON
 }
@@ -157,6 +160,17 @@ func encodeEndpoints(ref source.ObjectRef, endpoints []v1alpha1.Endpoint) (*reso
 	return &resource{name: endpointsName(ref), version: contentVersion(body), body: body}, nil
 }
 
+func encodeLabels(namespace string, labels map[string]string) *resource {
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	body, err := json.Marshal(labels)
+	if err != nil {
+		panic(fmt.Sprintf("strings cannot be written as JSON: %v", err))
+	}
+	return &resource{name: resourceName(labelsPrefix, namespace), version: contentVersion(body), body: body}
+}
+
 // problemsBody are the problems that the source has with one object.
 type problemsBody struct {
 	Object   refBody       `json:"object"`
@@ -176,13 +190,14 @@ type problemBody struct {
 	Line     int    `json:"line,omitempty"`
 	Severity int    `json:"severity,omitempty"`
 	Reason   string `json:"reason,omitempty"`
+	UID      string `json:"uid,omitempty"`
 }
 
 func encodeProblems(ref source.ObjectRef, problems []source.Problem) (*resource, error) {
 	body := problemsBody{Object: refBody(ref)}
 	for _, p := range problems {
 		body.Problems = append(body.Problems, problemBody{
-			Field: p.Field, Message: p.Message, File: p.File, Line: p.Line, Severity: int(p.Severity), Reason: string(p.Reason),
+			Field: p.Field, Message: p.Message, File: p.File, Line: p.Line, Severity: int(p.Severity), Reason: string(p.Reason), UID: string(p.UID),
 		})
 	}
 	encoded, err := json.Marshal(body)
@@ -199,6 +214,8 @@ type item struct {
 	value     *decodedValue       // of a value
 	backend   source.ObjectRef    // of endpoints
 	endpoints []v1alpha1.Endpoint // nil where the resource is something else
+	namespace string              // of labels
+	labels    map[string]string   // nil where the resource is something else
 	problems  []source.Problem    // of problems; of anything else, what is wrong with the resource
 }
 
@@ -222,12 +239,25 @@ func decode(r resource) *item {
 		if len(parts) == 3 {
 			p.Object = source.ObjectRef{Kind: parts[0], Namespace: parts[1], Name: parts[2]}
 			if _, known := source.NewObject(parts[0]); known {
-				p.Severity = source.Error
+				p.Severity, p.UID = source.Error, uidOf(r.body)
 			}
 		}
 		return &item{resource: r, problems: []source.Problem{p}}
 	}
 	return it
+}
+
+// uidOf is the UID in an object that cannot be read otherwise; "" where there is none.
+func uidOf(body []byte) types.UID {
+	var o struct {
+		Metadata struct {
+			UID types.UID `json:"uid"`
+		} `json:"metadata"`
+	}
+	if err := json.Unmarshal(body, &o); err != nil {
+		return ""
+	}
+	return o.Metadata.UID
 }
 
 func splitName(name string) ([]string, error) {
@@ -239,6 +269,10 @@ func splitName(name string) ([]string, error) {
 		}
 		parts[i] = plain
 	}
+	// Of two names for one thing, which one counts would hang on what came first.
+	if resourceName(parts...) != name {
+		return nil, fmt.Errorf("the name %q is not in the form of names", name)
+	}
 	return parts, nil
 }
 
@@ -246,6 +280,9 @@ func (it *item) read(parts []string) error {
 	switch {
 	case parts[0] == valuePrefix && len(parts) == 2:
 		return it.readValue()
+	case parts[0] == labelsPrefix && len(parts) == 2:
+		it.namespace = parts[1]
+		return it.readLabels()
 	case parts[0] == endpointsPrefix && len(parts) == 3:
 		it.backend = source.ObjectRef{Kind: "Backend", Namespace: parts[1], Name: parts[2]}
 		return it.readEndpoints()
@@ -283,7 +320,7 @@ func (it *item) readObject(ref source.ObjectRef) error {
 func (it *item) readValue() error {
 	var body valueBody
 	// No words of the decoder here: they may hold parts of the value.
-	if err := json.Unmarshal(it.body, &body); err != nil || len(body.Mask) != len(body.Masked) || valueName(body.Of) != it.name {
+	if err := json.Unmarshal(it.body, &body); err != nil || len(body.Mask) != len(body.Masked) || valueName(body.Of) != it.name || openKey(body.Of.secretKey()) != body.Of {
 		return errors.New("a value is not in the form of values")
 	}
 	plain := make([]byte, len(body.Mask))
@@ -302,6 +339,16 @@ func (it *item) readEndpoints() error {
 	return nil
 }
 
+func (it *item) readLabels() error {
+	if err := json.Unmarshal(it.body, &it.labels); err != nil {
+		return fmt.Errorf("the labels of the namespace %s are none", it.namespace)
+	}
+	if it.labels == nil {
+		it.labels = map[string]string{}
+	}
+	return nil
+}
+
 func (it *item) readProblems() error {
 	var body problemsBody
 	if err := json.Unmarshal(it.body, &body); err != nil {
@@ -313,7 +360,7 @@ func (it *item) readProblems() error {
 		}
 		it.problems = append(it.problems, source.Problem{
 			Object: source.ObjectRef(body.Object), Field: p.Field, Message: p.Message, File: p.File, Line: p.Line,
-			Severity: source.Severity(p.Severity), Reason: source.Reason(p.Reason),
+			Severity: source.Severity(p.Severity), Reason: source.Reason(p.Reason), UID: types.UID(p.UID),
 		})
 	}
 	return nil

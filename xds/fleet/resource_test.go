@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"bytes"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -34,7 +35,7 @@ func response(t testing.TB, objs *source.Objects, problems []source.Problem) *di
 	e := newEncoded()
 	e.update(objs, problems, nil)
 	m := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: TypeURL, Nonce: "1"}
-	for _, r := range e.all {
+	for _, r := range e.all() {
 		m.Resources = append(m.Resources, r.message())
 	}
 	return m
@@ -126,8 +127,10 @@ func TestUnknownThings(t *testing.T) {
 		"no JSON":   {object("Route/a/x", `hunter2`), source.Error, source.ObjectRef{Kind: "Route", Namespace: "a", Name: "x"}, "it is no Route", 0},
 		"name":      {object("Route/a/x", `{"metadata":{"name":"y","namespace":"a"}}`), source.Error, source.ObjectRef{Kind: "Route", Namespace: "a", Name: "x"}, "has another name inside", 0},
 		"escape":    {object("Route/%zz/x", `{}`), source.Warning, source.ObjectRef{}, "broken escape", 0},
+		"two names": {object("Consumer/%61/x", `{"metadata":{"name":"x","namespace":"a"}}`), source.Warning, source.ObjectRef{}, "not in the form of names", 0},
 		"value":     {object("Value/abc", `{"masked":"aHVudGVyMg=="}`), source.Warning, source.ObjectRef{}, "a value is not in the form of values", 0},
 		"endpoints": {object("Endpoints/a/x", `"hunter2"`), source.Warning, source.ObjectRef{Kind: "Endpoints", Namespace: "a", Name: "x"}, "the endpoints of Backend a/x are none", 0},
+		"labels":    {object("NamespaceLabels/a", `"hunter2"`), source.Warning, source.ObjectRef{}, "the labels of the namespace a are none", 0},
 		"problems":  {object("Problems/Route/a/x", `[]`), source.Warning, source.ObjectRef{}, "not in the form of problems", 0},
 		"severity":  {object("Problems/Route/a/x", `{"problems":[{"message":"m","severity":9}]}`), source.Warning, source.ObjectRef{}, "severity 9", 0},
 	} {
@@ -166,6 +169,7 @@ func TestScope(t *testing.T) {
 	for _, name := range []string{"shared", "private"} {
 		objs.Endpoints[source.ObjectRef{Kind: "Backend", Namespace: "c", Name: name}] = []v1alpha1.Endpoint{{Address: "10.0.0.1", Port: 1}}
 	}
+	objs.Namespaces = map[string]map[string]string{"a": {"tier": "gold"}, "b": {}}
 	problems := []source.Problem{
 		{Object: source.ObjectRef{Kind: "Backend", Namespace: "c", Name: "shared"}, Message: "shared"},
 		{Object: source.ObjectRef{Kind: "Backend", Namespace: "c", Name: "private"}, Message: "private"},
@@ -210,12 +214,15 @@ func TestScope(t *testing.T) {
 			slices.Sort(objects)
 			slices.Sort(values)
 			slices.Sort(messages)
+			if namespace := tc.scope.Namespaces[0]; len(got.Namespaces) != 1 || !maps.Equal(got.Namespaces[namespace], objs.Namespaces[namespace]) {
+				t.Errorf("got labels %v", got.Namespaces)
+			}
 			if !slices.Equal(objects, tc.objects) || !slices.Equal(values, tc.values) || len(got.Endpoints) != tc.endpoints || !slices.Equal(messages, tc.problems) {
 				t.Errorf("got %q, values %q, endpoints %v, problems %q", objects, values, got.Endpoints, messages)
 			}
 		})
 	}
-	if all := (Scope{}).normal().of(func() *encoded { e := newEncoded(); e.update(objs, problems, nil); return e }()); len(all) != objs.Len()+4+2+4 {
+	if all := (Scope{}).normal().of(func() *encoded { e := newEncoded(); e.update(objs, problems, nil); return e }()); len(all) != objs.Len()+4+2+2+4 {
 		t.Errorf("%d resources without a scope", len(all))
 	}
 }

@@ -61,7 +61,7 @@ func (s Scope) hasGateway(namespace, name string) bool {
 // of picks what belongs to the scope: the objects, then what they refer to, and what is known of both.
 func (s Scope) of(e *encoded) []*resource {
 	if s.all() {
-		return e.all
+		return e.all()
 	}
 	in := make(map[source.ObjectRef]bool, len(e.objects))
 	for ref, o := range e.objects {
@@ -96,6 +96,11 @@ func (s Scope) of(e *encoded) []*resource {
 			out = append(out, found.res)
 		}
 	}
+	for namespace, l := range e.labels {
+		if s.hasNamespace(namespace) {
+			out = append(out, l.res)
+		}
+	}
 	for ref, p := range e.problems {
 		if _, exists := e.objects[ref]; in[ref] || !exists && (ref.Namespace == "" || s.hasNamespace(ref.Namespace)) {
 			out = append(out, p.res)
@@ -116,6 +121,10 @@ func (s Scope) wants(ref source.ObjectRef, obj source.Object) bool {
 	case *v1alpha1.LimitPolicy:
 		return s.hasNamespace(ref.Namespace) && s.wantsTarget(ref.Namespace, obj.Spec.TargetRefs)
 	case *v1alpha1.Budget:
+		return s.hasNamespace(ref.Namespace) && s.wantsTarget(ref.Namespace, obj.Spec.TargetRefs)
+	case *v1alpha1.CachePolicy:
+		return s.hasNamespace(ref.Namespace) && s.wantsTarget(ref.Namespace, obj.Spec.TargetRefs)
+	case *v1alpha1.SessionPolicy:
 		return s.hasNamespace(ref.Namespace) && s.wantsTarget(ref.Namespace, obj.Spec.TargetRefs)
 	case *v1alpha1.LoadPolicy:
 		return s.hasNamespace(ref.Namespace) && (len(obj.Spec.TargetRefs) == 0 || slices.ContainsFunc(obj.Spec.TargetRefs, func(t v1alpha1.LoadPolicyTarget) bool {

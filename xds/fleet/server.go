@@ -61,7 +61,6 @@ type Server struct {
 	mu      sync.Mutex
 	encoded *encoded
 	number  uint64 // of the last set; 0 before the first
-	digest  string // of the last set
 	views   map[string]*view
 	clients map[*serverClient]bool
 }
@@ -140,14 +139,12 @@ func (s *Server) look(ctx context.Context) {
 
 // Set makes objects what the clients are to have. What it is given must not be changed.
 func (s *Server) Set(objs *source.Objects, problems []source.Problem) {
-	digest := objs.Digest()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.encoded.update(objs, problems, s.opts.Log)
 	s.number++
-	s.digest = digest
 	for _, v := range s.views {
-		v.update(v.scope.of(s.encoded), s.number, digest)
+		v.follow(s.encoded, s.number)
 	}
 }
 
@@ -162,7 +159,7 @@ func (s *Server) join(c *serverClient, scope Scope, has map[string]string) (*fra
 	v := s.views[key]
 	if v == nil {
 		v = newView(scope)
-		v.update(scope.of(s.encoded), s.number, s.digest)
+		v.update(scope.of(s.encoded), s.number, s.encoded.digest)
 		s.views[key] = v
 	}
 	c.view = v

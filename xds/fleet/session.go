@@ -37,11 +37,12 @@ type session struct {
 }
 
 type answer struct {
-	nonce, reason string // without a reason it is an ACK
+	nonce, reason string    // without a reason it is an ACK
+	refused       []Refused // what is served with the set is all but these
 }
 
-// answer sends an ACK, or a NACK with its reason. It does nothing without a session, as for a set of the cache file.
-func (s *session) answer(nonce, reason string) {
+// answer sends an ACK, or a NACK with its reason, and with the objects that alone are refused. It does nothing without a session, as for a set of the cache file.
+func (s *session) answer(nonce, reason string, refused []Refused) {
 	if s == nil {
 		return
 	}
@@ -50,7 +51,7 @@ func (s *session) answer(nonce, reason string) {
 	if len(s.answers) == maxAnswers {
 		s.answers = s.answers[1:]
 	}
-	s.answers = append(s.answers, answer{nonce, reason})
+	s.answers = append(s.answers, answer{nonce, reason, refused})
 	wake(s.news)
 }
 
@@ -119,7 +120,7 @@ func (c *Client) converse(ctx context.Context, address string) (worked bool, err
 			for _, a := range s.take() {
 				request := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeURL, ResponseNonce: a.nonce}
 				if a.reason != "" {
-					request.ErrorDetail = &rpcstatus.Status{Code: int32(codes.InvalidArgument), Message: clean(a.reason)}
+					request.ErrorDetail = &rpcstatus.Status{Code: int32(codes.InvalidArgument), Message: clean(a.reason), Details: encodeRefused(a.refused)}
 				}
 				if err := stream.Send(request); err != nil && !errors.Is(err, io.EOF) {
 					return worked, words(err)

@@ -67,7 +67,18 @@ func (s *set) with(r *discoveryv3.DeltaDiscoveryResponse) *set {
 		return next
 	}
 	next.items = merge(old, changes)
-	next.objs, next.problems = assemble(next.items)
+	if s == nil {
+		next.objs, next.problems = assemble(next.items)
+		return next
+	}
+	was := make([]*item, 0, len(changes))
+	for name := range changes {
+		if it, ok := had(name); ok {
+			was = append(was, it)
+		}
+	}
+	next.objs, next.problems = s.objs, s.problems
+	next.change(was, changes)
 	return next
 }
 
@@ -90,22 +101,88 @@ func merge(old []*item, changes map[string]*item) []*item {
 
 // assemble puts together what items hold.
 func assemble(items []*item) (*source.Objects, []source.Problem) {
-	objs := source.NewObjects()
-	var problems []source.Problem
+	s := set{items: items, objs: source.NewObjects()}
+	changes := make(map[string]*item, len(items))
 	for _, it := range items {
+		changes[it.name] = it
+	}
+	s.change(nil, changes)
+	return s.objs, s.problems
+}
+
+// change replaces what was held by items that have changed or gone by what is, by name; nil is an item that is gone. All items are those of the set then.
+// What it costs grows with them, and with the number of objects by copies of pointers.
+func (s *set) change(was []*item, is map[string]*item) {
+	values, endpoints, labels := edited(s.objs.Secrets), edited(s.objs.Endpoints), edited(s.objs.Namespaces)
+	var gone, fresh []source.Object
+	problems := false
+	for _, it := range was {
+		problems = problems || len(it.problems) > 0
 		switch {
 		case it.obj != nil:
-			if err := objs.Add(it.obj); err != nil {
-				problems = append(problems, source.Problem{Object: source.RefOf(it.obj), Message: err.Error()})
-			}
+			gone = append(gone, it.obj)
 		case it.value != nil:
-			objs.Secrets[it.value.key] = it.value.secret
+			values.drop(it.value.key)
 		case it.endpoints != nil:
-			objs.Endpoints[it.backend] = it.endpoints
+			endpoints.drop(it.backend)
+		case it.labels != nil:
+			labels.drop(it.namespace)
 		}
-		problems = append(problems, it.problems...)
 	}
-	objs.Sort()
-	source.SortProblems(problems)
-	return objs, problems
+	for _, it := range is {
+		switch {
+		case it == nil:
+			continue
+		case it.obj != nil:
+			fresh = append(fresh, it.obj)
+		case it.value != nil:
+			values.put(it.value.key, it.value.secret)
+		case it.endpoints != nil:
+			endpoints.put(it.backend, it.endpoints)
+		case it.labels != nil:
+			labels.put(it.namespace, it.labels)
+		}
+		problems = problems || len(it.problems) > 0
+	}
+	s.objs = s.objs.With(gone, fresh)
+	s.objs.Secrets, s.objs.Endpoints, s.objs.Namespaces = values.m, endpoints.m, labels.m
+	if len(labels.m) == 0 {
+		s.objs.Namespaces = nil
+	}
+	if problems {
+		s.problems = nil
+		for _, it := range s.items {
+			s.problems = append(s.problems, it.problems...)
+		}
+		source.SortProblems(s.problems)
+	}
+}
+
+// editing is a map that is copied before the first change.
+type editing[K comparable, V any] struct {
+	m   map[K]V
+	own bool
+}
+
+func edited[K comparable, V any](m map[K]V) editing[K, V] { return editing[K, V]{m: m} }
+
+func (e *editing[K, V]) put(k K, v V) {
+	e.copy()
+	e.m[k] = v
+}
+
+func (e *editing[K, V]) drop(k K) {
+	e.copy()
+	delete(e.m, k)
+}
+
+func (e *editing[K, V]) copy() {
+	switch {
+	case e.own:
+	case e.m == nil:
+		e.m = map[K]V{}
+	default:
+		e.m = maps.Clone(e.m)
+	}
+	e.own = true
 }

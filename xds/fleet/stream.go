@@ -38,10 +38,11 @@ type ClientState struct {
 	Identity  string    // names of its certificate
 	Connected time.Time // since when
 	Sent      Set
-	Serving   Set    // what its Envoy serves, as far as it has said on this connection
-	Rejected  Set    // what its Envoy refuses, unless it serves a later one
-	Reason    string // of Rejected
-	Bytes     int64  // sent to it on this connection, as they went over the wire, without TLS
+	Serving   Set       // what its Envoy serves, as far as it has said on this connection
+	Refused   []Refused // what of Serving its Envoy refuses, and it serves otherwise or not at all
+	Rejected  Set       // what its Envoy refuses, as a whole or a part of it, unless it serves a later one
+	Reason    string    // of Rejected
+	Bytes     int64     // sent to it on this connection, as they went over the wire, without TLS
 }
 
 // serverClient is what the server knows of a client; what it has of the objects is one number. It belongs to the server's mutex,
@@ -59,6 +60,7 @@ type serverClient struct {
 	sent     []sent // unanswered sets, and the one that was answered last; never empty
 	answered uint64 // the latest set that there is an answer for
 	serving  *generation
+	refused  []Refused // of serving
 	rejected *generation
 	reason   string
 }
@@ -86,7 +88,7 @@ func (c *serverClient) state() ClientState {
 	}
 	return ClientState{
 		Node: c.node, Address: c.address, Identity: c.identity, Connected: c.connected,
-		Sent: name(c.sent[len(c.sent)-1].of), Serving: name(c.serving), Rejected: name(c.rejected), Reason: c.reason, Bytes: c.bytes.Load(),
+		Sent: name(c.sent[len(c.sent)-1].of), Serving: name(c.serving), Refused: c.refused, Rejected: name(c.rejected), Reason: c.reason, Bytes: c.bytes.Load(),
 	}
 }
 
@@ -98,8 +100,8 @@ type answered struct {
 	refusal bool        // the client did not refuse it before
 }
 
-// answer takes an ACK, or a NACK with its reason.
-func (c *serverClient) answer(number uint64, nack bool, reason string) answered {
+// answer takes an ACK, or a NACK with its reason; with refused objects, all others are served.
+func (c *serverClient) answer(number uint64, nack bool, reason string, refused []Refused) answered {
 	i := slices.IndexFunc(c.sent, func(s sent) bool { return s.of.number == number })
 	if i < 0 {
 		return answered{}
@@ -109,10 +111,13 @@ func (c *serverClient) answer(number uint64, nack bool, reason string) answered 
 	c.answered = max(c.answered, number)
 	if nack {
 		c.rejected, c.reason = g, reason
-	} else {
-		if c.serving == nil || c.serving.number < number {
-			c.serving = g
+	}
+	if !nack || len(refused) > 0 {
+		if c.serving == nil || c.serving.number <= number {
+			c.serving, c.refused = g, refused
 		}
+	}
+	if !nack {
 		if c.rejected != nil && c.rejected.number <= number {
 			c.rejected, c.reason = nil, ""
 		}
@@ -251,7 +256,7 @@ func (s *Server) receive(stream discoveryv3.AggregatedDiscoveryService_DeltaAggr
 		}
 		nack, reason := request.GetErrorDetail() != nil, clean(request.GetErrorDetail().GetMessage())
 		s.mu.Lock()
-		to := c.answer(number, nack, reason)
+		to := c.answer(number, nack, reason, decodeRefused(request.GetErrorDetail().GetDetails()))
 		s.mu.Unlock()
 		if to.refusal {
 			s.metrics.rejects.Inc()

@@ -52,41 +52,74 @@ func newView(scope Scope) *view {
 	}
 }
 
+// follow makes set number what clients are to have, which is the one after the set that they are to have now. It says whether anything has changed.
+func (v *view) follow(set *encoded, number uint64) bool {
+	if !v.scope.all() && len(set.fresh)+len(set.gone) > 0 {
+		// What is wanted hangs on what else is there.
+		return v.update(v.scope.of(set), number, set.digest)
+	}
+	changed := false
+	for _, name := range set.gone {
+		if e := v.entries[name]; e != nil && e.res != nil {
+			v.drop(e, number)
+			changed = true
+		}
+	}
+	for _, r := range set.fresh {
+		changed = v.put(r, number) || changed
+	}
+	return v.settle(changed, number, set.digest)
+}
+
 // update makes resources what clients are to have, as set number. It says whether anything has changed.
 func (v *view) update(resources []*resource, number uint64, digest string) bool {
 	changed := false
 	for _, r := range resources {
-		e := v.entries[r.name]
-		switch {
-		case e == nil:
-			e = &entry{name: r.name}
-			v.entries[r.name] = e
-			e.place = v.live.PushFront(e)
-		case e.res == nil:
-			v.deleted.Remove(e.place)
-			e.place = v.live.PushFront(e)
-		case e.res.version != r.version:
-			v.live.MoveToFront(e.place)
-		default:
-			e.seen = number
-			continue
-		}
-		e.res, e.number, e.seen = r, number, number
-		changed = true
+		changed = v.put(r, number) || changed
 	}
 	if v.live.Len() > len(resources) {
 		for place := v.live.Front(); place != nil; {
 			e := place.Value.(*entry)
 			place = place.Next()
-			if e.seen == number {
-				continue
+			if e.seen != number {
+				v.drop(e, number)
+				changed = true
 			}
-			v.live.Remove(e.place)
-			e.res, e.number = nil, number
-			e.place = v.deleted.PushFront(e)
-			changed = true
 		}
 	}
+	return v.settle(changed, number, digest)
+}
+
+// put makes a resource part of set number, and says whether that is a change.
+func (v *view) put(r *resource, number uint64) bool {
+	e := v.entries[r.name]
+	switch {
+	case e == nil:
+		e = &entry{name: r.name}
+		v.entries[r.name] = e
+		e.place = v.live.PushFront(e)
+	case e.res == nil:
+		v.deleted.Remove(e.place)
+		e.place = v.live.PushFront(e)
+	case e.res.version != r.version:
+		v.live.MoveToFront(e.place)
+	default:
+		e.seen = number
+		return false
+	}
+	e.res, e.number, e.seen = r, number, number
+	return true
+}
+
+// drop takes a resource out with set number.
+func (v *view) drop(e *entry, number uint64) {
+	v.live.Remove(e.place)
+	e.res, e.number = nil, number
+	e.place = v.deleted.PushFront(e)
+}
+
+// settle completes set number, and says whether it is another one than before.
+func (v *view) settle(changed bool, number uint64, digest string) bool {
 	if !changed && v.current.number != 0 {
 		v.current.digest = digest
 		return false

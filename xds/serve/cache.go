@@ -56,7 +56,7 @@ func (c *cache) set(o *offer) {
 }
 
 // same says whether two maps are one. Maps of which nothing changes are handed on.
-func same(a, b map[string]string) bool {
+func same[V any](a, b map[string]V) bool {
 	return reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
 }
 

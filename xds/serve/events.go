@@ -1,8 +1,10 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"maps"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -60,12 +62,8 @@ func (p *Publisher) callbacks() serverv3.Callbacks {
 
 // refusal is why Envoy refuses a response; "" where it takes it.
 func refusal(r *discoveryv3.DeltaDiscoveryRequest) string {
-	switch detail := r.GetErrorDetail(); {
-	case detail == nil:
+	if r.GetErrorDetail() == nil {
 		return ""
-	case detail.GetMessage() == "":
-		return "Envoy gives no reason"
-	default:
-		return detail.GetMessage()
 	}
+	return cmp.Or(strings.TrimSpace(r.GetErrorDetail().GetMessage()), "Envoy gives no reason")
 }

@@ -180,3 +180,37 @@ func TestNewEnvoyRefusesTheLastGoodVersion(t *testing.T) {
 		r.expect("c")
 	})
 }
+
+// TestRefusalsAreTold: with what was refused, by the names of the response, or of what is lacking where it was refused with a version before.
+func TestRefusalsAreTold(t *testing.T) {
+	var told []string
+	opts := Options{Refused: func(r Refusal) {
+		told = append(told, r.Version+" "+shortType(r.TypeURL)+" "+strings.Join(r.Names, ",")+": "+r.Reason)
+	}}
+	inRig(t, opts, func(t *testing.T, r *rig) {
+		expect := func(want ...string) {
+			t.Helper()
+			if !slices.Equal(told, want) {
+				t.Errorf("told %q, want %q", told, want)
+			}
+			told = nil
+		}
+		r.envoy.judgeBy(refusing("bad", "no"))
+		r.envoy.connect()
+		r.publish(version("a", content{clusters: []string{"bad", "innocent"}, routes: []string{"r"}, door: "d"}))
+		expect("a Cluster bad,innocent: Cluster: no")
+		r.publish(version("b", content{clusters: []string{"innocent"}, routes: []string{"r"}, door: "d"}))
+		r.expect("b")
+		expect()
+		r.publish(version("c", content{clusters: []string{"bad", "innocent"}, routes: []string{"r"}, door: "d"}))
+		expect("c Cluster bad: Cluster: no")
+		r.publish(version("d", content{clusters: []string{"innocent"}, routes: []string{"r"}, door: "d"}))
+
+		// Another Envoy refuses what is served; and a version with the same, about which it is not asked again.
+		r.envoy.disconnect()
+		r.envoy.restart()
+		r.envoy.judgeBy(refusing("innocent", "not here"))
+		r.envoy.connect()
+		expect("d Cluster innocent: Cluster: not here")
+	})
+}

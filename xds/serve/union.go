@@ -26,6 +26,7 @@ type union struct {
 	routes  map[string]*routev3.Route // by key
 	scopes  map[string]*scope         // by name: of routes
 	maxBody uint32
+	newest  *compile.Version // all of it is in here as it has it; nil where there is none
 	// touched has, by type, the names of what is not as in the union that this one was made from.
 	touched map[string][]string
 }
@@ -126,20 +127,28 @@ func (u *union) with(v *compile.Version, maxBody uint32) (*union, error) {
 			d.drop(resourcev3.ListenerType, name)
 		}
 	}
+	before := u.newest
+	if before == nil {
+		before = &compile.Version{}
+	}
 	for _, put := range []func() error{
-		func() error { return putAll(d, resourcev3.ClusterType, v.Clusters) },
-		func() error { return putAll(d, resourcev3.EndpointType, v.Endpoints) },
-		func() error { return putAll(d, resourcev3.SecretType, v.Secrets) },
-		func() error { return putAll(d, resourcev3.ListenerType, v.Listeners) },
+		func() error { return putAll(d, resourcev3.ClusterType, before.Clusters, v.Clusters) },
+		func() error { return putAll(d, resourcev3.EndpointType, before.Endpoints, v.Endpoints) },
+		func() error { return putAll(d, resourcev3.SecretType, before.Secrets, v.Secrets) },
+		func() error { return putAll(d, resourcev3.ListenerType, before.Listeners, v.Listeners) },
 	} {
 		if err := put(); err != nil {
 			return nil, err
 		}
 	}
-	next := &union{routes: u.routes, scopes: u.scopes, maxBody: maxBody}
+	next := &union{routes: u.routes, scopes: u.scopes, maxBody: maxBody, newest: v}
 	changed := map[string]map[string]*routev3.Route{} // by scope, entries by key
 	own := false
-	for key, r := range v.Routes {
+	routes := v.Routes
+	if same(before.Routes, routes) {
+		routes = nil
+	}
+	for key, r := range routes {
 		was := next.routes[key]
 		if was == r {
 			continue
@@ -163,7 +172,11 @@ func (u *union) with(v *compile.Version, maxBody uint32) (*union, error) {
 	return next, nil
 }
 
-func putAll[M types.Resource](d *draft, typeURL string, from map[string]M) error {
+// putAll has what a version has of a type in the draft. All of before is there already: where nothing has changed since, it is the same map.
+func putAll[M types.Resource](d *draft, typeURL string, before, from map[string]M) error {
+	if same(before, from) {
+		return nil
+	}
 	for name, m := range from {
 		if err := d.put(typeURL, name, m); err != nil {
 			return err
@@ -172,10 +185,10 @@ func putAll[M types.Resource](d *draft, typeURL string, from map[string]M) error
 	return nil
 }
 
-// without is u without some resources, by type and name: routes by their keys, under RouteType.
+// without is u without some resources that its newest version does not have, by type and name: routes by their keys, under RouteType.
 func (u *union) without(names map[string][]string, maxBody uint32) (*union, error) {
 	d := u.draft()
-	next := &union{routes: u.routes, scopes: u.scopes, maxBody: maxBody}
+	next := &union{routes: u.routes, scopes: u.scopes, maxBody: maxBody, newest: u.newest}
 	gone := map[string]map[string]*routev3.Route{}
 	for typeURL, list := range names {
 		if typeURL != resourcev3.RouteType {

@@ -80,6 +80,17 @@ func TestUnionStepByStep(t *testing.T) {
 				retain: time.Duration(rng.IntN(60)) * time.Second,
 			})
 			v.MaxBody = rng.Uint32N(2)
+			if n := len(versions); n > 0 { // maps of which nothing has changed are handed on, of the version before or of another
+				p := versions[rng.IntN(n)]
+				for _, share := range []func(){
+					func() { v.Clusters = p.Clusters }, func() { v.Endpoints = p.Endpoints }, func() { v.Secrets = p.Secrets },
+					func() { v.Listeners = p.Listeners }, func() { v.Routes = p.Routes },
+				} {
+					if rng.IntN(3) == 0 {
+						share()
+					}
+				}
+			}
 			if n := len(versions); n > 0 {
 				versions[n-1].until = now.Add(versions[n-1].Retain)
 			}

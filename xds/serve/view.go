@@ -146,6 +146,18 @@ func (v *view) refused(name, version string) bool {
 	return len(v.open) == 0 && v.believed[name] == version && v.has[name] != version
 }
 
+// lacking are the names of those that Envoy asks for and does not have as they are wanted, sorted.
+func (v *view) lacking(want map[string]string) []string {
+	var out []string
+	for name, version := range want {
+		if (!v.byName || v.names[name]) && v.has[name] != version {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 // taken says whether Envoy has exactly these resources, or later ones of the same names, from the snapshot with that serial
 // on; by name, all of them that it asks for. What is among under counts as well. Names of likely are looked at first.
 func (v *view) taken(want map[string]string, serial uint64, under map[string]string, likely []string) bool {
