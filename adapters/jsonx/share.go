@@ -43,6 +43,9 @@ func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 // bytesOf is s as bytes, which must not be written to.
 func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
+// Offset is where in text v begins; ok is false where v was not cut from it.
+func (v Value) Offset(text []byte) (at int, ok bool) { return offset(text, v) }
+
 // offset is where in text v, which is not empty and was cut from it, begins.
 func offset(text []byte, v Value) (int, bool) {
 	if len(text) == 0 || len(v) == 0 {

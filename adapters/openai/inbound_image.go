@@ -22,7 +22,13 @@ func readImage(v jsonx.Value) (*canon.Image, *canon.Error) {
 	if err != nil {
 		return nil, err
 	}
-	img := &canon.Image{}
+	return ParseImage(link, detail)
+}
+
+// ParseImage reads an image's URL and detail as both of OpenAI's APIs give them. An error names url or detail, without the fields
+// around them, and its message continues that name to a sentence.
+func ParseImage(link, detail string) (img *canon.Image, err *canon.Error) {
+	img = &canon.Image{}
 	switch detail {
 	case "", "auto", "low", "high":
 		img.Detail = detail
