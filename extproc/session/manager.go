@@ -1,0 +1,451 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options of a Manager.
+type Options struct {
+	// Now is the clock.
+	Now func() time.Time
+	Log *slog.Logger
+	// Place of the shared Redis; nil: there is never one.
+	Place Place
+	// Metrics are registered here; nil: nowhere.
+	Metrics prometheus.Registerer
+}
+
+// Manager keeps the sessions of a process. It is safe for concurrent use.
+type Manager struct {
+	now     func() time.Time
+	log     *slog.Logger
+	memory  *memory
+	redis   *inRedis // nil: none
+	codec   *codec
+	metrics *metrics
+	locks   locks
+	timers  timers
+
+	policies atomic.Pointer[map[string]*Policy]
+
+	ctx  context.Context // of what goes on after a request
+	stop context.CancelFunc
+	work chan struct{} // has an element for each thing that goes on
+	mu   sync.Mutex    // of closed, and of adding to wait
+	shut bool
+	wait sync.WaitGroup
+}
+
+const (
+	// maxWork bounds summaries and extractions that go on at once; more are skipped, and counted.
+	maxWork = 32
+	// tombstoneTTL is how long it is remembered that a session was erased: longer than a request may take.
+	tombstoneTTL = time.Hour
+	// maxTries to write what others write too.
+	maxTries = 50
+	// writeTimeout bounds what is written when a request is over, tries included.
+	writeTimeout = 5 * time.Second
+	// sweepEvery and sweepMany bound how long expired sessions stay in memory.
+	sweepEvery = time.Second
+	sweepMany  = 2000
+)
+
+// ErrErased says that a session was erased while a request was under way.
+var ErrErased = errors.New("the session was erased meanwhile")
+
+// ErrTooLarge says that a session is larger than its policy lets it be, with nothing to forget.
+var ErrTooLarge = errors.New("the session is larger than keep.bytes of its policy")
+
+// New makes a Manager.
+func New(o Options) (*Manager, error) {
+	c, err := newCodec()
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{now: o.Now, log: o.Log, codec: c, work: make(chan struct{}, maxWork)}
+	m.memory = newMemory(o.Now, func(part string) { m.metrics.evicted.WithLabelValues(part).Inc() })
+	m.metrics = newMetrics(o.Metrics, m.memory.count)
+	if o.Place != nil {
+		m.redis = newInRedis(o.Place, o.Now)
+	}
+	m.ctx, m.stop = context.WithCancel(context.Background())
+	m.policies.Store(&map[string]*Policy{})
+	return m, nil
+}
+
+// Use takes the policies that are in force from now on.
+func (m *Manager) Use(list []*Policy) {
+	now := make(map[string]*Policy, len(list))
+	for _, p := range list {
+		now[p.ID] = p
+	}
+	m.policies.Store(&now)
+}
+
+// Run leaves states whose time is over, and drops what has expired, until ctx ends.
+func (m *Manager) Run(ctx context.Context) {
+	t := time.NewTicker(sweepEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			m.Tick(ctx)
+		}
+	}
+}
+
+// Tick does once what Run does.
+func (m *Manager) Tick(ctx context.Context) {
+	m.memory.sweep(sweepMany)
+	for range sweepMany {
+		a, ok := m.timers.next(m.now())
+		if !ok || ctx.Err() != nil {
+			return
+		}
+		if err := m.timeOut(ctx, a); err != nil {
+			m.failed("timeout", err)
+		}
+	}
+}
+
+// timeOut leaves the state of a session if its time is over; it is another replica's work where that has been faster.
+func (m *Manager) timeOut(ctx context.Context, a Address) error {
+	for _, p := range m.readers() {
+		s, _, err := m.load(ctx, p, a)
+		if err != nil {
+			return err
+		}
+		if s == nil {
+			continue
+		}
+		if p = m.policy(s.Policy); p == nil || p.Machine == nil {
+			return nil
+		}
+		_, err = m.change(ctx, p, a, func(s *Session, there bool, tell func(Event)) (bool, error) {
+			return there && p.Machine.expire(s, m.now(), tell), nil
+		})
+		return err
+	}
+	return nil
+}
+
+func (m *Manager) policy(id string) *Policy { return (*m.policies.Load())[id] }
+
+// readers are stand-ins for policies that read what is in each of the stores, whatever policy wrote it.
+func (m *Manager) readers() []*Policy {
+	list := []*Policy{{}}
+	if m.redis != nil {
+		if conn, _ := m.redis.place(); conn != nil {
+			list = append(list, &Policy{Redis: true})
+		}
+	}
+	return list
+}
+
+// Close ends what goes on after requests, and waits for it.
+func (m *Manager) Close() {
+	m.mu.Lock()
+	m.shut = true
+	m.mu.Unlock()
+	m.stop()
+	m.wait.Wait()
+}
+
+// Wait waits for what goes on after requests that have ended.
+func (m *Manager) Wait() { m.wait.Wait() }
+
+// later does something after a request; it says whether there is room for it.
+func (m *Manager) later(what func(ctx context.Context)) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.shut {
+		return false
+	}
+	select {
+	case m.work <- struct{}{}:
+	default:
+		return false
+	}
+	m.wait.Go(func() {
+		defer func() { <-m.work }()
+		what(m.ctx)
+	})
+	return true
+}
+
+func (m *Manager) failed(operation string, err error) {
+	m.metrics.failures.WithLabelValues(operation).Inc()
+	// Errors of this package and of Redis hold no texts.
+	m.log.Warn("a session could not be used", "operation", operation, "error", err)
+}
+
+func (m *Manager) storeOf(p *Policy) Store {
+	if p.Redis && m.redis != nil {
+		return m.redis
+	}
+	return m.memory
+}
+
+// key finds a key of any policy that is in force, beginning with p: a session may have been written under another one.
+func (m *Manager) key(p *Policy) func(id [keyIDLen]byte) *Key {
+	return func(id [keyIDLen]byte) *Key {
+		for _, k := range p.Keys {
+			if k.id == id {
+				return k
+			}
+		}
+		for _, other := range *m.policies.Load() {
+			for _, k := range other.Keys {
+				if k.id == id {
+					return k
+				}
+			}
+		}
+		return nil
+	}
+}
+
+// load reads what is at an address, a note that it was erased included; nil where there is nothing.
+func (m *Manager) load(ctx context.Context, p *Policy, a Address) (*Session, Version, error) {
+	return m.loadRef(ctx, p, a.Ref())
+}
+
+func (m *Manager) loadRef(ctx context.Context, p *Policy, at Ref) (*Session, Version, error) {
+	blob, v, err := m.storeOf(p).Get(ctx, at)
+	if err != nil || blob == nil {
+		return nil, v, err
+	}
+	s, err := m.codec.decode(blob, at, m.key(p), len(p.Keys) > 0)
+	if err != nil {
+		return nil, v, err
+	}
+	if !s.Erased && !s.Expires.After(m.now()) {
+		return nil, v, nil // whose Version stays, so that it is replaced
+	}
+	return s, v, nil
+}
+
+// Load reads a session; nil where there is none.
+func (m *Manager) Load(ctx context.Context, p *Policy, a Address) (*Session, error) {
+	s, _, err := m.load(ctx, p, a)
+	if err != nil || s == nil || s.Erased {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Update changes a session, or the beginning of one where there is none. do may run several times, on what is there each time: it makes the
+// same change to whatever it finds. An error of it is given back, and changes nothing.
+func (m *Manager) Update(ctx context.Context, p *Policy, a Address, do func(*Session) error) (*Session, error) {
+	return m.change(ctx, p, a, func(s *Session, _ bool, _ func(Event)) (bool, error) { return true, do(s) })
+}
+
+// change is Update for who needs to know whether the session is there, wants to tell events, or may find nothing to change.
+func (m *Manager) change(ctx context.Context, p *Policy, a Address, do func(s *Session, there bool, tell func(Event)) (changed bool, err error)) (*Session, error) {
+	at := a.Ref()
+	release, err := m.locks.take(ctx, at)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	defer release()
+	began := m.now()
+	for try := range maxTries {
+		if try > 0 {
+			m.metrics.conflicts.Inc()
+			if err := pauseFor(ctx, try); err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+			}
+		}
+		have, v, err := m.loadRef(ctx, p, at)
+		if err != nil && !errors.Is(err, errReplaceable) {
+			return nil, err
+		}
+		there := have != nil && !have.Erased
+		s := m.start(p, a, have)
+		var events []Event
+		changed, err := do(s, there, func(e Event) { events = append(events, e); s.note(e) })
+		if err != nil || !changed {
+			return s, err
+		}
+		gone := s.Forgotten
+		err = m.save(ctx, p, a, s, v)
+		if errors.Is(err, ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n := s.Forgotten - gone; n > 0 {
+			m.metrics.forgotten.WithLabelValues(p.ID, "size").Add(float64(n))
+		}
+		m.tell(p, events)
+		m.metrics.seconds.WithLabelValues("write").Observe(m.now().Sub(began).Seconds())
+		return s, nil
+	}
+	return nil, fmt.Errorf("%w, %d times in a row", ErrConflict, maxTries)
+}
+
+// start is a session to change: what is there, or a new one.
+func (m *Manager) start(p *Policy, a Address, have *Session) *Session {
+	if have != nil && !have.Erased {
+		return have
+	}
+	now := m.now()
+	s := &Session{Tenant: a.Tenant, Consumer: a.Consumer, ID: a.ID, Created: now}
+	if have != nil {
+		s.Erasure = have.Erasure
+	}
+	if p.Machine != nil {
+		p.Machine.begin(s, now)
+	}
+	return s
+}
+
+// save writes a session that was changed, in place of what was read.
+func (m *Manager) save(ctx context.Context, p *Policy, a Address, s *Session, was Version) error {
+	s.trim(p.KeepTurns, p.KeepBytes)
+	if int64(len(s.Responses)) > p.KeepBytes {
+		return ErrTooLarge
+	}
+	now := m.now()
+	s.Policy, s.Used = p.ID, now
+	s.Revision++
+	s.Expires = now.Add(p.Idle)
+	if end := s.Created.Add(p.Absolute); end.Before(s.Expires) {
+		s.Expires = end
+	}
+	at := a.Ref()
+	blob, err := m.codec.encode(s, at, p.writes())
+	if err != nil {
+		return err
+	}
+	life := Life{TTL: s.Expires.Sub(now), Part: p.ID, PartBytes: p.MemoryBytes}
+	if life.TTL <= 0 {
+		life.TTL = time.Millisecond
+	}
+	if _, err := m.storeOf(p).Put(ctx, at, blob, was, life); err != nil {
+		return err
+	}
+	if p.Machine != nil {
+		due, _ := p.Machine.due(s)
+		m.timers.set(a, at, due)
+	}
+	return nil
+}
+
+// pauseFor waits a little before the next try: longer each time, and each for a time of its own.
+func pauseFor(ctx context.Context, try int) error {
+	most := time.Millisecond << min(try, 6)
+	t := time.NewTimer(time.Duration(mathrand.Int64N(int64(most))))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// tell counts and logs events.
+func (m *Manager) tell(p *Policy, events []Event) {
+	for _, e := range events {
+		m.metrics.events.WithLabelValues(p.ID, e.Name, e.To).Inc()
+		m.log.Info("a session's state was told an event", "policy", p.ID, "event", e.Name, "from", e.From, "to", e.To)
+	}
+}
+
+// Erase erases a session for good: a request that is under way does not bring it back. It says whether there was one. Sessions are
+// looked for in memory and in Redis.
+func (m *Manager) Erase(ctx context.Context, a Address) (bool, error) {
+	was := false
+	var errs []error
+	for _, p := range m.readers() {
+		done, err := m.erase(ctx, p, a.Ref())
+		was = was || done
+		errs = append(errs, err)
+	}
+	return was, errors.Join(errs...)
+}
+
+// erase puts a note in place of a session. What cannot be read is only removed: what key a note would need is not known.
+func (m *Manager) erase(ctx context.Context, p *Policy, at Ref) (bool, error) {
+	release, err := m.locks.take(ctx, at)
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	defer release()
+	store := m.storeOf(p)
+	for try := range maxTries {
+		if try > 0 {
+			if err := pauseFor(ctx, try); err != nil {
+				return false, err
+			}
+		}
+		blob, v, err := store.Get(ctx, at)
+		if err != nil {
+			return false, err
+		}
+		if blob == nil {
+			return false, nil
+		}
+		s, err := m.codec.decode(blob, at, m.key(p), false)
+		switch {
+		case err != nil:
+			err = store.Remove(ctx, at, v)
+		case s.Erased:
+			return false, nil
+		default:
+			err = m.bury(ctx, store, s, v)
+		}
+		if errors.Is(err, ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		m.timers.set(Address{}, at, time.Time{})
+		m.metrics.erased.Inc()
+		if s != nil {
+			m.metrics.forgotten.WithLabelValues(s.Policy, "erased").Add(float64(len(s.Turns)))
+		}
+		return true, nil
+	}
+	return false, fmt.Errorf("%w, %d times in a row", ErrConflict, maxTries)
+}
+
+// bury puts the note in place of a session, under the key that the session's policy writes with.
+func (m *Manager) bury(ctx context.Context, store Store, s *Session, was Version) error {
+	var k *Key
+	life := Life{TTL: tombstoneTTL, PartBytes: 1 << 20, Hidden: true} // in a part of its own where the policy is gone
+	if p := m.policy(s.Policy); p != nil {
+		k, life.Part, life.PartBytes = p.writes(), p.ID, p.MemoryBytes
+	}
+	note := &Session{Tenant: s.Tenant, Consumer: s.Consumer, ID: s.ID, Erasure: newID(), Erased: true}
+	at := Address{s.Tenant, s.Consumer, s.ID}.Ref()
+	blob, err := m.codec.encode(note, at, k)
+	if err != nil {
+		return err
+	}
+	_, err = store.Put(ctx, at, blob, was, life)
+	return err
+}
+
+// newID is 128 random bits.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
