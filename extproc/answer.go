@@ -83,7 +83,7 @@ func (a *answer) onHeaders(h *extprocv3.HttpHeaders) *extprocv3.ProcessingRespon
 	}}
 	common.HeaderMutation = &extprocv3.HeaderMutation{RemoveHeaders: foreign(headers)}
 	if len(a.dropped) > 0 {
-		common.HeaderMutation.SetHeaders = append(common.HeaderMutation.SetHeaders, header("x-weir-dropped", join(a.dropped)))
+		common.HeaderMutation.SetHeaders = append(common.HeaderMutation.SetHeaders, header(wire.DroppedHeader, join(a.dropped)))
 	}
 	set := func(h ...*corev3.HeaderValueOption) {
 		common.HeaderMutation.SetHeaders = append(common.HeaderMutation.SetHeaders, h...)

@@ -59,6 +59,7 @@ func (s *Server) prepare(m *message.Request) *response {
 	model := c.UpstreamModel(e.model)
 	call, err := e.call(c)
 	if err != nil {
+		e.open.Refuse()
 		return refusal(e.dialect, err, requestID, nil)
 	}
 	body := call.Body

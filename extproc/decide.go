@@ -24,6 +24,7 @@ import (
 	"github.com/weir-dev/weir/extproc/content"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/message"
+	"github.com/weir-dev/weir/extproc/relay"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/internal/redact"
@@ -119,6 +120,9 @@ func (d *decision) over() {
 	case d.begun:
 		if d.dry == nil && d.open.Abandon() {
 			d.server.exchanges.drop(d.open.ID)
+			if d.flight != "" {
+				d.server.opts.Flights.Drop(d.flight)
+			}
 		}
 	default:
 		d.giveBack()
@@ -227,6 +231,10 @@ type decision struct {
 	// worked is how long Weir has worked on it so far, and waited how long it then waited for room, which is no work.
 	worked, waited time.Duration
 
+	// fill is what the relay asks for; nil for requests of callers. flight is that of a request which goes to the relay.
+	fill   *relay.Fill
+	flight string
+
 	request  *request
 	dialect  *canon.Dialect
 	exchange *exchange // nil when no attempt will ask, or none any more
@@ -265,7 +273,11 @@ func (s *Server) onHeaders(ctx context.Context, m *message.Request, now time.Tim
 	d := match.Dialect
 	known := make(facts, 0, usualFacts)
 	refuse := func(e *canon.Error) *response {
-		return refusal(d, of.dry.refused(e), r.requestID, known)
+		return refusal(d, of.refused(e), r.requestID, known)
+	}
+	var ok bool
+	if of.fill, ok = s.fillOf(ctx, r); !ok {
+		return refuse(errNoFill())
 	}
 	t := s.table.Load()
 	if r.entered != "" {
@@ -276,12 +288,18 @@ func (s *Server) onHeaders(ctx context.Context, m *message.Request, now time.Tim
 	known = append(known, fact{wire.KeyVersion, t.Version},
 		fact{wire.KeyTrace, place.Header()}, fact{wire.KeyTraceFlags, place.Flags()}, fact{wire.KeyTraceParent, place.Parent})
 
+	if of.fill != nil {
+		known = append(known, fact{wire.KeyFill, fillWord(of.fill)})
+	}
 	id, cerr := of.identify(ctx, t, r, now)
 	if cerr != nil {
 		return refuse(cerr)
 	}
 	known = append(known, fact{wire.KeyConsumer, id.Consumer}, fact{wire.KeyTenant, id.Tenant}, fact{wire.KeyCredential, id.Credential})
 
+	if s.forKeeper(of, t, &match, r) {
+		return s.toKeeper(ctx, of, &asked{table: t, gateway: t.GatewayOf(ctx), id: id, rule: &table.Rule{}, dialect: d, request: r, now: now, part: outer}, known)
+	}
 	if cerr := checkPath(&match, r); cerr != nil {
 		resp := refuse(cerr)
 		if match.Outcome == adapters.WrongMethod {
@@ -293,7 +311,7 @@ func (s *Server) onHeaders(ctx context.Context, m *message.Request, now time.Tim
 	op := match.Endpoint.Op
 	known = append(known, fact{wire.KeyOperation, string(op)})
 	if op == canon.OpModels || op == canon.OpModel {
-		return s.models(of, t, id, &match, r, known)
+		return s.models(of, t, id, t.GatewayOf(ctx), &match, r, known)
 	}
 
 	model, streaming, cerr := checkBody(r)
@@ -301,20 +319,25 @@ func (s *Server) onHeaders(ctx context.Context, m *message.Request, now time.Tim
 		return refuse(cerr)
 	}
 	known = append(known, fact{wire.KeyModel, model})
-	if !id.MayUse(model) {
+	own := of.fill == nil || of.fill.AsCaller() // else it is the policy's wish, and not the caller's
+	if own && !id.MayUse(model) {
 		return refuse(&canon.Error{Kind: canon.ErrPermission, Param: "model",
 			Message: fmt.Sprintf("This credential may not use the model %q.", model)})
 	}
-	rule := t.Find(&table.Request{Method: r.method, Path: r.matched(), Query: r.query, Model: model, Labels: id.Labels, Header: r.header})
+	gateway, only := of.gateway(ctx, t), onlyOf(op, d)
+	rule := t.Find(&table.Request{Gateway: gateway, Method: r.method, Path: of.matched(r), Query: r.query, Model: model, Labels: id.Labels, Header: r.header})
 	if rule == nil {
 		return refuse(&canon.Error{Kind: canon.ErrModelNotFound, Param: "model",
 			Message: fmt.Sprintf("No route serves the model %q on %s.", model, redact.Path(r.path))})
 	}
 	known = append(known, fact{wire.KeyRoute, rule.Name}, fact{wire.KeyDialect, d.Name})
-	if missing, ok := id.HasScopes(rule.RequiredScopes); !ok {
+	if missing, ok := id.HasScopes(rule.RequiredScopes); own && !ok {
 		return refuse(identity.InsufficientScope(missing, rule.RequiredScopes))
 	}
-	variant := rule.Variant(rule.Capable(model, onlyOf(op, d)))
+	if s.asChat(of, t, op, gateway, rule, id, model) {
+		only = ""
+	}
+	variant := rule.Variant(rule.Capable(model, only))
 	if variant == nil {
 		return refuse(noCandidate(rule, model, op, d))
 	}
@@ -322,8 +345,18 @@ func (s *Server) onHeaders(ctx context.Context, m *message.Request, now time.Tim
 		known = append(known, fact{wire.KeyStream, "true"})
 	}
 	a := &asked{
-		table: t, gateway: t.GatewayOf(ctx), id: id, rule: rule, variant: variant, dialect: d, operation: op,
+		table: t, gateway: gateway, id: id, rule: rule, variant: variant, dialect: d, operation: op,
 		request: r, model: model, stream: streaming, now: now, trace: place,
+	}
+	var relayed remembered
+	switch {
+	case of.fill != nil:
+		a.part, a.sticky, a.shared = inner, of.fill.Sticky, of.fill.Shared()
+	case s.opts.Flights != nil || of.dry != nil: // what a configuration means is told without a relay, too
+		a.remembered = a.remember()
+		if relayed = a.remembered.wanted(a); of.dry == nil && relayed != (remembered{}) {
+			a.part = outer
+		}
 	}
 	limits, cerr := s.admit(ctx, a, of)
 	if cerr != nil {
@@ -333,8 +366,25 @@ func (s *Server) onHeaders(ctx context.Context, m *message.Request, now time.Tim
 		return resp
 	}
 	of.request, of.dialect, of.endpoint = r, d, match.Endpoint
+	if a.part == outer {
+		return s.toRelay(of, a, relayed, append(known, limits...))
+	}
+	if of.fill != nil {
+		if !of.fill.Began(of.open) {
+			of.giveBack()
+			return refusal(d, errTaken(), r.requestID, known)
+		}
+	}
 	s.capture(a, of)
 	return s.proceed(ctx, of, a, append(known, limits...))
+}
+
+// gateway is the LLMGateway that the request came in by.
+func (d *decision) gateway(ctx context.Context, t *table.Table) string {
+	if d.fill != nil {
+		return d.fill.Gateway
+	}
+	return t.GatewayOf(ctx)
 }
 
 // matched is the path that rules are matched against, as Classify has judged it: a trailing slash must not lead past a rule.
@@ -473,7 +523,7 @@ func noCandidate(rule *table.Rule, model string, op canon.Operation, d *canon.Di
 	}
 	if op != canon.OpChat && rule.Capable(model, "") != 0 {
 		return &canon.Error{Kind: canon.ErrInvalidRequest, Param: "model",
-			Message: fmt.Sprintf("The backends of the model %q do not speak the %s dialect, and %s requests are not translated.", model, d.Name, op)}
+			Message: fmt.Sprintf("The backends of the model %q do not speak the %s dialect, and %s requests are not translated%s.", model, d.Name, op, unless(op))}
 	}
 	return &canon.Error{Kind: canon.ErrModelNotFound, Param: "model", Message: fmt.Sprintf("No backend serves the model %q.", model)}
 }
@@ -493,7 +543,7 @@ func (s *Server) proceed(ctx context.Context, d *decision, a *asked, known facts
 	keys, endpoints, cerr := s.place(ctx, d, a, nil)
 	if cerr != nil {
 		d.over()
-		return refusal(d.dialect, d.dry.refused(cerr), a.request.requestID, known)
+		return refusal(d.dialect, d.refused(cerr), a.request.requestID, known)
 	}
 	common.ClearRouteCache, common.HeaderMutation = true, s.send(d, a, keys)
 	known = append(known, fact{wire.KeyExchange, d.open.ID}, fact{wire.KeyEndpoints, endpoints})
@@ -644,7 +694,7 @@ func (d *decision) onBody(ctx context.Context, body []byte) *response {
 	}
 	refuse := func(e *canon.Error) *response {
 		d.over()
-		return refusal(d.dialect, d.dry.refused(e), d.request.requestID, facts{{wire.KeyModel, d.open.Model}})
+		return refusal(d.dialect, d.refused(e), d.request.requestID, facts{{wire.KeyModel, d.open.Model}})
 	}
 	// A sound request that only backends of its own dialect can serve: refused only if another is asked.
 	if d.parse && err != nil && (err.Code != canon.CodeNotTranslatable || !d.untranslated) {
@@ -679,8 +729,8 @@ func (d *decision) keep() {
 }
 
 // models answers a list of models, or one of them.
-func (s *Server) models(of *decision, t *table.Table, id *identity.Identity, match *adapters.Match, r *request, known facts) *response {
-	list := t.ModelsFor(id)
+func (s *Server) models(of *decision, t *table.Table, id *identity.Identity, gateway string, match *adapters.Match, r *request, known facts) *response {
+	list := t.ModelsFor(id, gateway)
 	in := match.Dialect.In
 	headers := []*corev3.HeaderValueOption{header("content-type", contentJSON)}
 	if match.Endpoint.Op == canon.OpModels {
@@ -691,6 +741,6 @@ func (s *Server) models(of *decision, t *table.Table, id *identity.Identity, mat
 			return immediate(200, headers, in.AppendModel(nil, m), "weir_models", match.Dialect, known)
 		}
 	}
-	return refusal(match.Dialect, of.dry.refused(&canon.Error{Kind: canon.ErrModelNotFound, Param: "model",
+	return refusal(match.Dialect, of.refused(&canon.Error{Kind: canon.ErrModelNotFound, Param: "model",
 		Message: fmt.Sprintf("The model %q does not exist, or this credential may not use it.", match.Model)}), r.requestID, known)
 }

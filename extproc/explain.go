@@ -85,7 +85,7 @@ func (s *Server) explain(ctx context.Context, req *ExplainRequest, live bool) (*
 	if req.Gateway != "" {
 		ctx = metadata.NewIncomingContext(ctx, metadata.Pairs(wire.GatewayMetadata, req.Gateway))
 	} else if t.Gateway == "" {
-		out.Notes = append(out.Notes, "There are several LLMGateways and the request does not say which: limits of none of them are counted in.")
+		out.Notes = append(out.Notes, "There are several LLMGateways and the request does not say which: limits of none of them are counted in, nor are Routes that only some of them take.")
 	}
 	asked := e.message()
 	e.request = readRequest(asked)
@@ -102,6 +102,7 @@ func (s *Server) explain(ctx context.Context, req *ExplainRequest, live bool) (*
 	e.guards(ctx, now)
 	e.candidates(now)
 	e.outcome(resp)
+	e.relay()
 	e.lane()
 	return out, nil
 }

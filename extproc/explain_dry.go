@@ -33,6 +33,9 @@ type dry struct {
 
 // identify says who calls.
 func (d *decision) identify(ctx context.Context, t *table.Table, r *request, now time.Time) (*identity.Identity, *canon.Error) {
+	if d.fill != nil {
+		return d.fill.Identity, nil // the door has let it in
+	}
 	if d.dry == nil {
 		return t.Auth.Authenticate(ctx, r.credentials, r.source, now)
 	}
@@ -43,6 +46,14 @@ func (d *decision) identify(ctx context.Context, t *table.Table, r *request, now
 	id, err := t.Auth.Recognise(ctx, r.credentials, r.source, now)
 	d.dry.caller = id
 	return id, err
+}
+
+// refused notes a refusal.
+func (d *decision) refused(e *canon.Error) *canon.Error {
+	if d.fill != nil {
+		d.fill.Refuse(e)
+	}
+	return d.dry.refused(e)
 }
 
 // refused notes a refusal. It may be called on nil.

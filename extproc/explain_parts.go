@@ -1,6 +1,7 @@
 package extproc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -29,7 +30,7 @@ func (e *explaining) rules() {
 	if match := e.s.opts.Dialects.Classify(r.method, r.path, r.headerValue); checkPath(&match, r) != nil {
 		return
 	}
-	asked := &table.Request{Method: r.method, Path: r.matched(), Query: r.query, Model: out.Request.Model, Labels: id.Labels, Header: r.header}
+	asked := &table.Request{Gateway: e.gateway(), Method: r.method, Path: r.matched(), Query: r.query, Model: out.Request.Model, Labels: id.Labels, Header: r.header}
 	all := e.t.Consider(asked)
 	for i := range all {
 		c := &all[i]
@@ -49,6 +50,9 @@ func (e *explaining) rules() {
 	out.RulesMore = len(all) - len(out.Rules)
 }
 
+// gateway is the LLMGateway that the request comes in by; "" where nobody says.
+func (e *explaining) gateway() string { return cmp.Or(e.t.Gateway, e.req.Gateway) }
+
 // considered puts the judgement of a match into words.
 func considered(c *table.Considered, r *table.Request) ExplainedRule {
 	m := c.Match
@@ -64,6 +68,8 @@ func considered(c *table.Considered, r *table.Request) ExplainedRule {
 		if out.Result, out.Why = RuleBehind, "it matches, and a more specific match comes first"; c.Chosen {
 			out.Result, out.Why = RuleChosen, "the most specific that matches"
 		}
+	case table.PartGateway:
+		out.Why = fmt.Sprintf("it is for other LLMGateways than this one: for %s, by their spec.allowedRoutes", strings.Join(m.Gateways, ", "))
 	case table.PartMethod:
 		out.Why = fmt.Sprintf("it is for %s, and the request is a %s", m.Method, r.Method)
 	case table.PartPath:
@@ -272,7 +278,7 @@ func (e *explaining) excluded() {
 	}
 	r := e.request
 	match := e.s.opts.Dialects.Classify(r.method, r.path, r.headerValue)
-	asked := &table.Request{Method: r.method, Path: r.matched(), Query: r.query, Model: e.out.Request.Model, Labels: e.d.dry.caller.Labels, Header: r.header}
+	asked := &table.Request{Gateway: e.gateway(), Method: r.method, Path: r.matched(), Query: r.query, Model: e.out.Request.Model, Labels: e.d.dry.caller.Labels, Header: r.header}
 	if rule := e.t.Find(asked); rule != nil {
 		for _, c := range rule.Candidates {
 			e.out.Candidates = append(e.out.Candidates, e.candidate(c, e.out.Request.Model, match.Endpoint.Op, match.Dialect))

@@ -37,6 +37,7 @@ type Explanation struct {
 	Breakers   []ExplainedBreaker   `json:"breakers"`
 	Candidates []ExplainedCandidate `json:"candidates"`
 	Outcome    ExplainedOutcome     `json:"outcome"`
+	Relay      *ExplainedRelay      `json:"relay,omitempty"`
 	Lane       *ExplainedLane       `json:"lane,omitempty"`
 	Notes      []string             `json:"notes,omitempty"`
 }
@@ -46,6 +47,15 @@ type Explanation struct {
 type ExplainedLane struct {
 	Native bool   `json:"native"`
 	Why    string `json:"why,omitempty"` // it may not
+}
+
+// ExplainedRelay says which policies of the relay cover the request, and whether it goes there: to be answered from what is kept, or on its
+// behalf. What is kept is not looked at. There is none for a request that none covers.
+type ExplainedRelay struct {
+	CachePolicy   string `json:"cachePolicy,omitempty"`
+	SessionPolicy string `json:"sessionPolicy,omitempty"`
+	Relayed       bool   `json:"relayed"`
+	Why           string `json:"why"`
 }
 
 // ExplainedRequest is what was read of the request.

@@ -23,11 +23,12 @@ import (
 
 // The codes of refusals by limits.
 const (
-	codeLimited     = "rate_limit_exceeded"
-	codeBudget      = "budget_exceeded"
-	codeTooLarge    = "request_too_large_for_limit"
-	codeStoreDown   = "limits_unavailable"
-	codeBreakerOpen = "circuit_open"
+	codeLimited       = "rate_limit_exceeded"
+	codeBudget        = "budget_exceeded"
+	codeTooLarge      = "request_too_large_for_limit"
+	codeStoreDown     = "limits_unavailable"
+	codeBreakerOpen   = "circuit_open"
+	codePolicyInvalid = "policy_invalid"
 )
 
 // tokensPerImage is about what providers count for a picture of a million pixels.
@@ -47,6 +48,13 @@ type asked struct {
 	stream    bool
 	now       time.Time
 	trace     trace.Place
+	part      part
+	// remembered are the policies of the relay that cover it.
+	remembered remembered
+	// sticky is what requests of one conversation have in common; "" for none that the relay knows.
+	sticky string
+	// shared says that others than the caller may read the answer.
+	shared bool
 
 	// Set by admit: the policies that apply, the limits that it must pass, and its estimated tokens.
 	policies []*table.Policy
@@ -66,8 +74,12 @@ func (s *Server) admit(ctx context.Context, a *asked, d *decision) (facts, *cano
 	a.policies = a.table.Applying(a.fewPolicies[:0], a.gateway, a.rule, a.id, a.model)
 	subject := a.subject()
 
+	if cerr := shut(a.policies); cerr != nil {
+		d.giveBack()
+		return nil, cerr
+	}
 	for _, p := range a.policies {
-		if p.Breaker == nil {
+		if p.Breaker == nil || a.part == outer {
 			continue
 		}
 		pass, refused := d.tryBreaker(s, p.Breaker, subjectOf(p.BreakerPer, &subject), a.now)
@@ -123,10 +135,27 @@ func (s *Server) admit(ctx context.Context, a *asked, d *decision) (facts, *cano
 			Dialect: c.Backend.Dialect.Name, Translated: c.Backend.Dialect.Name != a.dialect.Name,
 		}
 	}
-	if est.Cuttable {
+	switch f := d.fill; {
+	case f != nil:
+		d.open.Fill, d.open.Purpose, d.open.Cache = true, f.Purpose, f.Cache
+	case a.part == outer:
+		d.open.Relayed, d.open.Candidates = true, nil
+	}
+	if est.Cuttable && a.part != outer {
 		d.cut = cutter(grant, &est, d.open, a.now)
 	}
 	return out, nil
+}
+
+// shut refuses what a policy covers that is not valid; nil where there is none.
+func shut(policies []*table.Policy) *canon.Error {
+	for _, p := range policies {
+		if p.Shut != "" {
+			return &canon.Error{Kind: canon.ErrOverloaded, Code: codePolicyInvalid, Policy: p.Shut,
+				Message: fmt.Sprintf("%s covers this request and is not valid, so nobody knows what may pass; tell those who run the gateway.", p.Shut)}
+		}
+	}
+	return nil
 }
 
 // subject is who asks, for limits.
@@ -142,6 +171,9 @@ func (s *Server) limitRules(dst []*limit.Rule, a *asked, policies []*table.Polic
 	for _, p := range policies {
 		dst = append(dst, p.Limits...)
 	}
+	if a.part != whole {
+		dst = slices.DeleteFunc(dst, func(r *limit.Rule) bool { return !a.part.judges(r) })
+	}
 	if a.operation == canon.OpCountTokens { // providers count for nothing
 		dst = slices.DeleteFunc(dst, func(r *limit.Rule) bool { return r.Unit == limit.Cost })
 	}
@@ -149,9 +181,9 @@ func (s *Server) limitRules(dst []*limit.Rule, a *asked, policies []*table.Polic
 }
 
 // cuttable says whether a running answer can be ended: of streams of chat Weir can tell what they have cost so far, as
-// long as they hold one answer.
+// long as they hold one answer. One that others may read, too, comes whole: a budget is its buyer's alone.
 func (a *asked) cuttable() bool {
-	if !a.stream || a.operation != canon.OpChat {
+	if a.shared || !a.stream || a.operation != canon.OpChat {
 		return false
 	}
 	n, ok := count(a.request.peek.n)

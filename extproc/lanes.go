@@ -45,6 +45,10 @@ func (s *Server) offerLane(d *decision, a *asked, keys table.Keys) facts {
 // laneless says why requests like this one are not let in ahead of their coming, in words; "" where they are.
 func (s *Server) laneless(d *decision, a *asked, keys table.Keys) string {
 	switch {
+	case a.part == inner:
+		return "the relay asks for it"
+	case a.relays() != "":
+		return a.relays()
 	case !a.table.Native[a.gateway]:
 		return "LLMGateway.spec.nativeLane is Disabled"
 	case d.parse:

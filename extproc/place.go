@@ -185,7 +185,9 @@ func expect(v *table.Variant, order []*table.Candidate) (places []uint8, likely 
 // pickRequest is the request as the picker sees it.
 func (a *asked) pickRequest(b *table.Backend, prompt *canon.Request) *pick.Request {
 	r := &pick.Request{Pool: b.ID, Tokens: max(1, a.input), Tenant: a.id.Tenant, Priority: b.Pick.Admission.PriorityOf(a.id.Labels)}
-	if s := b.Pick.Session; s != nil {
+	if s := b.Pick.Session; s != nil && a.sticky != "" {
+		r.Session = "\x00" + a.sticky // which says whose it is: of a consumer, or of a tenant
+	} else if s != nil {
 		if v := a.request.headerValue(strings.ToLower(s.Header)); v != "" {
 			// Sessions of two consumers are two, whatever they call them.
 			r.Session = a.id.ConsumerID + "\x00" + v

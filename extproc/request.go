@@ -18,6 +18,7 @@ type request struct {
 	query       string // raw, without "?"
 	requestID   string
 	traceparent string
+	flight      string // the fill that it is, at the inner listener
 	entered     string // the exchange of a lane that it has entered, though Envoy asks
 	encoding    string // content-encoding
 	contentType string
@@ -64,6 +65,8 @@ func readRequest(m *message.Request) *request {
 				r.traceparent += ","
 			}
 			r.traceparent += h.Value
+		case wire.FlightHeader:
+			r.flight = h.Value
 		case wire.LaneHeader:
 			r.entered = h.Value
 		case "content-encoding":

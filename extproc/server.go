@@ -26,6 +26,7 @@ import (
 	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/extproc/message"
 	"github.com/weir-dev/weir/extproc/pick"
+	"github.com/weir-dev/weir/extproc/relay"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/usage"
 )
@@ -55,6 +56,10 @@ type Options struct {
 	// takes.
 	Lanes       *lane.Set
 	SampleShare func() float64
+
+	// Flights are the requests that go to the relay, and its fills; nil where there is no relay: then CachePolicies and SessionPolicies change
+	// nothing.
+	Flights *relay.Flights
 
 	// Capturing says whether traces are exported at all, so that no text is captured for nobody; nil for never.
 	Capturing func() bool
@@ -128,10 +133,21 @@ func (s *Server) Table() *table.Table { return s.table.Load() }
 func (s *Server) Release(exchange string) { s.exchanges.drop(exchange) }
 
 // ReleaseAll forgets what was kept for every request. Call it when Envoy has died, and with it every request.
-func (s *Server) ReleaseAll() { s.exchanges.clear() }
+func (s *Server) ReleaseAll() {
+	s.exchanges.clear()
+	if s.opts.Flights != nil {
+		s.opts.Flights.Clear()
+	}
+}
 
 // Sweep forgets what requests left behind that ended without a record. Call it every few seconds.
-func (s *Server) Sweep() int { return s.exchanges.sweep(s.opts.Now()) }
+func (s *Server) Sweep() int {
+	n := s.exchanges.sweep(s.opts.Now())
+	if s.opts.Flights != nil {
+		n += s.opts.Flights.Sweep()
+	}
+	return n
+}
 
 // InFlight is the number of requests that something is kept for, and the bytes of their bodies.
 func (s *Server) InFlight() (requests int, bytes int64) { return s.exchanges.size() }

@@ -64,7 +64,7 @@ func (d *decoder) record(b []byte) (r *Record, ok bool) {
 		},
 		Flags: d.flags(), Method: method(e.method), Path: d.path(),
 		Endpoints: t.of(e.facts[factEndpoints]), Refusal: t.of(e.facts[factRefusal]), Policy: t.of(e.facts[factPolicy]),
-		FailedOpen: e.yes(factOpen), Native: e.yes(factNative), Scheme: t.of(e.scheme), UserAgent: t.of(e.agent),
+		FailedOpen: e.yes(factOpen), Native: e.yes(factNative), Relayed: e.yes(factRelayed), Fill: t.of(e.facts[factFill]), Scheme: t.of(e.scheme), UserAgent: t.of(e.agent),
 		Signals: d.signals(),
 	}
 	if !e.moments[untilLastByte].set {

@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"cmp"
 	"hash/maphash"
 	"sync"
 	"sync/atomic"
@@ -144,6 +145,11 @@ func (d *Desk) Close(r *Record) {
 		d.finished(Finished{Record: r, Failed: d.failed.take(r.Trace.Span)})
 		return
 	}
+	if o.Relayed {
+		r.Trace, r.Path = o.Trace, cmp.Or(o.Path, r.Path)
+		d.relayedEnd(o, r)
+		return
+	}
 	if o.Trace.Trace != "" {
 		r.Trace = o.Trace // where Envoy did not take the decision, it knows another place, or none
 	}
@@ -232,6 +238,10 @@ func (d *Desk) give(now time.Time, over func(*Open) bool) (interrupted int) {
 		}
 		for _, o := range ended {
 			d.unpeek(o)
+			if o.Relayed {
+				d.relayedEnd(o, nil)
+				continue
+			}
 			if o.Hold != nil {
 				o.Hold.Free()
 			}
@@ -259,6 +269,7 @@ func (d *Desk) settle(o *Open, v *verdict) {
 		}
 	}
 	d.opts.Ledger.Commit(v.entry)
+	o.isSettled(&v.entry)
 	if len(o.Outcomes) > 0 {
 		now := d.opts.Now()
 		for _, out := range o.Outcomes {

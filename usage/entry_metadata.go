@@ -20,6 +20,8 @@ const (
 	factPolicy
 	factOpen
 	factNative
+	factRelayed
+	factFill
 	factTrace
 	factTraceFlags
 	factTraceParent
@@ -62,6 +64,10 @@ func factOf(key []byte) int {
 		return factOpen
 	case wire.KeyNative:
 		return factNative
+	case wire.KeyRelayed:
+		return factRelayed
+	case wire.KeyFill:
+		return factFill
 	case wire.KeyTrace:
 		return factTrace
 	case wire.KeyTraceFlags:

@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"cmp"
 	"strconv"
 	"time"
 
@@ -69,18 +70,22 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-// Count is a Sink.
+// Count is a Sink. It comes after Desk.Close, which knows who made the relay's answers.
 func (m *Metrics) Count(r *Record) {
-	of := m.ofRecords.of(recordLabels{r.Route, r.Backend, r.Dialect, r.Status, r.Aborted})
+	if r.Fill != "" {
+		return // no request of a caller's
+	}
+	backend := cmp.Or(r.Backend, r.FilledBy)
+	of := m.ofRecords.of(recordLabels{r.Route, backend, r.Dialect, r.Status, r.Aborted})
 	of.requests.get(func() prometheus.Counter {
-		return m.requests.WithLabelValues(r.Route, r.Backend, r.Dialect, strconv.Itoa(r.Status), strconv.FormatBool(r.Aborted))
+		return m.requests.WithLabelValues(r.Route, backend, r.Dialect, strconv.Itoa(r.Status), strconv.FormatBool(r.Aborted))
 	}).Inc()
-	if r.Backend == "" {
+	if backend == "" {
 		return
 	}
-	of.duration.get(func() prometheus.Observer { return m.duration.WithLabelValues(r.Route, r.Backend) }).Observe(r.Duration.Seconds())
+	of.duration.get(func() prometheus.Observer { return m.duration.WithLabelValues(r.Route, backend) }).Observe(r.Duration.Seconds())
 	if r.FirstByte > 0 {
-		of.firstByte.get(func() prometheus.Observer { return m.firstByte.WithLabelValues(r.Route, r.Backend) }).Observe(r.FirstByte.Seconds())
+		of.firstByte.get(func() prometheus.Observer { return m.firstByte.WithLabelValues(r.Route, backend) }).Observe(r.FirstByte.Seconds())
 	}
 }
 
@@ -100,7 +105,7 @@ func (m *Metrics) Attempted(backend string, translated bool) {
 // a FinishedSink.
 func (m *Metrics) Finished(f *Finished) {
 	r, o := f.Record, f.Open
-	if r == nil || r.Immediate || r.Attempts == 0 || o != nil && !o.Unasked {
+	if r == nil || f.Relayed() || r.Immediate || r.Attempts == 0 || o != nil && !o.Unasked {
 		return
 	}
 	for i := range f.Failed {

@@ -145,7 +145,7 @@ func (m *RequestMetrics) Finished(f *Finished) {
 		m.failed.WithLabelValues(f.Failed[i].Backend, FailureReason(&f.Failed[i])).Inc()
 	}
 	m.tenant(f)
-	if f.Record == nil {
+	if f.Record == nil || f.Relayed() { // what backends did for it, its fill tells
 		return
 	}
 	m.genAI(f)
@@ -175,8 +175,10 @@ func (m *RequestMetrics) tenant(f *Finished) {
 		l.currency = e.Currency
 	}
 	of := m.ofTenants.of(l)
-	of.requests.get(func() prometheus.Counter { return m.tenantRequests.WithLabelValues(l.tenant, l.outcome) }).Inc()
-	if e == nil {
+	if !f.IsFill() {
+		of.requests.get(func() prometheus.Counter { return m.tenantRequests.WithLabelValues(l.tenant, l.outcome) }).Inc()
+	}
+	if e == nil || f.Relayed() { // the tokens are the fill's, if there are any
 		return
 	}
 	if n := e.Tokens.InputTotal(); n > 0 {

@@ -101,6 +101,11 @@ type Open struct {
 	// Native says that Weir let the request in ahead of its coming and was not asked: Time is then when Weir noticed it, a few milliseconds
 	// late, and what differs between such requests (RequestID, Trace, TextBytes, PeekID) is in the record alone.
 	Native bool
+	// Relayed says that the request goes to the relay, which tells by Serve what it did with it.
+	Relayed bool
+	// Fill says that the relay asks, for a caller; Purpose what for, "" where it is the answer to the caller. Cache is what came of the cache.
+	Fill           bool
+	Purpose, Cache string
 	// Waited is how long limits and pools without room made the request wait before it was let in.
 	Waited time.Duration
 	// Expires is when Envoy ends the request at the latest.
@@ -118,11 +123,17 @@ type Open struct {
 	asked     [maxCandidates]uint8
 	reported  bool // report holds something
 	complete  bool // report is final
+	refused   bool // an attempt, by Weir itself
 	cut       bool
 	failed    bool
 	report    canon.Usage
 	textBytes int64         // that was delivered
 	content   ContentSource // nil where no text is captured
+
+	served  Served // by the relay
+	settled bool   // of a fill: own is its entry, nil where it has none
+	own     *ledger.Entry
+	waiting []func(*ledger.Entry) // for own
 }
 
 // maxCandidates that attempts are told apart for: as many as a rule may have.
@@ -143,6 +154,9 @@ func (o *Open) confirm() bool {
 	}
 	if !o.confirmed {
 		o.confirmed = true
+		if o.Relayed {
+			return true // whether it has an entry of its own, its end tells
+		}
 		v := o.loss(0)
 		o.desk.opts.Ledger.Begin(intent(&v.entry))
 	}
@@ -204,6 +218,27 @@ func (o *Open) Cut() {
 	o.mu.Unlock()
 }
 
+// WasCut says whether Weir ended the answer because a budget was spent.
+func (o *Open) WasCut() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.cut
+}
+
+// Refuse notes that Weir refused an attempt itself: it could not be prepared for its backend.
+func (o *Open) Refuse() {
+	o.mu.Lock()
+	o.refused = true
+	o.mu.Unlock()
+}
+
+// WasRefused says whether Weir refused an attempt itself.
+func (o *Open) WasRefused() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.refused
+}
+
 // Fail notes that the backend's answer broke off or turned into an error under a status that promised otherwise.
 func (o *Open) Fail() {
 	o.mu.Lock()
@@ -256,6 +291,7 @@ func (o *Open) release(d *Desk) {
 		o.Hold.Free()
 	}
 	o.forget()
+	o.isSettled(nil)
 	d.metrics.abandoned.Inc()
 }
 

@@ -71,7 +71,7 @@ func plainRecord(e *accesslogv3.HTTPAccessLogEntry, sampled func(traceID string)
 		Trace: place, Flags: flagNames(flags), Caller: wire.Address(c.GetDownstreamRemoteAddress().GetSocketAddress()),
 		Method: plainMethod(e.GetRequest().GetRequestMethod()), Path: redact.Path(cmp.Or(e.GetRequest().GetOriginalPath(), e.GetRequest().GetPath())),
 		Endpoints: fact(wire.KeyEndpoints), Refusal: fact(wire.KeyRefusal), Policy: fact(wire.KeyPolicy),
-		FailedOpen: fact(wire.KeyOpen) == "true", Native: fact(wire.KeyNative) == "true", Scheme: e.GetRequest().GetScheme(), UserAgent: e.GetRequest().GetUserAgent(),
+		FailedOpen: fact(wire.KeyOpen) == "true", Native: fact(wire.KeyNative) == "true", Relayed: fact(wire.KeyRelayed) == "true", Fill: fact(wire.KeyFill), Scheme: e.GetRequest().GetScheme(), UserAgent: e.GetRequest().GetUserAgent(),
 		Signals:  plainTexts(c.GetMetadata().GetFilterMetadata()[wire.LoadNamespace].GetFields()),
 		Reported: reported, ReportedComplete: complete,
 	}

@@ -61,6 +61,12 @@ type Record struct {
 	FailedOpen bool
 	// Native says that Envoy let the request through without asking, because Weir had decided in advance.
 	Native bool
+	// Relayed says that the relay answered. The Desk then says in Cache what came of the cache, and in FilledBy which backend the answer
+	// came from, both "" where that is not known.
+	Relayed         bool
+	Cache, FilledBy string
+	// Fill is what the relay asked for: FillAnswer, or a purpose of its own; "" for requests of callers.
+	Fill string
 	// Scheme of the request, "http" or "https".
 	Scheme string
 	// UserAgent is what the caller calls its software.

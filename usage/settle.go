@@ -142,7 +142,7 @@ func (o *Open) entry(c *Candidate) ledger.Entry {
 		Credential: o.Credential, Gateway: o.Gateway, Route: o.Route, Model: o.Model, Operation: o.Operation, Dialect: o.Dialect, Stream: o.Stream,
 		Currency: o.Currency,
 	}
-	e.Cut = o.cut
+	e.Cut, e.Cache, e.Purpose = o.cut, o.Cache, o.Purpose
 	if c != nil {
 		e.Backend, e.UpstreamModel, e.Translated = c.Backend, c.UpstreamModel, c.Translated
 	}
@@ -155,7 +155,7 @@ func intent(e *ledger.Entry) ledger.Intent {
 		ID: e.ID, Time: e.Time, RequestID: e.RequestID, Tenant: e.Tenant, Namespace: e.Namespace, Consumer: e.Consumer,
 		Credential: e.Credential, Gateway: e.Gateway, Route: e.Route, Backend: e.Backend, Model: e.Model, UpstreamModel: e.UpstreamModel,
 		Operation: e.Operation, Dialect: e.Dialect, Stream: e.Stream, Tokens: e.Tokens, Cost: e.Cost, Currency: e.Currency,
-		PriceVersion: e.PriceVersion, Unpriced: e.Unpriced,
+		PriceVersion: e.PriceVersion, Unpriced: e.Unpriced, Cache: e.Cache, Purpose: e.Purpose,
 	}
 }
 

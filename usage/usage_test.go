@@ -105,11 +105,14 @@ func TestRecord(t *testing.T) {
 		},
 		Trace:     trace.Place{Trace: "0af7651916cd43dd8448eb211c80319c", Span: "b7ad6b716920333", Parent: "00f067aa0ba902b7", Sampled: true},
 		Endpoints: "10.0.0.1:8000,10.0.0.2:8000", Refusal: "No route serves the model.",
-		Policy: "default/team/rpm", FailedOpen: true, Native: true, Scheme: "https", UserAgent: "OpenAI/Go",
+		Policy: "default/team/rpm", FailedOpen: true, Native: true, Relayed: true, Fill: "summary", Scheme: "https", UserAgent: "OpenAI/Go",
 		Flags: "UF,URX", Caller: "192.0.2.1:4711", Method: "POST", Path: "/v1/messages",
 		Endpoint: "[::1]:8000", FirstToken: 250 * time.Millisecond, Signals: map[string]string{"retry-after": "3"},
 	}
-	if got := record(finished(t), nil); !reflect.DeepEqual(got, want) {
+	e := finished(t)
+	facts := e.CommonProperties.Metadata.FilterMetadata[wire.DecisionNamespace].Fields
+	facts[wire.KeyRelayed], facts[wire.KeyFill] = structpb.NewStringValue("true"), structpb.NewStringValue("summary")
+	if got := record(e, nil); !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	// A field that is added must be filled from an entry, and tested here.
@@ -117,6 +120,7 @@ func TestRecord(t *testing.T) {
 	for i := range v.NumField() {
 		switch name := v.Type().Field(i).Name; name {
 		case "Aborted", "Immediate": // TestRecordsOfOtherEnds
+		case "Cache", "FilledBy": // the Desk's to say
 		default:
 			if v.Field(i).IsZero() {
 				t.Errorf("the test says nothing of %s", name)

@@ -158,7 +158,7 @@ func TestModelsFor(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string
-			for _, m := range tbl.ModelsFor(&c.id) {
+			for _, m := range tbl.ModelsFor(&c.id, "") {
 				got = append(got, m.ID)
 				if m.Created != 1700000000 {
 					t.Errorf("%s: created %d", m.ID, m.Created)
@@ -171,7 +171,7 @@ func TestModelsFor(t *testing.T) {
 	}
 
 	owners := map[string]string{}
-	for _, m := range tbl.ModelsFor(&identity.Identity{}) {
+	for _, m := range tbl.ModelsFor(&identity.Identity{}, "") {
 		owners[m.ID] = m.Owner
 	}
 	for model, want := range map[string]string{"gpt-4o": "n/gpt", "claude": "n/claude", "smart": "n/claude"} {
@@ -179,7 +179,7 @@ func TestModelsFor(t *testing.T) {
 			t.Errorf("%s is owned by %q, want %q", model, owners[model], want)
 		}
 	}
-	if list := built(t, nil, nil).ModelsFor(&identity.Identity{}); list == nil || len(list) != 0 {
+	if list := built(t, nil, nil).ModelsFor(&identity.Identity{}, ""); list == nil || len(list) != 0 {
 		t.Errorf("an empty table lists %v; it must be an empty list, which prints as []", []canon.Model(list))
 	}
 }

@@ -9,12 +9,13 @@ type Part string
 
 // The parts.
 const (
-	PartMethod Part = "method"
-	PartPath   Part = "path"
-	PartModel  Part = "model"
-	PartLabel  Part = "consumerLabels"
-	PartHeader Part = "headers"
-	PartQuery  Part = "queryParams"
+	PartGateway Part = "gateway" // whose allowedRoutes do not take the Route
+	PartMethod  Part = "method"
+	PartPath    Part = "path"
+	PartModel   Part = "model"
+	PartLabel   Part = "consumerLabels"
+	PartHeader  Part = "headers"
+	PartQuery   Part = "queryParams"
 )
 
 // Considered is one match of a rule, and what became of it for one request.
@@ -37,7 +38,7 @@ func (t *Table) Consider(r *Request) []Considered {
 		c := &out[i]
 		c.Match, c.Rule = &e.Match, e.rule
 		c.Part, c.Name = e.mismatch(r)
-		if e.exact && c.Part != PartMethod && c.Part != PartPath && !slices.Contains(e.Models, r.Model) {
+		if e.exact && c.Part != PartMethod && c.Part != PartPath && c.Part != PartGateway && !slices.Contains(e.Models, r.Model) {
 			c.Part, c.Name = PartModel, ""
 		}
 		if c.Part == "" && !found {

@@ -55,11 +55,12 @@ func naiveEntry(t *Table, i int, r *Request) bool {
 // TestMismatch names the first part that does not fit.
 func TestMismatch(t *testing.T) {
 	full := Match{
-		Method: "POST", Path: "/v1", Models: []string{"gpt-4o"}, Labels: map[string]string{"team": "lab"},
+		Method: "POST", Path: "/v1", Gateways: []string{"a/in", "a/more"}, Models: []string{"gpt-4o"}, Labels: map[string]string{"team": "lab"},
 		Headers: []ValueMatch{{Name: "x-a", Value: "1"}}, Query: []ValueMatch{{Name: "q", Value: "1"}},
 	}
 	fitting := func(edit func(*Request)) *Request {
 		return request(func(r *Request) {
+			r.Gateway = "a/more"
 			r.Labels, r.Header, r.Query = map[string]string{"team": "lab"}, headers("x-a", "1"), "q=1"
 		}, edit)
 	}
@@ -70,6 +71,10 @@ func TestMismatch(t *testing.T) {
 		{func(*Request) {}, " "},
 		{func(r *Request) { r.Method = "GET" }, "method "},
 		{func(r *Request) { r.Path = "/v2" }, "path "},
+		{func(r *Request) { r.Gateway = "a/out" }, "gateway "},
+		{func(r *Request) { r.Gateway = "" }, "gateway "},
+		{func(r *Request) { r.Gateway, r.Model = "a/out", "other" }, "gateway "},
+		{func(r *Request) { r.Gateway = AnyGateway }, " "},
 		{func(r *Request) { r.Model = "other" }, "model "},
 		{func(r *Request) { r.Model, r.Path = "other", "/v2" }, "path "},
 		{func(r *Request) { r.Labels = nil }, "consumerLabels team"},

@@ -4,6 +4,7 @@ import (
 	"iter"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -17,6 +18,7 @@ type Match struct {
 	Query      []ValueMatch
 	Models     []string // exact names and patterns; empty matches every model, and none
 	Labels     map[string]string
+	Gateways   []string  // whose requests it is for, "namespace/name"; nil: all
 	Created    time.Time // of the Route; older wins
 	RouteOrder string    // "namespace/name" of the Route
 	Order      int       // of the match within its Route
@@ -38,11 +40,12 @@ func (v *ValueMatch) matches(got string) bool {
 
 // Request is what rules are matched against.
 type Request struct {
-	Method string
-	Path   string // without the query
-	Query  string // raw
-	Model  string
-	Labels map[string]string
+	Gateway string // that it came in by, "namespace/name"; "" where that is not known
+	Method  string
+	Path    string // without the query
+	Query   string // raw
+	Model   string
+	Labels  map[string]string
 	// Header returns a header's value by its name in lower case, and whether it is there. Several lines
 	// of one name are joined by ",".
 	Header func(name string) (string, bool)
@@ -91,6 +94,9 @@ func (e *Entry) mismatch(r *Request) (part Part, name string) {
 	if !pathMatches(e.Path, e.PathExact, r.Path) {
 		return PartPath, ""
 	}
+	if !e.serves(r.Gateway) {
+		return PartGateway, ""
+	}
 	if e.patterns != nil && (r.Model == "" || !e.patterns.Match(r.Model)) {
 		return PartModel, ""
 	}
@@ -118,6 +124,14 @@ func (e *Entry) mismatch(r *Request) (part Part, name string) {
 		}
 	}
 	return "", ""
+}
+
+// AnyGateway stands for every LLMGateway, where a question is not about one of them.
+const AnyGateway = "*"
+
+// serves says whether the match is for requests of a gateway. One that is not known is none.
+func (m *Match) serves(gateway string) bool {
+	return m.Gateways == nil || gateway == AnyGateway || slices.Contains(m.Gateways, gateway)
 }
 
 // pathMatches compares whole segments: "/a" and "/a/" both match "/a" and "/a/b", not "/ab".

@@ -8,12 +8,12 @@ import (
 	"github.com/weir-dev/weir/extproc/identity"
 )
 
-// ModelsFor lists the models that a caller may ask for by name: those that rules name, and, for rules that
+// ModelsFor lists the models that a caller may ask a gateway for by name, AnyGateway for some gateway: those that rules name, and, for rules that
 // do not, those that their backends name. Sorted, without duplicates.
-func (t *Table) ModelsFor(id *identity.Identity) []canon.Model {
+func (t *Table) ModelsFor(id *identity.Identity, gateway string) []canon.Model {
 	owners := map[string]string{}
 	for _, e := range t.entries() {
-		if !e.open(id) {
+		if !e.open(id) || !e.serves(gateway) {
 			continue
 		}
 		add := func(model, owner string) {

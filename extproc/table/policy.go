@@ -12,6 +12,8 @@ type Policy struct {
 	// Models narrows it to some of the caller's names; nil: every model.
 	Models *identity.Patterns
 	Limits []*limit.Rule
+	// Shut names the policy where it is not valid, so that nothing it covers passes: "Budget team-a/month"; "" where it is.
+	Shut string
 	// Breaker is nil where there is none; BreakerPer says who shares one.
 	Breaker    *breaker.Rule
 	BreakerPer limit.Scope

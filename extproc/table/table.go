@@ -38,6 +38,9 @@ type Table struct {
 	Prompts bool
 	// Policies are the limits, budgets and breakers that requests must pass.
 	Policies Policies
+	// Caches and Sessions are the policies of the relay.
+	Caches   Keeping[CachePolicy]
+	Sessions Keeping[SessionPolicy]
 	// Native says by which LLMGateways requests may be let in ahead of their coming.
 	Native map[string]bool
 	// Vary names the request headers, in lower case and with commas between, that decide about requests besides their credentials.

@@ -17,6 +17,41 @@ const (
 	LaneHeader = "x-weir-exchange"
 	// PreparedHeader is on attempts that ext_proc has prepared.
 	PreparedHeader = "x-weir-prepared"
+	// FlightHeader names a request between the door and the relay, and a fill between the relay and the inner listener.
+	FlightHeader = "x-weir-flight"
+	// TimeoutHeader is Envoy's own: how long a request may take, in milliseconds.
+	TimeoutHeader = "x-envoy-upstream-rq-timeout-ms"
+)
+
+// PrivateHeaders are those request headers of Weir's that clients must not set: they are removed at every door, but for RuleHeader, which the
+// door sets, and FlightHeader at the inner listener.
+var PrivateHeaders = []string{RuleHeader, PathHeader, LaneHeader, PreparedHeader, FlightHeader, "x-weir-at", "x-weir-from"}
+
+// Request headers by which callers say what they want of caches and sessions. They reach no backend.
+const (
+	CacheControlHeader  = "x-weir-cache-control"
+	CacheTagsHeader     = "x-weir-cache-tags"
+	PromptVersionHeader = "x-weir-prompt-version"
+	SessionHeader       = "x-weir-session"
+)
+
+// Response headers of answers that the relay has given.
+const (
+	CacheHeader        = "x-weir-cache"            // hit, stale, shared, miss, bypass or negative
+	SimilarityHeader   = "x-weir-cache-similarity" // of the request whose answer it is, where that was found by its meaning
+	SessionStateHeader = "x-weir-session-state"
+)
+
+// DroppedHeader is a response header that names what of a request its backend did not get, because it has no word for it.
+const DroppedHeader = "x-weir-dropped"
+
+// RelayKey is the value of RuleHeader that leads a request to the relay.
+const RelayKey = "weir.relay#answers"
+
+// RelayCluster is Envoy's cluster of the relay, and InnerListener the listener of its fills.
+const (
+	RelayCluster  = "weir.relay"
+	InnerListener = "weir.inner"
 )
 
 // Response headers that Envoy adds to every answer of a backend, before ext_proc sees it; a backend's own are replaced.
@@ -89,6 +124,8 @@ const (
 	KeyPolicy      = "policy"       // name of the limit, budget or circuit breaker that refused
 	KeyRefusal     = "refusal"      // why Weir refused, in words; nothing of what is wrong with a body but its place
 	KeyNative      = "native"       // "true" when Weir had decided in advance, and was not asked
+	KeyRelayed     = "relayed"      // "true" when the relay answers: from what is kept, or by a fill
+	KeyFill        = "fill"         // what the relay asks for, by purpose: a fill is no request of a caller's
 	KeyOpen        = "open"         // "true" when nobody decided, and Envoy let the request through because Weir did not answer
 )
 
@@ -194,3 +231,6 @@ var CallerHeaders = []string{
 
 // GatewayMetadata is the gRPC metadata of the door's calls that names the LLMGateway, "namespace/name".
 const GatewayMetadata = "x-weir-gateway"
+
+// InnerMetadata is the gRPC metadata of the calls of the inner listener, to which only the relay connects: "true".
+const InnerMetadata = "x-weir-inner"

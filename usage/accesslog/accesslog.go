@@ -77,7 +77,7 @@ func (l *Log) SetEnabled(on bool) { l.off.Store(!on) }
 
 // Finished writes the line of a request, some time. It is a usage.FinishedSink.
 func (l *Log) Finished(f *usage.Finished) {
-	if l.off.Load() {
+	if l.off.Load() || !f.Own() {
 		return
 	}
 	x := l.free.Get().(*line)

@@ -130,6 +130,12 @@ func appendJSON(b []byte, f *usage.Finished) []byte {
 	o.text("dialect", r.Dialect, maxText)
 	o.text("operation", r.Operation, maxText)
 	o.bool("stream", r.Stream)
+	cache, purpose := r.Cache, ""
+	if e := r.entry; e != nil {
+		cache, purpose = e.Cache, e.Purpose
+	}
+	o.text("cache", cache, maxText)
+	o.text("purpose", purpose, maxText)
 	if r.Native {
 		o.bool("native", true)
 	}

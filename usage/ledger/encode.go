@@ -42,6 +42,8 @@ func appendEntry(b []byte, e *Entry) []byte {
 	b = appendText(b, "priceVersion", e.PriceVersion)
 	b = appendInt(b, "ttftNanos", int64(e.TTFT))
 	b = appendInt(b, "durationNanos", int64(e.Duration))
+	b = appendText(b, "cache", e.Cache)
+	b = appendText(b, "purpose", e.Purpose)
 	b = appendFlag(b, "estimated", e.Estimated)
 	b = appendFlag(b, "aborted", e.Aborted)
 	b = appendFlag(b, "interrupted", e.Interrupted)
@@ -72,6 +74,8 @@ func appendIntent(b []byte, i *Intent) []byte {
 	b = appendInt(b, "costNanos", i.Cost)
 	b = appendText(b, "currency", i.Currency)
 	b = appendText(b, "priceVersion", i.PriceVersion)
+	b = appendText(b, "cache", i.Cache)
+	b = appendText(b, "purpose", i.Purpose)
 	b = appendFlag(b, "unpriced", i.Unpriced)
 	return append(b, '}')
 }

@@ -15,11 +15,13 @@ func TestEntryRoundTrip(t *testing.T) {
 	full := entry("e1")
 	full.Tokens.CacheWrite = 4
 	full.Flags = Flags{true, true, true, true, true, true, true}
+	full.Cache, full.Purpose = "miss", "summary"
 	noZero(t, reflect.ValueOf(full), "Entry")
 	fullIntent := intent("i1")
 	fullIntent.Namespace, fullIntent.Backend, fullIntent.UpstreamModel, fullIntent.RequestID = "a", "b", "c", "r"
 	fullIntent.Operation, fullIntent.Dialect, fullIntent.Stream, fullIntent.Unpriced = "chat", "d", true, true
 	fullIntent.Tokens = Tokens{1, 2, 3, 4, 5}
+	fullIntent.Cache, fullIntent.Purpose = "miss", "refresh"
 	noZero(t, reflect.ValueOf(fullIntent), "Intent")
 
 	for _, e := range []Entry{full, {ID: "x", Time: start}, entry(`"\ü` + "\x00\n\u2028")} {

@@ -127,6 +127,11 @@ type Entry struct {
 	TTFT time.Duration `json:"ttftNanos,omitempty"`
 	// Duration of the whole request.
 	Duration time.Duration `json:"durationNanos,omitempty"`
+	// Cache is what came of the gateway's cache: hit, stale, negative, shared (the answer was being bought for somebody else), miss or bypass;
+	// empty where no CachePolicy covered the request.
+	Cache string `json:"cache,omitempty"`
+	// Purpose is what the gateway asked for by itself, such as summary or refresh; empty where a caller asked.
+	Purpose string `json:"purpose,omitempty"`
 	Flags
 }
 
@@ -163,6 +168,9 @@ type Intent struct {
 	Cost         int64  `json:"costNanos,omitempty"`
 	Currency     string `json:"currency,omitempty"`
 	PriceVersion string `json:"priceVersion,omitempty"`
+	// Cache and Purpose as in Entry.
+	Cache   string `json:"cache,omitempty"`
+	Purpose string `json:"purpose,omitempty"`
 	// Unpriced: no price applied.
 	Unpriced bool `json:"unpriced,omitempty"`
 }
@@ -175,6 +183,7 @@ func (i *Intent) Interrupted() Entry {
 		Gateway: i.Gateway, Route: i.Route, Backend: i.Backend, Model: i.Model, UpstreamModel: i.UpstreamModel,
 		Operation: i.Operation, Dialect: i.Dialect, Stream: i.Stream,
 		Tokens: i.Tokens, Cost: i.Cost, Currency: i.Currency, PriceVersion: i.PriceVersion,
+		Cache: i.Cache, Purpose: i.Purpose,
 		Flags: Flags{Estimated: true, Interrupted: true, Unpriced: i.Unpriced},
 	}
 }

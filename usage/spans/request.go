@@ -50,6 +50,8 @@ const (
 	keyRefused    = attribute.Key("weir.refusal.kind")
 	keyPolicy     = attribute.Key("weir.policy")
 	keyFailedOpen = attribute.Key("weir.failed_open")
+	keyCache      = attribute.Key("weir.cache") // what came of the gateway's cache
+	keyPurpose    = attribute.Key("weir.fill")  // what the gateway asked for by itself: the answer to a caller, or something else
 	keyFlags      = attribute.Key("weir.flags") // ledger.Flags
 	keyCost       = attribute.Key("weir.cost")
 	keyCurrency   = attribute.Key("weir.currency")
@@ -132,13 +134,17 @@ func (b *building) request(span oteltrace.Span) {
 		b.text(keyRequestID, r.RequestID)
 		b.text(keyTenant, r.Tenant)
 		b.mark(keyFailedOpen, r.FailedOpen)
+		b.text(keyCache, r.Cache)
+		if r.Fill != "" {
+			b.text(keyPurpose, r.Fill)
+		}
 		b.event(span, eventReceived, r.Timing.Received)
 		b.event(span, eventAnswered, r.FirstByte)
 	} else {
 		b.text(keyRequestID, b.Open.RequestID)
 		b.text(keyTenant, b.Open.Tenant)
 	}
-	if e != nil && e.Cost > 0 {
+	if e != nil && e.Cost > 0 && !b.Relayed() { // what a fill cost, its own span says
 		b.attrs = append(b.attrs, keyCost.Float64(float64(e.Cost)/float64(money.Unit)))
 		b.text(keyCurrency, e.Currency)
 	}

@@ -67,6 +67,9 @@ type Options struct {
 	ExtProcCluster string
 	// LaneFile is the path of the file in which Weir says how many requests it has let in ahead of their coming; "" for none.
 	LaneFile string
+	// RelaySocket and InnerSocket are the paths of the unix sockets of the relay, where Weir listens, and of the listener of its fills, where
+	// Envoy does; "" for none, so that CachePolicies and SessionPolicies change nothing.
+	RelaySocket, InnerSocket string
 	// SystemCAs is the path of the system's certificate authorities, PEM, where Envoy runs. They are trusted for backends
 	// that name none of their own; "" where there are none.
 	SystemCAs string
@@ -80,6 +83,12 @@ type Options struct {
 	// on without it, with a Warning: a rule without any backend left answers 503, and a policy covers what is left of its targets.
 	// Without it such a reference is an Error.
 	Lenient bool
+	// Check makes versions that are for knowing whether the objects are right, and are served by nobody: they have neither Listeners, Clusters, Endpoints,
+	// Secrets, Routes and Steered nor, in their Table, Chains. All else is the same, the ID too; a Compiler remembers less than half for it.
+	Check bool
+	// AllowedRoutes says whose Routes an LLMGateway takes that has no spec.allowedRoutes: those of its own namespace where it is
+	// v1alpha1.NamespacesFromSame, else all.
+	AllowedRoutes v1alpha1.FromNamespaces
 }
 
 // Compile compiles objects. The Version is nil when a problem is an Error. Whoever compiles again and again has a Compiler.

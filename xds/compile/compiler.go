@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -44,14 +45,22 @@ type Compiler struct {
 	budgets       ledger[*v1alpha1.Budget]
 	loadPolicies  ledger[*v1alpha1.LoadPolicy]
 	grantObjects  ledger[*v1alpha1.ReferenceGrant]
+	cachePolicies ledger[*v1alpha1.CachePolicy]
+	conversations ledger[*v1alpha1.SessionPolicy]
 
 	names   map[source.ObjectRef]*name
 	counted []*name // in this run
 	grants  source.Grants
 	permits map[crossing]*value[bool]
 
-	secrets   values[source.SecretKey, source.Secret]
-	endpoints values[source.ObjectRef, []v1alpha1.Endpoint]
+	// Whose Routes gateways take.
+	doorsNow     []gatewayDoor
+	doorProblems []source.Problem
+	admitted     map[string]*admissions // by namespace
+
+	secrets    values[source.SecretKey, source.Secret]
+	namespaces values[string, map[string]string] // their labels
+	endpoints  values[source.ObjectRef, []v1alpha1.Endpoint]
 
 	// What was made of them.
 	backendUnits []*backendUnit
@@ -64,9 +73,12 @@ type Compiler struct {
 	ofBackends   backendTotals
 	ofRoutes     routeTotals
 	ofPolicies   policyTotals
+	caching      keeper[table.CachePolicy, *v1alpha1.CachePolicy]
+	conversing   keeper[table.SessionPolicy, *v1alpha1.SessionPolicy]
 	identityUnit *identityUnit
 	openUnit     *openUnit
 	gatewayUnit  *gatewayUnit
+	relayUnit    *relayUnit
 	tenantNames  *tenantNames
 	index        *table.Index
 
@@ -83,6 +95,7 @@ type Compiler struct {
 	openable  value[bool]
 	waits     value[[2]bool] // for a limit, for a pool
 	authzAt   value[string]
+	relaying  value[bool] // some requests go to the relay
 	models    modelNames
 
 	// What Envoy gets.
@@ -115,6 +128,14 @@ func (k *Compiler) forget() {
 		permits:  map[crossing]*value[bool]{},
 		made:     map[source.ObjectRef]*value[*backend]{},
 		sections: map[source.ObjectRef]*ruleNames{},
+		admitted: map[string]*admissions{},
+		namespaces: values[string, map[string]string]{
+			cells: map[string]*valueOf[map[string]string]{},
+			same:  maps.Equal[map[string]string, map[string]string],
+			digest: func(namespace string, labels map[string]string) digest {
+				return digestOf("namespace", namespace, asJSON(labels))
+			},
+		},
 		secrets: values[source.SecretKey, source.Secret]{
 			cells: map[source.SecretKey]*valueOf[source.Secret]{},
 			same:  source.Secret.Equal,
@@ -132,6 +153,13 @@ func (k *Compiler) forget() {
 		chains: newHeld[*table.Chain](), directs: newHeld[[]*table.Backend](),
 	}
 	k.pools.partly, k.chains.partly, k.directs.partly = true, true, true
+}
+
+// keepLittle makes a Compiler as good as new keep little of what only a version that is served needs.
+func (k *Compiler) keepLittle() {
+	k.listeners.inside, k.clusters.inside, k.loads.inside, k.sds.inside, k.entries.inside, k.steered.inside = true, true, true, true, true, true
+	k.listeners.bare, k.clusters.bare, k.loads.bare, k.sds.bare, k.entries.bare, k.steered.bare = true, true, true, true, true, true
+	k.chains.inside = true // rules share what is in it
 }
 
 func endpointsDigest(ref source.ObjectRef, list []v1alpha1.Endpoint) digest {
@@ -179,6 +207,9 @@ func (k *Compiler) Compile(objs *source.Objects, opts Options) (*Version, []sour
 // compile is one run. ok is false where it gave up, because of objects that are there twice: a run that has nothing to remember does not.
 func (k *Compiler) compile(objs *source.Objects) (_ *Version, _ []source.Problem, ok bool) {
 	first := k.run == 0
+	if first && k.options.Check {
+		k.keepLittle()
+	}
 	k.run++
 	k.spoilt = true // until all is well: a run that panics leaves nothing to go on from
 	c := &compiler{
@@ -187,10 +218,13 @@ func (k *Compiler) compile(objs *source.Objects) (_ *Version, _ []source.Problem
 		out:      &Version{Table: &table.Table{Created: k.options.Created}},
 	}
 	backends, routes, limits, budgets, double := c.follow()
+	caches, sessions := follow(c, &c.cachePolicies, objs.CachePolicies), follow(c, &c.conversations, objs.SessionPolicies)
+	double = c.settleNames() || double
 	if double && !first {
 		return nil, nil, false
 	}
 	c.settings()
+	c.doors()
 	c.captures()
 	c.lanesOfGateways()
 	c.identity()
@@ -199,8 +233,10 @@ func (k *Compiler) compile(objs *source.Objects) (_ *Version, _ []source.Problem
 	c.compileRoutes(routes)
 	c.undecided()
 	c.compilePolicies(limits, budgets)
+	c.remember(caches, sessions)
 	c.out.MaxWait = c.limitWait + c.poolWait
 	c.compileGateways()
+	c.compileRelay()
 	if !source.HasErrors(c.problems) {
 		c.advice()
 	}
@@ -231,6 +267,7 @@ func (c *compiler) follow() (backends, routes, limits, budgets []int, double boo
 	double = c.settleNames()
 	c.secrets.follow(c.Compiler, o.Secrets)
 	c.endpoints.follow(c.Compiler, o.Endpoints)
+	c.namespaces.follow(c.Compiler, o.Namespaces)
 	if c.run == 1 || c.grantObjects.changed == c.run {
 		c.grants = o.Grants()
 		for r, permit := range c.permits {
@@ -243,12 +280,15 @@ func (c *compiler) follow() (backends, routes, limits, budgets []int, double boo
 // sweep forgets answers that nobody needs any more.
 func (k *Compiler) sweep() {
 	objects := len(k.gateways.objects) + len(k.backends.objects) + len(k.routes.objects) + len(k.consumers.objects) + len(k.apiKeys.objects) +
-		len(k.issuers.objects) + len(k.limitPolicies.objects) + len(k.budgets.objects) + len(k.loadPolicies.objects) + len(k.grantObjects.objects)
+		len(k.issuers.objects) + len(k.limitPolicies.objects) + len(k.budgets.objects) + len(k.loadPolicies.objects) + len(k.grantObjects.objects) +
+		len(k.cachePolicies.objects) + len(k.conversations.objects)
 	sweep(k.names, objects, func(v *name) bool { return v.n > 0 || v.users > 0 })
 	sweep(k.made, len(k.backends.objects), func(v *value[*backend]) bool { return v.is != nil || v.users > 0 })
 	sweep(k.sections, len(k.routes.objects), func(v *ruleNames) bool { return v.is != nil || v.users > 0 })
 	sweep(k.secrets.cells, k.secrets.there, func(v *valueOf[source.Secret]) bool { return v.there || v.users > 0 })
 	sweep(k.endpoints.cells, k.endpoints.there, func(v *valueOf[[]v1alpha1.Endpoint]) bool { return v.there || v.users > 0 })
+	sweep(k.admitted, 0, func(v *admissions) bool { return v.users > 0 })
+	sweep(k.namespaces.cells, k.namespaces.there+len(k.admitted), func(v *valueOf[map[string]string]) bool { return v.there })
 	sweep(k.permits, 0, func(v *value[bool]) bool { return v.users > 0 })
 }
 
@@ -287,7 +327,8 @@ func (k *Compiler) id() string {
 	h := sha256.New()
 	for _, s := range []sum{
 		k.gateways.total, k.backends.total, k.routes.total, k.consumers.total, k.apiKeys.total, k.issuers.total, k.limitPolicies.total,
-		k.budgets.total, k.loadPolicies.total, k.grantObjects.total, k.secrets.total, k.endpoints.total,
+		k.budgets.total, k.loadPolicies.total, k.grantObjects.total, k.secrets.total, k.endpoints.total, k.namespaces.total,
+		k.cachePolicies.total, k.conversations.total,
 		k.listeners.total, k.clusters.total, k.loads.total, k.sds.total, k.entries.total, k.pools.total, k.steered.total,
 	} {
 		fmt.Fprintf(h, "%016x", s)

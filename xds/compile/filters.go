@@ -179,6 +179,11 @@ func (c *compiler) chainFilters(members []member) []*hcmv3.HttpFilter {
 // doorFilters are what every request passes: the peek into its body, the decision, the route. Answers pass them in the
 // other order: counted as the backend sent them, translated, and without the usage that only Weir asked for.
 func (c *compiler) doorFilters(weir *corev3.GrpcService, script string, router *anypb.Any) []*hcmv3.HttpFilter {
+	return c.filters(weir, script, router, c.opening.is)
+}
+
+// filters are those of a door. open says that it lets requests pass that Weir does not answer, where a pool wants that.
+func (c *compiler) filters(weir *corev3.GrpcService, script string, router *anypb.Any, open bool) []*hcmv3.HttpFilter {
 	decide := &extprocv3.ExternalProcessor{
 		GrpcService:    weir,
 		MessageTimeout: durationpb.New(c.decideWithin()),
@@ -194,7 +199,7 @@ func (c *compiler) doorFilters(weir *corev3.GrpcService, script string, router *
 		StatusOnError: unavailable(),
 	}
 	var before, behind []*hcmv3.HttpFilter
-	if c.opening.is {
+	if open {
 		decide.FailureModeAllow = true
 		before, behind = c.openFilters()
 	}

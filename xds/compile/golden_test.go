@@ -296,6 +296,9 @@ func matchLine(m table.Match) string {
 	}
 	values("header", m.Headers)
 	values("query", m.Query)
+	if m.Gateways != nil {
+		add("only by %s", strings.Join(m.Gateways, "|"))
+	}
 	if len(m.Models) > 0 {
 		add("model %s", strings.Join(m.Models, "|"))
 	}

@@ -134,6 +134,8 @@ type routeUnit struct {
 	renames  bool     // some model
 	// kept are the keys of its Envoy routes, while it is made.
 	kept map[string]bool
+	// gateways take it; nil: all do.
+	gateways []string
 }
 
 // sectionRule is the name of a rule, with the name that a sectionName selects it by; "" where it has none.
@@ -157,6 +159,7 @@ func (c *compiler) compileRoutes(from []int) {
 		}
 	}
 	var added, gone []*table.Entry
+	var fresh, left []*routeUnit
 	made := map[source.ObjectRef][]sectionRule{} // in this run
 	calm := c.calm(ofRoute)
 	for i, o := range c.objs.Routes {
@@ -165,11 +168,11 @@ func (c *compiler) compileRoutes(from []int) {
 			continue
 		}
 		units[i] = c.routeUnitOf(o)
-		added = append(added, units[i].entries...)
+		fresh, added = append(fresh, units[i]), append(added, units[i].entries...)
 		made[units[i].ref] = append(made[units[i].ref], units[i].rules...)
 		if u != nil {
 			u.drop()
-			gone = append(gone, u.entries...)
+			left, gone = append(left, u), append(gone, u.entries...)
 		}
 	}
 	if from != nil {
@@ -178,7 +181,7 @@ func (c *compiler) compileRoutes(from []int) {
 				continue
 			}
 			u.drop()
-			gone = append(gone, u.entries...)
+			left, gone = append(left, u), append(gone, u.entries...)
 			if made[u.ref] == nil {
 				made[u.ref] = nil
 			}
@@ -192,7 +195,7 @@ func (c *compiler) compileRoutes(from []int) {
 			c.stir(&at.cell)
 		}
 	}
-	if from != nil || len(made) > 0 {
+	if !comeToTheSame(left, fresh) {
 		c.ofRoutes = routeTotals{}
 		for _, u := range units {
 			c.ofRoutes.add(u)
@@ -225,6 +228,27 @@ func (t *routeTotals) add(u *routeUnit) {
 	t.retain = max(t.retain, u.retain)
 	t.headers = append(t.headers, u.headers...)
 	t.openable, t.renames = t.openable || u.openable, t.renames || u.renames
+}
+
+// comeToTheSame says whether the totals of all Routes stay as they are with some Routes in the place of others. Looking at all of them for one that has
+// changed would take longer than compiling that one.
+func comeToTheSame(left, fresh []*routeUnit) bool {
+	if len(left) != len(fresh) {
+		return false
+	}
+	of := make(map[source.ObjectRef]*routeUnit, len(left))
+	for _, u := range left {
+		of[u.ref] = u
+	}
+	for _, u := range fresh {
+		was := of[u.ref]
+		if was == nil || len(was.problems)+len(u.problems) > 0 || was.retain != u.retain || !slices.Equal(was.headers, u.headers) ||
+			was.openable != u.openable || was.renames != u.renames {
+			return false
+		}
+		delete(of, u.ref) // of two of one name, each stands for one
+	}
+	return true
 }
 
 func (c *compiler) routeUnitOf(o *v1alpha1.Route) *routeUnit {
@@ -279,6 +303,8 @@ type attachment struct {
 	id     string // as the table has it; "*" is every tenant
 	rules  []string
 	policy [1]*table.Policy
+	// section says that rules are those of a name, and not all of a Route.
+	section bool
 }
 
 // compilePolicies compiles the LimitPolicies and Budgets that are not as they were.

@@ -54,6 +54,8 @@ func everything(t testing.TB, v *Version) string {
 		t.Fatal(err)
 	}
 	fmt.Fprintf(&b, "%s\n%s\n", text, dumpPolicies(tb))
+	b.WriteString(dumpKeeping(&tb.Caches, func(p table.CachePolicy) string { return p.TTL.String() }))
+	b.WriteString(dumpKeeping(&tb.Sessions, func(p table.SessionPolicy) string { return p.ID }))
 	fmt.Fprintf(&b, "%s %d %s %v %s %v %v %v %s %d\n", tb.Version, tb.Created, tb.Currency, tb.KeySharing, tb.Gateway, tb.Waits, tb.Prompts, tb.Native, tb.Vary, len(tb.Captures))
 	for _, name := range slices.Sorted(maps.Keys(tb.Chains)) {
 		fmt.Fprintf(&b, "%s: %v\n", name, candidateLines(tb.Chains[name].Candidates, false))
@@ -77,7 +79,7 @@ func findings(tb *table.Table) string {
 	for _, model := range []string{"", "m1", "m2", "m3", "other"} {
 		for _, path := range []string{"/v1/chat/completions", "/v1/messages", "/x"} {
 			for _, header := range []string{"", "1"} {
-				r := tb.Find(&table.Request{Method: "POST", Path: path, Model: model, Labels: map[string]string{"team": "a"},
+				r := tb.Find(&table.Request{Gateway: "n1/g0", Method: "POST", Path: path, Model: model, Labels: map[string]string{"team": "a"},
 					Header: func(name string) (string, bool) { return header, name == "x-h" && header != "" }})
 				if r == nil {
 					b.WriteString("- ")
@@ -148,7 +150,30 @@ func (w *world) gateway() *v1alpha1.LLMGateway {
 	if w.yes(10) {
 		g.Spec.Authentication.KeyStore = v1alpha1.KeysRedis
 	}
+	g.Spec.AllowedRoutes = w.allowedRoutes()
 	return g
+}
+
+func (w *world) allowedRoutes() (out []v1alpha1.AllowedRoutes) {
+	if w.yes(60) {
+		return nil
+	}
+	for range 1 + w.rng.IntN(3) {
+		a := v1alpha1.AllowedRoutes{}
+		switch a.Namespaces.From = pickOf(w, v1alpha1.NamespacesFromAll, v1alpha1.NamespacesFromSame, v1alpha1.NamespacesFromSelector); a.Namespaces.From {
+		case v1alpha1.NamespacesFromSelector:
+			a.Namespaces.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{pickOf(w, "team", "kubernetes.io/metadata.name"): pickOf(w, "n1", "n2")}}
+		case v1alpha1.NamespacesFromAll:
+			if w.yes(50) {
+				a.PathPrefixes = []string{pickOf(w, "/v1", "/{namespace}", "/")}
+			}
+		}
+		if w.yes(20) {
+			a.Models = []v1alpha1.ModelName{"m*"}
+		}
+		out = append(out, a)
+	}
+	return out
 }
 
 func (w *world) backend() *v1alpha1.Backend {
@@ -264,6 +289,19 @@ func (w *world) targets() []v1alpha1.PolicyTarget {
 	return []v1alpha1.PolicyTarget{t}
 }
 
+func (w *world) cachePolicy() *v1alpha1.CachePolicy {
+	p := &v1alpha1.CachePolicy{ObjectMeta: w.meta("cp", 3)}
+	p.Spec.TargetRefs, p.Spec.Models = w.targets(), w.models()
+	p.Spec.TTL = duration1(time.Duration(1+w.rng.IntN(3)) * time.Minute)
+	return p
+}
+
+func (w *world) sessionPolicy() *v1alpha1.SessionPolicy {
+	p := &v1alpha1.SessionPolicy{ObjectMeta: w.meta("sp", 3)}
+	p.Spec.TargetRefs = w.targets()
+	return p
+}
+
 func (w *world) limitPolicy() *v1alpha1.LimitPolicy {
 	p := &v1alpha1.LimitPolicy{ObjectMeta: w.meta("p", 4), Spec: v1alpha1.LimitPolicySpec{TargetRefs: w.targets(), Models: w.models()}}
 	l := v1alpha1.Limit{Name: "l", Unit: pickOf(w, v1alpha1.UnitRequests, v1alpha1.UnitCost), Limit: resource.MustParse("5"), Window: duration1(time.Minute)}
@@ -340,7 +378,7 @@ func (w *world) step() {
 	next := *w.objs
 	o := &next
 	w.objs = o
-	switch w.rng.IntN(15) {
+	switch w.rng.IntN(17) {
 	case 0:
 		if o.Gateways = edited(w, o.Gateways, w.gateway()); len(o.Gateways) == 0 {
 			o.Gateways = []*v1alpha1.LLMGateway{w.gateway()}
@@ -359,6 +397,10 @@ func (w *world) step() {
 		o.Budgets = edited(w, o.Budgets, w.budget())
 	case 10:
 		o.LoadPolicies = edited(w, o.LoadPolicies, w.loadPolicy())
+	case 14:
+		o.CachePolicies = edited(w, o.CachePolicies, w.cachePolicy())
+	case 15:
+		o.SessionPolicies = edited(w, o.SessionPolicies, w.sessionPolicy())
 	case 11:
 		o.ReferenceGrants = edited(w, o.ReferenceGrants, w.grant())
 	case 12:
@@ -383,7 +425,16 @@ func (w *world) step() {
 			delete(o.Endpoints, ref)
 		}
 	default:
-		switch w.rng.IntN(6) {
+		switch w.rng.IntN(8) {
+		case 6:
+			o.Namespaces = map[string]map[string]string{}
+			for _, namespace := range []string{"n1", "n2"} {
+				if w.yes(70) {
+					o.Namespaces[namespace] = map[string]string{"team": pickOf(w, "n1", "n2")}
+				}
+			}
+		case 7:
+			w.opts.AllowedRoutes = pickOf(w, "", v1alpha1.NamespacesFromAll, v1alpha1.NamespacesFromSame)
 		case 0:
 			w.opts.Lenient = !w.opts.Lenient
 		case 1:
@@ -430,6 +481,7 @@ func (w *world) repair(problems []source.Problem) {
 	}
 	o.Backends, o.Routes, o.Consumers, o.APIKeys = without(o.Backends, wrong), without(o.Routes, wrong), without(o.Consumers, wrong), without(o.APIKeys, wrong)
 	o.LimitPolicies, o.Budgets, o.LoadPolicies = without(o.LimitPolicies, wrong), without(o.Budgets, wrong), without(o.LoadPolicies, wrong)
+	o.CachePolicies, o.SessionPolicies = without(o.CachePolicies, wrong), without(o.SessionPolicies, wrong)
 	if o.Gateways = without(o.Gateways, wrong); len(o.Gateways) == 0 {
 		o.Gateways = []*v1alpha1.LLMGateway{w.gateway()}
 	}
@@ -451,7 +503,7 @@ func TestIncremental(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, seed)
-			k := NewCompiler()
+			k, checking := NewCompiler(), NewCompiler()
 			type kept struct {
 				v    *Version
 				text string
@@ -471,6 +523,7 @@ func TestIncremental(t *testing.T) {
 				if a, b := problemLines(gotProblems), problemLines(wantProblems); !slices.Equal(a, b) {
 					t.Fatalf("step %d: the problems are\n%s\nand of a new Compiler\n%s", step, strings.Join(a, "\n"), strings.Join(b, "\n"))
 				}
+				checkOnly(t, checking, w, gotProblems, want)
 				text := everything(t, got)
 				if fresh := everything(t, want); text != fresh {
 					t.Fatalf("step %d differs: %s", step, firstDifference(text, fresh))
@@ -500,6 +553,36 @@ func TestIncremental(t *testing.T) {
 				t.Errorf("only %d of the configurations are valid", good)
 			}
 		})
+	}
+}
+
+// checkOnly: a Compiler of versions that are not served says the same of the objects, and keeps nothing for Envoy.
+func checkOnly(t *testing.T, k *Compiler, w *world, problems []source.Problem, want *Version) {
+	t.Helper()
+	opts := w.opts
+	opts.Check = true
+	got, gotProblems := k.Compile(w.objs, opts)
+	if a, b := problemLines(gotProblems), problemLines(problems); !slices.Equal(a, b) {
+		t.Fatalf("the problems are\n%s\nand for a version that is served\n%s", strings.Join(a, "\n"), strings.Join(b, "\n"))
+	}
+	if kept := len(k.listeners.m) + len(k.clusters.m) + len(k.loads.m) + len(k.sds.m) + len(k.entries.m) + len(k.steered.m); kept > 0 {
+		t.Fatalf("%d values are kept for Envoy", kept)
+	}
+	if want == nil || got == nil {
+		if got != want {
+			t.Fatal("one is refused and the other is not")
+		}
+		return
+	}
+	left, decisions := *want, *want.Table
+	left.Listeners, left.Clusters, left.Endpoints, left.Secrets, left.Routes, left.Steered = nil, nil, nil, nil, nil, nil
+	decisions.Chains = nil
+	left.Table = &decisions
+	if a, b := everything(t, got), everything(t, &left); a != b {
+		t.Fatalf("a version that is not served differs: %s", firstDifference(a, b))
+	}
+	if a, b := findings(got.Table), findings(want.Table); a != b {
+		t.Fatalf("it finds\n%s\nand one that is served\n%s", a, b)
 	}
 }
 
@@ -543,4 +626,34 @@ func TestReadersOfOldVersions(t *testing.T) {
 		})
 	}
 	readers.Wait()
+}
+
+// TestTotalsOfRoutes: what all Routes together come to follows each of them, also where only one is another one than before.
+func TestTotalsOfRoutes(t *testing.T) {
+	objs, opts, k := manyObjects(t, 3, 3), options(t), NewCompiler()
+	k.Compile(objs, opts)
+	for _, change := range []func(*v1alpha1.RouteRule){
+		func(r *v1alpha1.RouteRule) { r.Timeouts.Request = duration1(time.Hour) },
+		func(r *v1alpha1.RouteRule) { r.Timeouts.Request = duration1(time.Minute) },
+		func(r *v1alpha1.RouteRule) {
+			r.Matches[0].Headers = []v1alpha1.ValueMatch{{Name: "X-Team", Value: "red"}}
+		},
+		func(r *v1alpha1.RouteRule) { r.Matches[0].Headers[0].Name = "x-other" },
+		func(r *v1alpha1.RouteRule) { r.Matches[0].Headers = nil },
+		func(r *v1alpha1.RouteRule) { r.Backends[0].Weight = new(int32(7)) },
+	} {
+		next := *objs
+		next.Routes = slices.Clone(objs.Routes)
+		next.Routes[1] = objs.Routes[1].DeepCopy()
+		change(&next.Routes[1].Spec.Rules[0])
+		objs = &next
+		got, _ := k.Compile(objs, opts)
+		want, problems := Compile(objs, opts)
+		if want == nil || got == nil {
+			t.Fatal(problems)
+		}
+		if got.Retain != want.Retain || got.Table.Vary != want.Table.Vary || got.ID != want.ID {
+			t.Errorf("%v, %q and %s, not %v, %q and %s", got.Retain, got.Table.Vary, got.ID, want.Retain, want.Table.Vary, want.ID)
+		}
+	}
 }

@@ -24,6 +24,7 @@ import (
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -39,7 +40,7 @@ func checkVersion(t *testing.T, v *Version) {
 	checkSteering(t, v)
 	undecided := v.Routes[UndecidedKey]
 	for key, r := range v.Routes {
-		if r == undecided {
+		if r == undecided || key == wire.RelayKey {
 			continue
 		}
 		_, steered := v.Steered[key]
@@ -71,7 +72,7 @@ func checkVersion(t *testing.T, v *Version) {
 	}
 	checkOpen(t, v, undecided, used)
 	for key := range v.Routes {
-		if key != UndecidedKey && !used[key] {
+		if key != UndecidedKey && key != wire.RelayKey && !used[key] {
 			t.Errorf("no decision leads to the route %s", key)
 		}
 	}
@@ -264,7 +265,7 @@ func checkChains(t *testing.T, v *Version) {
 	seen := 0
 	for name := range v.Clusters {
 		switch kind, _, _ := strings.Cut(name, "/"); kind {
-		case "backend":
+		case "backend", wire.RelayCluster:
 			continue
 		case "direct":
 			checkDirectChain(t, v, name)

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -43,12 +44,18 @@ const (
 
 	minRSABits = 2048 // of a certificate, as Envoy wants it
 
-	// An HTTP/2 client may send this much of a body before Envoy has passed it on. Large enough for
-	// a prompt in one round trip; the body limit bounds what a request may hold altogether.
-	downstreamStreamWindow     = 1 << 20
+	// An HTTP/2 client may have this much on its way on a connection, or as much as one body may have, if that is more.
 	downstreamConnectionWindow = 16 << 20
 	downstreamMaxStreams       = 1000
+	// leastWindow is the smallest window that Envoy takes. The largest, 2^31-1, is more than a body may have.
+	leastWindow = 1<<16 - 1
 )
+
+// windows are those of HTTP/2 callers. The window of a stream is also what Envoy holds of its body, for the peek filter and translation: were it
+// smaller than the largest body, larger ones would get 413 too soon.
+func windows(maxBody uint32) (stream, connection *wrapperspb.UInt32Value) {
+	return wrapperspb.UInt32(max(maxBody, leastWindow)), wrapperspb.UInt32(max(maxBody, downstreamConnectionWindow))
+}
 
 // listen compiles every LLMGateway into Envoy listeners.
 func (c *compiler) listen(u *gatewayUnit) {
@@ -59,10 +66,7 @@ func (c *compiler) listen(u *gatewayUnit) {
 	taken := map[string]source.ObjectRef{}
 	for i, g := range c.objs.Gateways {
 		ref := source.ObjectRef{Kind: "LLMGateway", Namespace: g.Namespace, Name: g.Name}
-		maxBody := uint32(g.Spec.Limits.MaxRequestBytes.Value())
-		if c.opts.MaxRequestBytes > 0 {
-			maxBody = c.opts.MaxRequestBytes
-		}
+		maxBody, _ := c.doorLimits(g)
 		u.maxBody = max(u.maxBody, maxBody)
 		for j := range g.Spec.Listeners {
 			l := &g.Spec.Listeners[j]
@@ -152,15 +156,25 @@ func (c *compiler) decideWithin() time.Duration {
 	return within
 }
 
+// doorLimits are the largest body, in bytes, and the largest headers, in KiB, that a gateway takes.
+func (c *compiler) doorLimits(g *v1alpha1.LLMGateway) (maxBody, headerKiB uint32) {
+	maxBody, headerKiB = uint32(g.Spec.Limits.MaxRequestBytes.Value()), uint32(g.Spec.Limits.MaxHeaderKiB)
+	if c.opts.MaxRequestBytes > 0 {
+		maxBody = c.opts.MaxRequestBytes
+	}
+	if c.opts.MaxHeaderKiB > 0 {
+		headerKiB = c.opts.MaxHeaderKiB
+	}
+	return maxBody, headerKiB
+}
+
 func networkFilter(name string, config *anypb.Any) *listenerv3.Filter {
 	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}}
 }
 
 func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hcmv3.HttpConnectionManager {
-	headerKiB := uint32(g.Spec.Limits.MaxHeaderKiB)
-	if c.opts.MaxHeaderKiB > 0 {
-		headerKiB = c.opts.MaxHeaderKiB
-	}
+	_, headerKiB := c.doorLimits(g)
+	streamWindow, connectionWindow := windows(maxBody)
 	decide := grpcService(c.opts.ExtProcCluster)
 	if len(c.objs.Gateways) > 1 { // a decision that knows of one only need not be told
 		decide.InitialMetadata = []*corev3.HeaderValue{{Key: wire.GatewayMetadata, Value: g.Namespace + "/" + g.Name}}
@@ -172,10 +186,8 @@ func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hc
 
 		// What clients send under our own names is gone before anything reads it.
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{
-			Name: "weir.strip",
-			TypedConfig: pack(&earlyv3.HeaderMutation{Mutations: []*mutationv3.HeaderMutation{
-				removePrefix("x-weir-"), removePrefix("x-envoy-"), undecidedKey(),
-			}}),
+			Name:        "weir.strip",
+			TypedConfig: pack(&earlyv3.HeaderMutation{Mutations: stripped()}),
 		}},
 		NormalizePath:                wrapperspb.Bool(true),
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
@@ -192,8 +204,8 @@ func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hc
 		},
 		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
 			MaxConcurrentStreams:        wrapperspb.UInt32(downstreamMaxStreams),
-			InitialStreamWindowSize:     wrapperspb.UInt32(downstreamStreamWindow),
-			InitialConnectionWindowSize: wrapperspb.UInt32(downstreamConnectionWindow),
+			InitialStreamWindowSize:     streamWindow,
+			InitialConnectionWindowSize: connectionWindow,
 		},
 		StreamIdleTimeout:     durationpb.New(duration(g.Spec.Timeouts.StreamIdle)),
 		RequestTimeout:        durationpb.New(duration(g.Spec.Timeouts.Request)),
@@ -203,6 +215,18 @@ func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hc
 
 		AccessLog: []*accesslogv3.AccessLog{c.recordLog(wire.RequestLog, accessLogBatch, []*tracingv3.CustomTag{backendTag(), firstTokenTag()})},
 	}
+}
+
+// stripped takes off a request what only Weir and Envoy say, and gives it the key of the undecided scope. Other headers that begin with x-weir-
+// are for the relay, if for anybody; no backend gets them.
+func stripped(kept ...string) []*mutationv3.HeaderMutation {
+	out := []*mutationv3.HeaderMutation{removePrefix("x-envoy-"), undecidedKey()}
+	for _, name := range wire.PrivateHeaders {
+		if name != wire.RuleHeader && !slices.Contains(kept, name) { // which undecidedKey sets
+			out = append(out, remove(name))
+		}
+	}
+	return out
 }
 
 // recordLog sends Weir a record of what has ended.

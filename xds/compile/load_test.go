@@ -32,6 +32,7 @@ func testEnv(t testing.TB) files.Env {
 		"CLIENT_KEY": marker + "-client-key-of-the-batch-job", "JWT_SECRET": marker + "-of-at-least-thirty-two-bytes!",
 		"SHORT_SECRET": marker, "KEY_WITH_SPACE": marker + " x", "KEY_WITH_BREAK": marker + "\nx: y", "NOT_PEM": "this is no certificate",
 		"CERTIFICATE": certificate, "PRIVATE_KEY": key, "CA": certificate, "OTHER_CERTIFICATE": otherCertificate,
+		"SESSION_KEY": strings.Repeat("5e", 32),
 	}
 	return func(name string) (string, bool) {
 		v, ok := values[name]
@@ -78,7 +79,8 @@ func options(t testing.TB) Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Options{Dialects: set, Keys: identity.Offline{}, ExtProcCluster: "weir_extproc", SystemCAs: systemCAs}
+	return Options{Dialects: set, Keys: identity.Offline{}, ExtProcCluster: "weir_extproc", SystemCAs: systemCAs,
+		RelaySocket: "/run/weir/relay.sock", InnerSocket: "/run/weir/inner.sock"}
 }
 
 // load reads documents as `weir run` does, from a folder that also has jwks.json. Problems of the documents

@@ -158,6 +158,8 @@ type held[V any] struct {
 	out    bool // m is a version's
 	// partly says that digests do not cover all of a value, so that one of equal digest is another.
 	partly bool
+	// inside says that versions do not get the map, and bare that there is nothing in it: of the values only the digests are kept.
+	inside, bare bool
 }
 
 type share struct {
@@ -178,16 +180,22 @@ func (h *held[V]) put(c *compiler, name string, v V, d digest) {
 		s = &share{digest: d}
 		h.shares[name] = s
 		h.total.add(d)
-		h.own()[name] = v
+		h.keep(name, v)
 	case s.digest != d:
 		h.total.sub(s.digest)
 		h.total.add(d)
 		s.digest = d
-		h.own()[name] = v
+		h.keep(name, v)
 	case h.partly:
-		h.own()[name] = v
+		h.keep(name, v)
 	}
 	s.n++
+}
+
+func (h *held[V]) keep(name string, v V) {
+	if !h.bare {
+		h.own()[name] = v
+	}
 }
 
 // share takes a share in what is there.
@@ -213,8 +221,11 @@ func (h *held[V]) own() map[string]V {
 	return h.m
 }
 
-// handOut gives the map to a version.
+// handOut gives the map to a version that is served.
 func (h *held[V]) handOut() map[string]V {
+	if h.inside {
+		return nil
+	}
 	h.out = true
 	return h.m
 }

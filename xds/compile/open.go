@@ -79,6 +79,11 @@ func (c *compiler) openRule(ref source.ObjectRef, field string, rule *table.Rule
 	if len(open) == 0 {
 		return
 	}
+	if c.routing.gateways != nil {
+		c.warnf(ref, field, "LoadPolicy %s says failureMode: Open, but requests of this rule are answered 503 while Weir does not answer: "+
+			"only some LLMGateways take the Route (spec.allowedRoutes), and Envoy does not tell them apart", open[0].steeredBy)
+		return
+	}
 	slices.Sort(models)
 	targets, some := openTargets{}, false
 	for _, dialect := range c.inboundDialects() {
@@ -323,7 +328,11 @@ func (w *openWriter) entry(m *table.Match, rule *table.Rule, number int) {
 		scopes = w.requirement("scopes", fmt.Sprintf("%q", rule.RequiredScopes))
 		w.scopes[scopes] = rule.RequiredScopes
 	}
-	line(&w.entries, m.Method, exact, path, models, labels, strings.Join(headers, ","), query, scopes, strconv.Itoa(number), rule.Name)
+	apart := ""
+	if m.Gateways != nil {
+		apart = "1"
+	}
+	line(&w.entries, m.Method, exact, path, models, labels, strings.Join(headers, ","), query, scopes, strconv.Itoa(number), rule.Name, apart)
 }
 
 // requirement numbers what some callers meet.

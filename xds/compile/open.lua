@@ -44,7 +44,7 @@ local function setup()
     for name in gmatch(f[6], "[^,]+") do headers[#headers + 1] = name end
     entries[#entries + 1] = {
       method = f[1], exact = f[2] ~= "", path = f[3], models = lists[tonumber(f[4])], labels = f[5], headers = headers,
-      query = f[7] ~= "", scopes = f[8], rule = f[9], name = f[10],
+      query = f[7] ~= "", scopes = f[8], rule = f[9], name = f[10], apart = f[11] ~= "",
     }
   end
   for rule, dialect, model, key in gmatch(TARGETS, "([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\n]*)\n") do
@@ -189,7 +189,8 @@ local function entry_of(headers, method, path, query, model, caller)
       local possible = not e.query or query
       for _, name in ipairs(e.headers) do possible = possible and headers:get(name) end
       if possible then
-        if e.query or #e.headers > 0 then return nil end
+        -- Nor is told here which gateway a request came in by.
+        if e.apart or e.query or #e.headers > 0 then return nil end
         return e
       end
     end

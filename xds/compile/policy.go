@@ -18,6 +18,10 @@ import (
 func (c *compiler) limitPolicy(o *v1alpha1.LimitPolicy) {
 	ref := source.ObjectRef{Kind: "LimitPolicy", Namespace: o.Namespace, Name: o.Name}
 	spec := &o.Spec
+	if o.Annotations[source.ShutAnnotation] != "" {
+		c.shut(ref, spec.TargetRefs, spec.Models)
+		return
+	}
 	models, ok := c.policyModels(ref, spec.Models)
 	sharing := c.sharing(ref, spec.Sharing)
 	var limits []limit.Rule
@@ -57,6 +61,15 @@ func (c *compiler) limitPolicy(o *v1alpha1.LimitPolicy) {
 		}
 		return p
 	})
+}
+
+// shut refuses what a policy covers, of which nobody knows what it lets through.
+func (c *compiler) shut(ref source.ObjectRef, targets []v1alpha1.PolicyTarget, narrowed []v1alpha1.ModelName) {
+	p := &table.Policy{Shut: ref.Kind + " " + ref.Namespace + "/" + ref.Name}
+	if len(narrowed) > 0 {
+		p.Models, _ = identity.NewPatterns(names(narrowed)) // a pattern that is none narrows nothing
+	}
+	c.attach(ref, targets, v1alpha1.PerTenant, func(string) *table.Policy { return p })
 }
 
 // settling is how long the end of a request may take to be known here. What it has reserved is free only then, so
@@ -112,6 +125,10 @@ func (c *compiler) amount(ref source.ObjectRef, field string, q resource.Quantit
 func (c *compiler) budget(o *v1alpha1.Budget) {
 	ref := source.ObjectRef{Kind: "Budget", Namespace: o.Namespace, Name: o.Name}
 	spec := &o.Spec
+	if o.Annotations[source.ShutAnnotation] != "" {
+		c.shut(ref, spec.TargetRefs, spec.Models)
+		return
+	}
 	models, ok := c.policyModels(ref, spec.Models)
 	location, err := time.LoadLocation(spec.TimeZone)
 	if spec.TimeZone == "Local" {
@@ -202,7 +219,7 @@ func (c *compiler) attachTo(ref source.ObjectRef, field string, t *v1alpha1.Poli
 			c.unresolvedf(ref, field+".sectionName", source.ReasonRefNotFound, "the Route %s has no rule named %q", id, t.SectionName)
 			return
 		}
-		c.attached(attachment{kind: t.Kind, rules: rules, policy: [1]*table.Policy{policy()}})
+		c.attached(attachment{kind: t.Kind, rules: rules, section: t.SectionName != "", policy: [1]*table.Policy{policy()}})
 	case v1alpha1.TargetTenant:
 		// A tenant's own namespace may narrow itself; whoever runs the gateway may narrow anybody.
 		if t.Name != ref.Namespace && !c.hasGateway(ref.Namespace) {

@@ -56,6 +56,11 @@ type member struct {
 func (c *compiler) compileRoute(r *v1alpha1.Route) {
 	u := c.routing
 	ref := u.ref
+	gateways, ok := c.takes(ref, r)
+	if !ok {
+		return
+	}
+	u.gateways = gateways
 	order := 0
 	seen := map[string]int{}
 	for i := range r.Spec.Rules {
@@ -83,6 +88,7 @@ func (c *compiler) compileRoute(r *v1alpha1.Route) {
 			if !ok {
 				continue
 			}
+			m.Gateways = gateways
 			m.Created, m.RouteOrder, m.Order = r.CreationTimestamp.Time, r.Namespace+"/"+r.Name, order
 			order++
 			entries, err := table.Entries(rule, m)
