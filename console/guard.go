@@ -41,6 +41,9 @@ func (c *Console) guard(w http.ResponseWriter, r *http.Request, inner http.Handl
 	serve(w, r.WithContext(ctx), inner)
 }
 
+// NothingHere is the error of a path below /api that nobody answers.
+const NothingHere = "There is nothing at this address."
+
 // serve lets a mux answer, and says in the form of everything below /api what it has nothing for, instead of in its own.
 func serve(w http.ResponseWriter, r *http.Request, inner http.Handler) {
 	mux, ok := inner.(*http.ServeMux)
@@ -60,7 +63,7 @@ func serve(w http.ResponseWriter, r *http.Request, inner http.Handler) {
 		refuse(w, r, http.StatusMethodNotAllowed, "Method not allowed", "This address takes "+allow+" and not "+r.Method+".")
 		return
 	}
-	refuse(w, r, http.StatusNotFound, "Not found", "There is nothing at this address.")
+	refuse(w, r, http.StatusNotFound, "Not found", NothingHere)
 }
 
 // nothing takes an answer for its headers.

@@ -11,9 +11,11 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/weir-dev/weir/extproc/session"
 )
 
-// adminServer serves what operators ask for, to those who may see it. It shows no secret and changes nothing.
+// adminServer serves what operators ask for, to those who may see it. It shows no secret, and changes nothing but what the relay keeps.
 func (g *gateway) adminServer() (*http.Server, error) {
 	secure, err := g.adminTLS()
 	if err != nil {
@@ -109,6 +111,7 @@ func (g *gateway) adminMux() (*http.ServeMux, error) {
 	g.console.Register(mux)
 	mux.Handle("GET /api/setup", setup)
 	mux.HandleFunc("POST /api/explain", g.explain)
+	session.NewAPI(g.remembered.sessions, session.Everything).Register(mux, "/api")
 	if g.opts.adminOptions.playground {
 		mux.Handle("POST /api/playground", g.playground())
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/weir-dev/weir/console"
 	"github.com/weir-dev/weir/console/api"
 )
 
@@ -31,6 +33,7 @@ type adminClient struct {
 	client    *http.Client
 	base      string
 	token     string
+	patience  time.Duration // 0: adminTimeout
 }
 
 func (a *adminClient) bind(f *pflag.FlagSet) {
@@ -97,18 +100,31 @@ func (a *adminClient) do(ctx context.Context, method, path string, body []byte, 
 		return err
 	}
 	defer resp.Body.Close()
-	switch {
-	case resp.StatusCode == http.StatusUnauthorized:
-		return fmt.Errorf("the gateway at %s wants its admin token: %s (give --admin-token-file or $%s)", a.at, problem(resp), adminTokenVariable)
-	case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusMethodNotAllowed:
-		return fmt.Errorf("what answers at %s is no weir that knows %s: %s", a.at, path, resp.Status)
-	case resp.StatusCode != http.StatusOK:
-		return fmt.Errorf("the gateway at %s answers %s: %s", a.at, resp.Status, problem(resp))
+	if err := a.refusal(resp, path); err != nil {
+		return err
 	}
 	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
 		return fmt.Errorf("the answer of %s to %s cannot be read: %w", a.at, path, err)
 	}
 	return nil
+}
+
+// refusal is what an answer says that is no success; nil where it is one.
+func (a *adminClient) refusal(resp *http.Response, path string) error {
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return nil
+	case http.StatusUnauthorized:
+		return fmt.Errorf("the gateway at %s wants its admin token: %s (give --admin-token-file or $%s)", a.at, problem(resp), adminTokenVariable)
+	case http.StatusNotFound, http.StatusMethodNotAllowed:
+		// Weir says what is not there, unless it is the path itself.
+		if text := problem(resp); resp.StatusCode == http.StatusNotFound && strings.HasPrefix(resp.Header.Get("content-type"), "application/json") && text != console.NothingHere {
+			return errors.New(text)
+		}
+		path, _, _ = strings.Cut(path, "?")
+		return fmt.Errorf("what answers at %s is no weir that knows %s: %s", a.at, path, resp.Status)
+	}
+	return fmt.Errorf("the gateway at %s answers %s: %s", a.at, resp.Status, problem(resp))
 }
 
 // ready says why the gateway does not serve; "" where it does.
@@ -125,7 +141,7 @@ func (a *adminClient) ready(ctx context.Context) (string, error) {
 }
 
 func (a *adminClient) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
-	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(a.patience, adminTimeout))
 	req, err := http.NewRequestWithContext(ctx, method, a.base+path, bytes.NewReader(body))
 	if err != nil {
 		cancel()

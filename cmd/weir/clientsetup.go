@@ -13,6 +13,7 @@ import (
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/console"
 	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/extproc/table"
 )
 
 // maxSetupCallers are shown with their models.
@@ -115,7 +116,7 @@ func (g *gateway) setupModels() []console.SetupModel {
 	}
 	owners := map[string]string{}
 	for _, id := range append(g.callers(), &identity.Identity{}) {
-		for _, m := range t.ModelsFor(id) {
+		for _, m := range t.ModelsFor(id, table.AnyGateway) {
 			owners[m.ID] = m.Owner
 		}
 	}
@@ -136,7 +137,7 @@ func (g *gateway) setupCallers() []console.SetupCaller {
 	}
 	for _, id := range g.callers() {
 		c := console.SetupCaller{ID: id.ConsumerID, Tenant: id.Tenant, Models: []string{}}
-		for _, m := range t.ModelsFor(id) {
+		for _, m := range t.ModelsFor(id, table.AnyGateway) {
 			c.Models = append(c.Models, m.ID)
 		}
 		out = append(out, c)

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"context"
 	"time"
 
 	"github.com/weir-dev/weir/console/api"
 	"github.com/weir-dev/weir/extproc/breaker"
+	"github.com/weir-dev/weir/extproc/cache"
 	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/xds/source"
@@ -17,13 +19,26 @@ func (g *gateway) show(conf *config) {
 		Publisher: g.publisher.State, Origin: g.from, Problems: g.written, Objects: g.objects.Load,
 		KeySets: g.jwks.States, SharedState: g.acct.shared.status, Shares: func() bool { return g.acct.shared.remote.Load() != nil },
 		Authz: g.authz.State, Ledger: g.acct.ledger, Desk: g.acct.desk, Limits: g.acct.limits, Breakers: g.acct.breakers,
-		Steering: g.steering.State,
+		Steering:   g.steering.State,
+		CacheStats: func() cache.Stats { return g.remembered.answers.Stats() },
+		PurgeCache: g.purgeCache,
 	})
 	g.acct.limits.Follow(func() limit.Configuration { return configuredLimits(g.ext.Table()) })
 	g.acct.breakerChanged = func(c breaker.Change) { g.console.BreakerChanged(c, false) }
 	if conf.first != nil {
 		g.console.Compiled(conf.first, conf.objs, g.written())
 	}
+}
+
+// purgeCache removes answers from the cache, as an operator asks.
+func (g *gateway) purgeCache(ctx context.Context, s cache.Selector) (int, error) {
+	n, err := g.remembered.purge(ctx, s)
+	if err != nil {
+		g.log.Error("a purge of the cache is not complete", "of", s.String(), "answers", n, "error", err)
+		return n, err
+	}
+	g.log.Info("answers were purged from the cache", "of", s.String(), "answers", n)
+	return n, nil
 }
 
 // from says where objects come from.

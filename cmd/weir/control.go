@@ -128,7 +128,7 @@ func newPlane(o *planeOptions) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.compile = offline(dialects, compile.NewCompiler())
+	p.compile = checking(dialects, compile.NewCompiler(), o.routes)
 	if o.tls.Cert == "" || o.tls.Key == "" || o.tls.CA == "" {
 		return nil, errors.New("secrets travel to gateways, so both sides must be known: give --tls-cert, --tls-key and --client-ca")
 	}

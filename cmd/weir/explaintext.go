@@ -59,6 +59,11 @@ func (p *explanationPrinter) outcome() {
 		if len(o.Then) > 0 {
 			p.linef("  if that fails: %s, as far as spec.rules[].retry allows", strings.Join(o.Then, ", then "))
 		}
+		if r := p.x.Relay; r != nil && r.Relayed {
+			p.linef("  by the relay, which answers from what it keeps or asks as above: %s", r.Why)
+		} else if r != nil {
+			p.linef("  not by the relay: %s", r.Why)
+		}
 		if l := p.x.Lane; l != nil && l.Native {
 			p.linef("  native lane: Envoy may let further requests like this one through without asking Weir")
 		} else if l != nil {

@@ -30,6 +30,7 @@ import (
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/lane"
 	"github.com/weir-dev/weir/extproc/pick"
+	"github.com/weir-dev/weir/extproc/relay"
 	"github.com/weir-dev/weir/internal/heap"
 	"github.com/weir-dev/weir/internal/redisconn"
 	"github.com/weir-dev/weir/usage"
@@ -46,6 +47,7 @@ import (
 // gateway is everything that runs in one process, Envoy apart: run.go has one of its own, serve.go another's.
 type gateway struct {
 	opts     gatewayOptions
+	routes   allowedRoutes // of gateways of a cluster that do not say
 	log      *slog.Logger
 	level    slog.Level
 	out      io.Writer
@@ -57,9 +59,15 @@ type gateway struct {
 	lanes    *lane.Set
 	renewed  atomic.Pointer[lane.Set] // the same, once there are lanes: signing keys are fetched before
 	laneFile string
-	ext      *extproc.Server
-	acct     *accounting
-	authz    *authz.Manager
+	// relayed are the sockets of the relay and of its fills; relayDoor is where the relay listens.
+	relayed   struct{ relay, inner string }
+	relayDoor net.Listener
+	flights   *relay.Flights
+	// remembered is what the relay keeps.
+	remembered *remembered
+	ext        *extproc.Server
+	acct       *accounting
+	authz      *authz.Manager
 
 	steering         *load.Controller
 	picker           *pick.Set
@@ -80,6 +88,7 @@ type gateway struct {
 	accessLog *accesslog.Log
 	// requestMetrics are made of those.
 	requestMetrics *usage.RequestMetrics
+	names          metricNames // for the publisher's goroutine
 	// envoy is Envoy's admin interface; nil while there is no Envoy that could have one.
 	envoy atomic.Pointer[envoy.Admin]
 	// noEnvoy says why nothing can be served for want of an Envoy; "" where there is one.
@@ -96,7 +105,15 @@ type gateway struct {
 	compiler *compile.Compiler
 	keeper   *accept.Keeper // nil where all objects are served or none
 	readings readings
-	logged   map[source.Problem]bool // problems that the log has
+	verdicts chan any     // of Envoy about versions, for the keeper
+	refusals atomic.Int64 // objects that Envoy refuses
+	hopeless atomic.Value // string: the version that was refused last, and nobody is to blame for
+	served   string       // version that Envoy serves, for the publisher's goroutine
+
+	compiling sync.Mutex              // what follows, compiler and keeper are in use
+	reading   *source.Objects         // the last
+	found     []source.Problem        // in it
+	logged    map[source.Problem]bool // problems that the log has
 
 	background context.Context // ends when the gateway closes
 	running    sync.WaitGroup  // what runs in the background
@@ -120,7 +137,8 @@ func newGateway(o gatewayOptions, from *sourceOptions, shared string, out io.Wri
 	if err != nil {
 		return nil, nil, err
 	}
-	g := &gateway{opts: o, log: log, level: level, out: out, started: time.Now(), registry: prometheus.NewRegistry(), laneFile: filepath.Join(shared, laneFile)}
+	g := &gateway{opts: o, log: log, level: level, out: out, started: time.Now(), registry: prometheus.NewRegistry(), laneFile: filepath.Join(shared, laneFile), flights: relay.NewFlights(time.Now)}
+	g.relayed.relay, g.relayed.inner = filepath.Join(shared, envoy.RelaySocketName), filepath.Join(shared, envoy.InnerSocketName)
 	if g.dialects, err = adapters.NewSet(adapters.Catalog()...); err != nil {
 		return nil, nil, err
 	}
@@ -143,18 +161,20 @@ func newGateway(o gatewayOptions, from *sourceOptions, shared string, out io.Wri
 		}
 		return g, conf, nil
 	}
+	g.routes = from.routes
 	if g.origin, err = g.originOf(from); err != nil {
 		g.close()
 		return nil, nil, err
 	}
-	g.keeper = accept.NewKeeper()
+	g.keeper, g.verdicts = accept.NewKeeper(), make(chan any, maxVerdicts)
 	return g, &config{objs: source.NewObjects()}, nil
 }
 
 // load reads the folder for the first time.
 func (g *gateway) load() (*config, error) {
 	objs, problems := files.Load(g.opts.dir, os.LookupEnv)
-	first, _, problems := g.compile(objs, problems)
+	r := g.compile(objs, problems)
+	first, problems := r.Version, r.Problems
 	g.note(objs, problems, first != nil)
 	if first == nil {
 		for _, p := range problems {
@@ -254,23 +274,26 @@ func (g *gateway) start(conf *config, l net.Listener, presence serve.Presence) e
 		Dialects: g.dialects, Log: g.log, Metrics: metrics,
 		Desk: g.acct.desk, Estimator: g.acct.estimator, Limits: g.acct.limits, Breakers: g.acct.breakers,
 		Picker: g.picker, Steering: g.steering, Sampled: g.exports.sampled(), Capturing: g.exports.capturing,
-		Lanes: g.lanes, SampleShare: g.exports.sampleShare,
+		Lanes: g.lanes, SampleShare: g.exports.sampleShare, Flights: g.flights,
 	})
 	g.finished = append(g.finished, g.ext.Watch)
 	g.authz = authz.NewManager(authz.ManagerOptions{Log: g.log, Server: g.authzServer()})
 	g.onClose(g.authz.Close)
 	presence.Came = g.envoyCame(presence.Came)
 	g.publisher = serve.NewPublisher(serve.Options{NodeID: "weir", Activate: g.activate, Warming: g.warming, Spread: workersTurn, Presence: presence, Steered: g.steering.Steered,
-		Changed: g.origin.told, Log: g.log})
+		Changed: g.changed, Refused: g.refused, Log: g.log})
 	g.registry.MustRegister(&gatewayCollector{g})
 	g.show(conf)
 
-	receiver := usage.NewReceiver(metrics.Count, g.acct.desk.Close, g.steering.Observe, func(r *usage.Record) { g.ext.Release(r.Exchange) })
+	receiver := usage.NewReceiver(g.acct.desk.Close, metrics.Count, g.steering.Observe, func(r *usage.Record) { g.ext.Release(r.Exchange) })
 	receiver.Failed(g.acct.desk.Failed)
 	receiver.Begins(g.exports.sampled())
 	server := g.grpcServer(l, receiver)
 	g.onClose(server.Stop)
 	g.onClose(g.lanes.Close) // first of all: no record would come of what Envoy still lets through
+	if err := g.startRelay(); err != nil {
+		return err
+	}
 	admin, err := g.adminServer()
 	if err != nil {
 		return err
@@ -286,6 +309,9 @@ func (g *gateway) start(conf *config, l net.Listener, presence serve.Presence) e
 	}
 	g.running.Go(func() { g.lanes.Run(g.background) })
 	g.running.Go(func() { g.publisher.Run(g.background) })
+	if g.keeper != nil {
+		g.running.Go(func() { g.judge(g.background) })
+	}
 	g.running.Go(func() { g.steering.Run(g.background) })
 	g.running.Go(func() { g.console.Run(g.background) })
 	g.running.Go(func() { g.sweep(g.background) })

@@ -43,7 +43,7 @@ func root() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	c.AddCommand(runCommand(), serveCommand(), bootstrapCommand(), controlCommand(), validateCommand(), diffCommand(), simCommand(), simulateCommand(), keysCommand(), usageCommand(), explainCommand(), statusCommand(), topCommand(), envoyCommand(), versionCommand())
+	c.AddCommand(runCommand(), serveCommand(), bootstrapCommand(), controlCommand(), validateCommand(), diffCommand(), simCommand(), simulateCommand(), keysCommand(), usageCommand(), explainCommand(), statusCommand(), topCommand(), cacheCommand(), sessionsCommand(), envoyCommand(), versionCommand())
 	for _, sub := range c.Commands() {
 		bindEnv(sub)
 	}

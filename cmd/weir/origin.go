@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/weir-dev/weir/xds/accept"
+	"github.com/weir-dev/weir/xds/fleet"
 	"github.com/weir-dev/weir/xds/load"
 	"github.com/weir-dev/weir/xds/serve"
 	"github.com/weir-dev/weir/xds/source"
@@ -16,6 +17,9 @@ import (
 
 // cacheName is the name of the file in the state directory in which objects of a control plane are kept.
 const cacheName = "control-plane.cache"
+
+// keptName is the name of the file in the state directory in which what is served of a cluster is kept.
+const keptName = "kubernetes.cache"
 
 // origin is where a gateway's objects come from, and who hears what becomes of them.
 type origin struct {
@@ -51,7 +55,7 @@ func (g *gateway) originOf(o *sourceOptions) (origin, error) {
 		if err != nil {
 			return origin{}, err
 		}
-		return origin{Source: src, accepted: teller.accepted, told: teller.one, run: teller.run}, nil
+		return g.ofCluster(o, src, config.Host, teller)
 	}
 	dir, err := g.opts.ledgerDir()
 	if err != nil {
@@ -67,49 +71,120 @@ func (g *gateway) originOf(o *sourceOptions) (origin, error) {
 	}, nil
 }
 
+// ofCluster is the origin of objects that this process reads from the API server itself.
+func (g *gateway) ofCluster(o *sourceOptions, src source.Source, host string, teller *teller) (origin, error) {
+	out := origin{Source: src, accepted: teller.accepted, told: func(s serve.State) { teller.one(g.settled(s)) }, run: teller.run}
+	dir, err := g.opts.ledgerDir()
+	if err != nil {
+		return origin{}, err
+	}
+	kept, err := o.keep(src, host, dir, g.log)
+	if kept == nil || err != nil {
+		return out, err
+	}
+	out.Source = kept
+	out.accepted = func(objs *source.Objects, r accept.Result) {
+		if kept.Cached(objs) {
+			teller.tracker.Compiled(objs, r) // what is written of them may be of later generations
+			return
+		}
+		teller.accepted(objs, r)
+	}
+	out.told = func(s serve.State) {
+		teller.one(g.settled(s))
+		if set := g.readings.served(s.Serving); set != nil {
+			kept.Serving(set)
+		}
+	}
+	return out, nil
+}
+
 // readings remember what versions were made of, to tell it when Envoy serves them. The zero value is ready.
 type readings struct {
 	mu       sync.Mutex
-	of       map[string]*source.Objects // by version
-	order    []string                   // of versions, the last compiled last
-	serving  *source.Objects            // told last
-	rejected *source.Objects            // likewise
+	of       map[string]*reading // by version
+	order    []string            // of versions, the last compiled last
+	serving  *reading            // told last
+	rejected *source.Objects     // likewise
+}
+
+// reading is what a version was made of.
+type reading struct {
+	objs    *source.Objects
+	set     *source.Objects // of these, what can be served
+	refused []fleet.Refused // by Envoy
+	trial   bool            // others wait
 }
 
 // maxReadings are remembered: of the version that is served, of the one on its way, and of some that came too fast.
 const maxReadings = 8
 
 // compiled notes what a version was made of; several readings may make the same.
-func (r *readings) compiled(version string, objs *source.Objects) {
+func (r *readings) compiled(version string, objs *source.Objects, res accept.Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.of == nil {
-		r.of = map[string]*source.Objects{}
+		r.of = map[string]*reading{}
 	}
 	r.order = append(slices.DeleteFunc(r.order, func(v string) bool { return v == version }), version)
-	r.of[version] = objs
+	r.of[version] = &reading{objs, res.Objects, refusedOf(res), res.Trial}
 	if len(r.order) > maxReadings {
 		delete(r.of, r.order[0])
 		r.order = r.order[1:]
 	}
 }
 
+// refusedOf are the objects that Envoy refuses.
+func refusedOf(res accept.Result) []fleet.Refused {
+	var out []fleet.Refused
+	for _, e := range res.Envoy {
+		out = append(out, fleet.Refused{Object: source.RefOf(e.Object), UID: e.Object.GetUID(), Generation: e.Object.GetGeneration(), Reason: e.Reason})
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	for _, o := range res.Objects.All() {
+		ref := source.RefOf(o)
+		for i := range out {
+			if out[i].Object == ref {
+				out[i].Serves = o.GetGeneration()
+			}
+		}
+	}
+	return out
+}
+
+// served is what a version was compiled from; nil where that is not known, or was only tried.
+func (r *readings) served(version string) *source.Objects {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if is := r.of[version]; is != nil && !is.trial {
+		return is.set
+	}
+	return nil
+}
+
 // reporter hears what Envoy makes of readings.
 type reporter interface {
 	Serving(objs *source.Objects)
+	Partly(objs *source.Objects, refused []fleet.Refused)
 	Rejected(objs *source.Objects, reason string)
 }
 
-// tell tells what has become of readings, each once.
+// tell tells what has become of readings, each once. While Envoy's refusal is looked into, what is tried meanwhile is nothing to tell.
 func (r *readings) tell(s serve.State, to reporter) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if objs := r.of[s.Serving]; objs != nil && objs != r.serving {
-		r.serving = objs
-		to.Serving(objs)
+	if is := r.of[s.Serving]; is != nil && is != r.serving && !is.trial {
+		r.serving = is
+		if len(is.refused) > 0 {
+			to.Partly(is.objs, is.refused)
+		} else {
+			to.Serving(is.objs)
+		}
 	}
-	if objs := r.of[s.Rejected]; objs != nil && objs != r.rejected {
-		r.rejected = objs
-		to.Rejected(objs, s.Reason)
+	if is := r.of[s.Rejected]; is != nil && is.objs != r.rejected {
+		r.rejected = is.objs
+		to.Rejected(is.objs, s.Reason)
 	}
 }

@@ -79,6 +79,9 @@ func run(ctx context.Context, o runOptions, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("cannot listen on %s: %w", socket, err)
 	}
+	if g.relayDoor, err = net.Listen("unix", g.relayed.relay); err != nil {
+		return fmt.Errorf("cannot listen on %s: %w", g.relayed.relay, err)
+	}
 	if err := g.start(conf, l, serve.Presence{}); err != nil {
 		return err
 	}

@@ -121,6 +121,9 @@ func runServe(ctx context.Context, o serveOptions, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if g.relayDoor, err = dir.Listen(envoy.RelaySocketName); err != nil {
+		return err
+	}
 	drains := &drainFiles{dir: dir.Path(), delay: o.drainDelay, g: g}
 	came := func(fresh bool) {
 		watch.came(fresh)

@@ -41,6 +41,18 @@ type sharedState struct {
 	// The last that shipped the ledger and watched keys; they may be ending.
 	shipped, watched *work
 	remote           atomic.Pointer[shared.Remote]
+	// moved is called, in a goroutine of its own, when what is shared is somewhere else than before; nil for nobody.
+	moved atomic.Pointer[func()]
+}
+
+// place is the Redis that is shared now, and what stands before every key there; nil where there is none.
+func (s *sharedState) place() (conn *redisconn.Conn, prefix string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == nil {
+		return nil, ""
+	}
+	return s.current.conn, s.current.shared.KeyPrefix
 }
 
 // connected is one Redis and what runs on it.
@@ -96,13 +108,26 @@ func (s *sharedState) apply(set compile.Settings) {
 // defaultRetry is how often a connection that could not be made is tried again.
 const defaultRetry = 10 * time.Second
 
+// where is what is shared now, as it was configured; nil where nothing is.
+func (s *sharedState) where() *compile.Shared {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == nil {
+		return nil
+	}
+	return &s.current.shared
+}
+
 // try is one attempt of apply. The lock is held.
 func (s *sharedState) try(set compile.Settings, serial int) {
 	if s.closed {
 		return
 	}
-	before := s.problem
+	before, place := s.problem, s.current
 	s.problem = s.connect(set.Shared)
+	if moved := s.moved.Load(); moved != nil && s.current != place {
+		go (*moved)()
+	}
 	if err := s.arrange(&set); s.problem == nil {
 		s.problem = err
 	}

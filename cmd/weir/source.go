@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/xds/fleet"
 	"github.com/weir-dev/weir/xds/source"
 	"github.com/weir-dev/weir/xds/source/kubernetes"
@@ -22,10 +24,31 @@ import (
 type scopeOptions struct {
 	namespaces []string
 	gateways   []string
+	routes     allowedRoutes
+}
+
+// allowedRoutes is the flag --allowed-routes: whose Routes an LLMGateway takes that does not say so itself; "" where it is not given.
+type allowedRoutes v1alpha1.FromNamespaces
+
+// String implements pflag.Value.
+func (a *allowedRoutes) String() string { return string(*a) }
+
+// Type implements pflag.Value.
+func (a *allowedRoutes) Type() string { return "All|Same" }
+
+// Set implements pflag.Value.
+func (a *allowedRoutes) Set(text string) error {
+	switch from := v1alpha1.FromNamespaces(text); from {
+	case v1alpha1.NamespacesFromAll, v1alpha1.NamespacesFromSame:
+		*a = allowedRoutes(from)
+		return nil
+	}
+	return fmt.Errorf("write %s or %s; labels are selected by spec.allowedRoutes of the LLMGateway", v1alpha1.NamespacesFromAll, v1alpha1.NamespacesFromSame)
 }
 
 func (o *scopeOptions) bind(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.namespaces, "namespace", nil, "namespace of a cluster to read objects of; repeatable (default: all)")
+	f.Var(&o.routes, "allowed-routes", "whose Routes an LLMGateway of a cluster takes that has no spec.allowedRoutes: of All namespaces, or of the Same as its own (default All)")
 	f.StringSliceVar(&o.gateways, "gateway", nil, "LLMGateway of a cluster to serve, as namespace/name; repeatable (default: all)")
 }
 
@@ -118,13 +141,17 @@ func (o *controlOptions) open(scope scopeOptions, cacheFile string, log *slog.Lo
 
 // sourceOptions are the flags of a gateway whose objects need not be in a folder.
 type sourceOptions struct {
-	kubernetes bool
+	kubernetes   bool
+	cacheKeyFile string
+	noCache      bool
 	kubernetesOptions
 	controlOptions
 }
 
 func (o *sourceOptions) bind(f *pflag.FlagSet) {
 	f.BoolVar(&o.kubernetes, "kubernetes", false, "read objects from the Kubernetes API server instead of a folder, and write their status")
+	f.StringVar(&o.cacheKeyFile, "cache-key-file", "", "file with 32 bytes or more, of which the key comes that seals what is kept for a start without the API server (default: it is not sealed, and has mode 0600)")
+	f.BoolVar(&o.noCache, "no-cache", false, "keep nothing for a start without the API server")
 	o.kubernetesOptions.bind(f)
 	o.controlOptions.bind(f)
 }
@@ -141,7 +168,8 @@ func (o *sourceOptions) check() error {
 		flags, to      string
 	}{
 		{o.kubeconfig != "" || o.kubeContext != "" || len(o.localSecrets) > 0, o.kubernetes, "--kubeconfig, --kube-context and --local-secrets", "--kubernetes"},
-		{len(o.namespaces) > 0 || len(o.gateways) > 0, o.elsewhere(), "--namespace and --gateway", "--kubernetes or --control"},
+		{o.cacheKeyFile != "" || o.noCache, o.kubernetes, "--cache-key-file and --no-cache", "--kubernetes"},
+		{len(o.namespaces) > 0 || len(o.gateways) > 0 || o.routes != "", o.elsewhere(), "--namespace, --gateway and --allowed-routes", "--kubernetes or --control"},
 		{o.tls != fleet.Files{} || o.serverName != "", len(o.addresses) > 0, "--control-ca, --control-cert, --control-key and --control-name", "--control"},
 	} {
 		if f.given && !f.belongs {
@@ -149,6 +177,34 @@ func (o *sourceOptions) check() error {
 		}
 	}
 	return nil
+}
+
+// minCacheKey is how many bytes the file of --cache-key-file must have.
+const minCacheKey = 32
+
+// keep has what is served of a cluster kept in a file of the state directory; nil where nothing is to be kept.
+func (o *sourceOptions) keep(src source.Source, host, dir string, log *slog.Logger) (*fleet.Kept, error) {
+	if o.noCache {
+		return nil, nil
+	}
+	var key []byte
+	if o.cacheKeyFile != "" {
+		var err error
+		if key, err = os.ReadFile(o.cacheKeyFile); err != nil {
+			return nil, fmt.Errorf("--cache-key-file cannot be read: %w", err)
+		}
+		if len(key) < minCacheKey {
+			return nil, fmt.Errorf("--cache-key-file %s has %d bytes: give it %d or more, such as those of: head -c 32 /dev/urandom", o.cacheKeyFile, len(key), minCacheKey)
+		}
+	}
+	gateways, err := o.names()
+	if err != nil {
+		return nil, err
+	}
+	return fleet.NewKept(fleet.KeptOptions{
+		Source: src, File: filepath.Join(dir, keptName), Key: key, Of: host, Log: log,
+		Scope: fleet.Scope{Namespaces: o.namespaces, Gateways: gateways},
+	})
 }
 
 // podNamespace is the namespace that Weir runs in: by the downward API, by the service account, or "default" outside of a cluster.

@@ -4,14 +4,11 @@ import (
 	"net/url"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weir-dev/weir/extproc/identity"
-	"github.com/weir-dev/weir/extproc/table"
-	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -25,6 +22,7 @@ var (
 	configsDesc     = prometheus.NewDesc("weir_config_versions_total", "Configuration versions that have gone live.", nil, nil)
 	nacksDesc       = prometheus.NewDesc("weir_config_nacks_total", "Configuration versions that Envoy has refused.", nil, nil)
 	rejectedDesc    = prometheus.NewDesc("weir_config_rejected", "1 while the newest configuration is not in use because it was refused: by weir, as invalid, or by envoy.", []string{"by"}, nil)
+	refusalsDesc    = prometheus.NewDesc("weir_config_refused_objects", "Objects that Envoy refuses as they are: their last good generation is served, or they are left out.", nil, nil)
 	retainedDesc    = prometheus.NewDesc("weir_config_retained", "Configuration versions whose resources Envoy has.", nil, nil)
 	connectedDesc   = prometheus.NewDesc("weir_envoy_connected", "1 while Envoy is connected to the control plane.", nil, nil)
 	exitsDesc       = prometheus.NewDesc("weir_envoy_exits_total", "Times that an Envoy has ended.", nil, nil)
@@ -44,7 +42,7 @@ var (
 // Describe implements prometheus.Collector.
 func (*gatewayCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		buildDesc, configDesc, configSinceDesc, configsDesc, nacksDesc, rejectedDesc, retainedDesc, connectedDesc, exitsDesc, exchangesDesc, keptDesc,
+		buildDesc, configDesc, configSinceDesc, configsDesc, nacksDesc, rejectedDesc, refusalsDesc, retainedDesc, connectedDesc, exitsDesc, exchangesDesc, keptDesc,
 		keysDesc, keysUpDesc, keysUntilDesc, redisDesc, settingsDesc, storedDesc, shippedDesc, shippingDesc, endpointsDesc,
 	} {
 		ch <- d
@@ -82,6 +80,7 @@ func (c *gatewayCollector) configuration(out exporter) {
 	problems := c.g.problems.Load()
 	out.flag(rejectedDesc, problems != nil && source.HasErrors(*problems), "weir")
 	out.flag(rejectedDesc, s.Rejected != "", "envoy")
+	out.gauge(refusalsDesc, float64(c.g.refusals.Load()))
 	out.gauge(retainedDesc, float64(s.Retained))
 	out.flag(connectedDesc, s.Connected)
 	out.counter(exitsDesc, float64(c.g.envoyExits.Load()))
@@ -172,49 +171,6 @@ func revision() string {
 		}
 	}
 	return ""
-}
-
-// metricNames are the names of a configuration that metrics know.
-func metricNames(objs *source.Objects, t *table.Table) usage.Names {
-	n := usage.Names{Providers: map[string]string{}, Models: map[string]bool{}, Tenants: map[string]bool{}}
-	if objs != nil {
-		n.Models = make(map[string]bool, len(objs.Routes))
-	}
-	seen := map[*table.Backend]bool{} // many rules share few of them
-	for r := range t.EachRule {
-		for _, c := range r.Candidates {
-			if seen[c.Backend] {
-				continue
-			}
-			seen[c.Backend] = true
-			n.Providers[c.Backend.ID] = usage.Provider(c.Backend.Dialect.Name, c.Backend.Host)
-			for m := range c.Backend.Models {
-				n.Models[m] = true
-			}
-		}
-	}
-	if objs == nil {
-		return n
-	}
-	for _, r := range objs.Routes {
-		for i := range r.Spec.Rules {
-			for j := range r.Spec.Rules[i].Matches {
-				for _, m := range r.Spec.Rules[i].Matches[j].Models {
-					if !strings.Contains(string(m), "*") {
-						n.Models[string(m)] = true
-					}
-				}
-			}
-		}
-	}
-	for _, c := range objs.Consumers {
-		if c.Spec.Tenant != "" {
-			n.Tenants[c.Spec.Tenant] = true
-		} else {
-			n.Tenants[c.Namespace] = true
-		}
-	}
-	return n
 }
 
 var _ prometheus.Collector = (*gatewayCollector)(nil)

@@ -48,10 +48,12 @@ func (t *teller) run(ctx context.Context) {
 	both.Wait()
 }
 
-// accepted takes what is valid of a reading.
+// accepted takes what is valid of a reading. What is only tried is nothing to write.
 func (t *teller) accepted(objs *source.Objects, r accept.Result) {
 	t.tracker.Compiled(objs, r)
-	t.writer.Update(objs, r)
+	if !r.Trial {
+		t.writer.Update(objs, r)
+	}
 }
 
 // one reports what the Envoy of this process serves.
@@ -66,12 +68,20 @@ func (t *teller) one(s serve.State) {
 // many reports what the Envoys of the gateways of a control plane serve.
 func (t *teller) many(clients []fleet.ClientState) {
 	serving, refused := map[string]int{}, map[string]status.Refusal{}
+	var partly []status.Partly
 	for i := range clients {
 		c := &clients[i]
-		serving[c.Serving.Digest]++
-		if c.Rejected.Number != 0 {
+		if len(c.Refused) > 0 {
+			partly = append(partly, status.Partly{Version: c.Serving.Digest, Replicas: 1, Refused: make([]status.Refused, len(c.Refused))})
+			for j, r := range c.Refused {
+				partly[len(partly)-1].Refused[j] = status.Refused(r)
+			}
+		} else {
+			serving[c.Serving.Digest]++
+		}
+		if c.Rejected.Number != 0 && (len(c.Refused) == 0 || c.Rejected != c.Serving) {
 			refused[c.Rejected.Digest] = status.Refusal{Replicas: refused[c.Rejected.Digest].Replicas + 1, Reason: c.Reason}
 		}
 	}
-	t.leases.Set(t.tracker.Report(serving, refused))
+	t.leases.Set(t.tracker.Report(serving, refused, partly...))
 }

@@ -114,6 +114,8 @@ func entryColumns() []entryColumn {
 		{"ttft_ms", true, func(e *ledger.Entry) string { return millis(e.TTFT) }},
 		{"itl_ms", false, func(e *ledger.Entry) string { return millis(e.ITL()) }},
 		{"duration_ms", true, func(e *ledger.Entry) string { return millis(e.Duration) }},
+		{"cache", false, func(e *ledger.Entry) string { return e.Cache }},
+		{"purpose", false, func(e *ledger.Entry) string { return e.Purpose }},
 		{"flags", true, func(e *ledger.Entry) string { return strings.Join(e.Names(), " ") }},
 	}
 }

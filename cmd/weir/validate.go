@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weir-dev/weir/adapters"
+	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/envoy"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/xds/accept"
@@ -22,7 +23,7 @@ import (
 // compileOptions are what run and validate share.
 func compileOptions(dialects *adapters.Set, keys identity.KeySource) compile.Options {
 	return compile.Options{
-		Dialects: dialects, Keys: keys, ExtProcCluster: envoy.ExtProcCluster, LaneFile: laneFile, SystemCAs: systemCAs(os.Getenv, fileExists),
+		Dialects: dialects, Keys: keys, ExtProcCluster: envoy.ExtProcCluster, LaneFile: laneFile, RelaySocket: envoy.RelaySocketName, InnerSocket: envoy.InnerSocketName, SystemCAs: systemCAs(os.Getenv, fileExists),
 	}
 }
 
@@ -125,16 +126,28 @@ func readCluster(ctx context.Context, o *kubernetesOptions, over []source.Object
 	if out == nil {
 		return nil, fmt.Errorf("%s cannot be read within %v: %s", src, clusterPatience, src.Health().Reason)
 	}
-	r := accept.NewKeeper().Compile(out.objs, out.problems, offline(dialects, compile.NewCompiler()))
+	r := accept.NewKeeper().Compile(out.objs, out.problems, offline(dialects, compile.NewCompiler(), o.routes))
 	out.version, out.problems, out.refused = r.Version, r.Problems, r.Refused
 	return out, nil
 }
 
 // offline compiles objects of many people without fetching keys: by whoever decides no requests.
-func offline(dialects *adapters.Set, c *compile.Compiler) accept.CompileFunc {
-	opts := compileOptions(dialects, identity.Offline{})
-	opts.Lenient = true
+func offline(dialects *adapters.Set, c *compile.Compiler, routes allowedRoutes) accept.CompileFunc {
+	opts := offlineOptions(dialects, routes)
 	return func(objs *source.Objects) (*compile.Version, []source.Problem) { return c.Compile(objs, opts) }
+}
+
+// checking is offline by whoever serves no Envoy either.
+func checking(dialects *adapters.Set, c *compile.Compiler, routes allowedRoutes) accept.CompileFunc {
+	opts := offlineOptions(dialects, routes)
+	opts.Check = true
+	return func(objs *source.Objects) (*compile.Version, []source.Problem) { return c.Compile(objs, opts) }
+}
+
+func offlineOptions(dialects *adapters.Set, routes allowedRoutes) compile.Options {
+	opts := compileOptions(dialects, identity.Offline{})
+	opts.Lenient, opts.AllowedRoutes = true, v1alpha1.FromNamespaces(routes)
+	return opts
 }
 
 // summary counts objects: "1 gateway, 3 backends, ...".
@@ -147,6 +160,7 @@ func summary(o *source.Objects) string {
 		{len(o.Gateways), "gateway"}, {len(o.Backends), "backend"}, {len(o.Routes), "route"},
 		{len(o.Consumers), "consumer"}, {len(o.APIKeys), "API key"}, {len(o.JWTIssuers), "JWT issuer"},
 		{len(o.LimitPolicies), "limit policy"}, {len(o.Budgets), "budget"}, {len(o.LoadPolicies), "load policy"},
+		{len(o.CachePolicies), "cache policy"}, {len(o.SessionPolicies), "session policy"},
 		{len(o.ReferenceGrants), "reference grant"},
 	} {
 		if k.n == 0 {

@@ -6,26 +6,28 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/xds/accept"
 	"github.com/weir-dev/weir/xds/compile"
 	"github.com/weir-dev/weir/xds/load"
 	"github.com/weir-dev/weir/xds/source"
 )
 
-// compile compiles what can be served of objects, and returns that with the version: all of them or none where they come from a folder, else
-// those that are valid.
-func (g *gateway) compile(objs *source.Objects, problems []source.Problem) (*compile.Version, *source.Objects, []source.Problem) {
+// compile compiles what can be served of objects: all of them or none where they come from a folder, else those that are valid.
+func (g *gateway) compile(objs *source.Objects, problems []source.Problem) accept.Result {
 	if g.keeper == nil {
 		v, problems := g.compileAll(objs, problems)
 		g.compiled(v, objs, problems)
-		return v, objs, problems
+		return accept.Result{Version: v, Objects: objs, Problems: problems}
 	}
 	r := g.keeper.Compile(objs, problems, func(objs *source.Objects) (*compile.Version, []source.Problem) { return g.compileAll(objs, nil) })
 	if g.origin.accepted != nil {
 		g.origin.accepted(objs, r)
 	}
 	g.compiled(r.Version, r.Objects, r.Problems)
-	return r.Version, r.Objects, r.Problems
+	g.refusals.Store(int64(len(r.Envoy)))
+	return r
 }
 
 // compiled tells the console what objects have come to.
@@ -42,8 +44,10 @@ func (g *gateway) compiled(v *compile.Version, objs *source.Objects, problems []
 func (g *gateway) compileAll(objs *source.Objects, problems []source.Problem) (*compile.Version, []source.Problem) {
 	opts := compileOptions(g.dialects, g.jwks)
 	opts.Lenient = g.keeper != nil
+	opts.AllowedRoutes = v1alpha1.FromNamespaces(g.routes)
 	opts.Identity = g.identity
 	opts.LaneFile = g.laneFile
+	opts.RelaySocket, opts.InnerSocket = g.relayed.relay, g.relayed.inner
 	opts.Created, opts.Listen = g.started.Unix(), g.opts.listen
 	opts.MaxRequestBytes, opts.MaxHeaderKiB = g.opts.maxBody, g.opts.maxHeader
 	// Compiling asks for key sets, and what has been asked for must be noted before another version going live
@@ -59,29 +63,48 @@ func (g *gateway) compileAll(objs *source.Objects, problems []source.Problem) (*
 
 // reload takes objects of which some have changed.
 func (g *gateway) reload(objs *source.Objects, problems []source.Problem) {
-	v, served, problems := g.compile(objs, problems)
-	before := g.problems.Load()
-	g.note(served, problems, v != nil)
-	if v == nil {
-		reason := ""
-		for _, p := range problems {
-			if p.Severity == source.Error {
-				reason = cmp.Or(reason, p.String())
-				g.log.Error("configuration refused; the last good one keeps serving", "problem", p.String())
-			}
+	g.compiling.Lock()
+	defer g.compiling.Unlock()
+	g.reading, g.found = objs, problems
+	g.serveReading()
+}
+
+// serveReading compiles the last reading, and hands it to Envoy. It is called again where Envoy's answers say that it should be: then what is
+// served differs. compiling is held.
+func (g *gateway) serveReading() {
+	for {
+		r := g.compile(g.reading, g.found)
+		v, problems := r.Version, r.Problems
+		before := g.problems.Load()
+		g.note(r.Objects, problems, v != nil)
+		if v == nil {
+			g.refuseReading(problems)
+			return
 		}
-		if g.origin.refused != nil {
-			g.origin.refused(objs, reason)
+		if before != nil && source.HasErrors(*before) && !source.HasErrors(problems) {
+			g.log.Info("configuration is valid again", "version", v.ID)
 		}
-		return
+		g.readings.compiled(v.ID, g.reading, r)
+		g.publisher.Publish(v)
+		s := g.publisher.State()
+		g.hear(s) // where it is what is served already, nothing else would
+		if g.keeper == nil || s.Serving != v.ID || !g.keeper.Served(v.ID) {
+			return
+		}
 	}
-	if before != nil && source.HasErrors(*before) && !source.HasErrors(problems) {
-		g.log.Info("configuration is valid again", "version", v.ID)
+}
+
+// refuseReading tells that nothing of the last reading can be served.
+func (g *gateway) refuseReading(problems []source.Problem) {
+	reason := ""
+	for _, p := range problems {
+		if p.Severity == source.Error {
+			reason = cmp.Or(reason, p.String())
+			g.log.Error("configuration refused; the last good one keeps serving", "problem", p.String())
+		}
 	}
-	g.readings.compiled(v.ID, objs)
-	g.publisher.Publish(v)
-	if g.origin.told != nil {
-		g.origin.told(g.publisher.State()) // where it is what is served already, nothing else would
+	if g.origin.refused != nil {
+		g.origin.refused(g.reading, reason)
 	}
 }
 
@@ -133,9 +156,10 @@ func (g *gateway) activate(v *compile.Version) {
 	if err := g.authz.Apply(v.Authz); err != nil {
 		g.log.Error(err.Error())
 	}
-	names := metricNames(g.objects.Load(), t)
+	names := g.names.of(g.objects.Load(), t)
 	g.requestMetrics.Use(names)
 	g.exports.apply(v.Telemetry, names.Providers)
+	g.remembered.use(t)
 	g.ext.Use(t)
 	g.keys.mu.Lock()
 	g.jwks.Retain(g.keys.live(t.Version))

@@ -11,6 +11,7 @@ import (
 	"github.com/weir-dev/weir/console/state"
 	"github.com/weir-dev/weir/extproc/authz"
 	"github.com/weir-dev/weir/extproc/breaker"
+	"github.com/weir-dev/weir/extproc/cache"
 	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/usage/ledger"
@@ -46,6 +47,9 @@ type Sources struct {
 	Limits      *limit.Engine
 	Breakers    *breaker.Set
 	Steering    func() load.State
+	// CacheStats says how the cache is, and PurgeCache removes answers from it.
+	CacheStats func() cache.Stats
+	PurgeCache func(context.Context, cache.Selector) (int, error)
 }
 
 // API answers what is asked of it under /api.
@@ -84,6 +88,8 @@ func (a *API) Register(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/history", a.history)
 	mux.HandleFunc("GET /api/config", a.showConfig)
 	mux.HandleFunc("GET /api/stream", a.serveStream)
+	mux.HandleFunc("GET /api/cache", a.cache)
+	mux.HandleFunc("POST /api/cache/purge", a.purgeCache)
 }
 
 const (

@@ -13,7 +13,7 @@ const maxObjects = 2000
 func (a *API) showConfig(w http.ResponseWriter, r *http.Request) {
 	kind := r.URL.Query().Get("kind")
 	if _, ok := source.NewObject(kind); kind != "" && !ok {
-		Fail(w, http.StatusBadRequest, "kind: there are no objects of this kind; use Backend, Route, LLMGateway, Consumer, APIKey, JWTIssuer, LimitPolicy, Budget, LoadPolicy or ReferenceGrant")
+		Fail(w, http.StatusBadRequest, "kind: there are no objects of this kind; use Backend, Route, LLMGateway, Consumer, APIKey, JWTIssuer, LimitPolicy, Budget, LoadPolicy, CachePolicy, SessionPolicy or ReferenceGrant")
 		return
 	}
 	body := Config{Status: configurationOf(a.Publisher()), Problems: []Problem{}, Objects: []Object{}, Changes: []Change{}}

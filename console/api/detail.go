@@ -273,6 +273,16 @@ func timeline(r *state.Request) []Moment {
 	return out
 }
 
+// cacheSteps tell what came of the cache.
+var cacheSteps = map[string]string{
+	"hit":      "The answer was in the cache: it cost nothing.",
+	"stale":    "The answer was in the cache and past its TTL: it cost nothing, and was bought again in the background.",
+	"negative": "The cache had the provider's refusal of the same request.",
+	"shared":   "Somebody else was buying the same answer: it was shared, and cost nothing.",
+	"miss":     "The cache did not have the answer: it was bought.",
+	"bypass":   "The cache may do nothing for the request.",
+}
+
 // steps tell a decision in sentences.
 func steps(r *Request) []string {
 	d := &r.Decision
@@ -317,6 +327,12 @@ func steps(r *Request) []string {
 		default:
 			say("Attempt %d, %s, was under way.", t.N, at)
 		}
+	}
+	if text := cacheSteps[r.Cache]; text != "" {
+		say("%s", text)
+	}
+	if r.Purpose != "" {
+		say("Weir asked by itself, on behalf of the consumer: %s.", r.Purpose)
 	}
 	switch r.Outcome {
 	case state.Refused:

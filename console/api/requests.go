@@ -28,6 +28,7 @@ const (
 type filter struct {
 	limit                  int
 	route, backend, tenant string
+	cache                  string // what came of the cache
 	status                 string // a status, a class as "5xx", or an outcome
 	text                   string // in lower case
 	oldest                 bool   // of those that run, the oldest first
@@ -35,7 +36,7 @@ type filter struct {
 
 // parseFilter reads a query.
 func parseFilter(q url.Values) (filter, error) {
-	f := filter{limit: defaultRequests, route: q.Get("route"), backend: q.Get("backend"), tenant: q.Get("tenant"), status: q.Get("status"), text: strings.ToLower(q.Get("q"))}
+	f := filter{limit: defaultRequests, route: q.Get("route"), backend: q.Get("backend"), tenant: q.Get("tenant"), cache: q.Get("cache"), status: q.Get("status"), text: strings.ToLower(q.Get("q"))}
 	if s := q.Get("limit"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 || n > maxRequests {
@@ -70,7 +71,7 @@ func parseFilter(q url.Values) (filter, error) {
 
 // match says whether a request is listed. Of a backend it is enough that it was tried.
 func (f *filter) match(s *RequestSummary, tried func(backend string) bool) bool {
-	if f.route != "" && s.Route != f.route || f.tenant != "" && s.Tenant != f.tenant {
+	if f.route != "" && s.Route != f.route || f.tenant != "" && s.Tenant != f.tenant || f.cache != "" && s.Cache != f.cache {
 		return false
 	}
 	if f.backend != "" && s.Backend != f.backend && !tried(f.backend) {
@@ -163,7 +164,7 @@ func summaryOf(r *state.Request) RequestSummary {
 		ID: r.ID, RequestID: c.RequestID, At: r.Began.UTC(), Outcome: r.Outcome, Status: c.Status, Reason: r.Reason,
 		Tenant: c.Tenant, Consumer: c.Consumer, Route: c.Route, Backend: r.Backend(), Endpoint: c.Endpoint,
 		Model: c.Model, Operation: c.Operation, Dialect: c.Dialect, Stream: c.Stream, Attempts: max(c.Attempts, e.Attempts),
-		DurationSeconds: c.Duration.Seconds(), TTFTSeconds: r.TTFT().Seconds(), TraceID: c.Trace.Trace,
+		DurationSeconds: c.Duration.Seconds(), TTFTSeconds: r.TTFT().Seconds(), TraceID: c.Trace.Trace, Cache: cmp.Or(c.Cache, e.Cache), Purpose: purposeOf(r),
 	}
 	if !r.Recorded {
 		s.DurationSeconds = max(0, r.Finished.Sub(r.Began).Seconds())
@@ -181,8 +182,16 @@ func (a *API) runningSummary(o *usage.Open, now time.Time) RequestSummary {
 	return RequestSummary{
 		ID: o.ID, RequestID: o.RequestID, At: o.Time.UTC(), Outcome: running, Tenant: o.Tenant, Consumer: o.Consumer, Route: o.Route,
 		Backend: a.Desk.At(o), Model: o.Model, Operation: o.Operation, Dialect: o.Dialect, Stream: o.Stream, Attempts: o.Progress().Attempts,
-		DurationSeconds: max(0, now.Sub(o.Time).Seconds()), InputTokens: o.EstimatedInput, Estimated: true, TraceID: o.Trace.Trace, Currency: o.Currency,
+		DurationSeconds: max(0, now.Sub(o.Time).Seconds()), InputTokens: o.EstimatedInput, Estimated: true, TraceID: o.Trace.Trace, Currency: o.Currency, Purpose: o.Purpose,
 	}
+}
+
+// purposeOf is what Weir asked for by itself; "" where a caller asked.
+func purposeOf(r *state.Request) string {
+	if r.Entry.Purpose != "" || r.Record.Fill == usage.FillAnswer {
+		return r.Entry.Purpose
+	}
+	return r.Record.Fill
 }
 
 func sortOpen(list []*usage.Open) {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"github.com/weir-dev/weir/console/state"
 	"github.com/weir-dev/weir/extproc/authz"
 	"github.com/weir-dev/weir/extproc/breaker"
+	"github.com/weir-dev/weir/extproc/cache"
 	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/internal/trace"
@@ -119,6 +121,9 @@ type rig struct {
 	shared    *SharedState
 	origin    Origin
 	keys      []KeySet
+	cached    cache.Stats
+	purged    []cache.Selector
+	purge     error
 }
 
 // newRig makes one with a pool of n endpoints, that is live.
@@ -150,6 +155,11 @@ func newRig(t testing.TB, n int) *rig {
 		Objects: func() *source.Objects { return r.objs }, KeySets: func() []KeySet { return r.keys }, SharedState: func() *SharedState { return r.shared },
 		Shares: func() bool { return r.shared != nil }, Authz: func() authz.State { return authz.State{} }, Ledger: book, Desk: r.desk, Limits: limits,
 		Breakers: breakers, Steering: r.steering.State,
+		CacheStats: func() cache.Stats { return r.cached },
+		PurgeCache: func(_ context.Context, s cache.Selector) (int, error) {
+			r.purged = append(r.purged, s)
+			return 7, r.purge
+		},
 	})
 	r.Register(r.mux)
 	r.serve(objectsYAML(n))

@@ -28,6 +28,7 @@ func (a *API) status(w http.ResponseWriter, _ *http.Request) {
 			"LLMGateway": len(o.Gateways), "Backend": len(o.Backends), "Route": len(o.Routes),
 			"Consumer": len(o.Consumers), "APIKey": len(o.APIKeys), "JWTIssuer": len(o.JWTIssuers),
 			"LimitPolicy": len(o.LimitPolicies), "Budget": len(o.Budgets), "LoadPolicy": len(o.LoadPolicies),
+			"CachePolicy": len(o.CachePolicies), "SessionPolicy": len(o.SessionPolicies),
 			"ReferenceGrant": len(o.ReferenceGrants),
 		}
 	}

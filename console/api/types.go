@@ -363,6 +363,11 @@ type RequestSummary struct {
 	Currency        string  `json:"currency,omitempty"`
 	Estimated       bool    `json:"estimated"` // tokens and cost are Weir's estimate
 	TraceID         string  `json:"traceId,omitempty"`
+	// Cache is what came of the cache: hit, stale, negative, shared (somebody else was buying the answer), miss or bypass; absent where no
+	// CachePolicy covers the request.
+	Cache string `json:"cache,omitempty"`
+	// Purpose is what Weir asked for by itself, on behalf of the consumer: refresh, embedding, summary or extraction; absent where a caller asked.
+	Purpose string `json:"purpose,omitempty"`
 }
 
 // Request is all that is known of one.

@@ -46,7 +46,9 @@ func (s *State) Use(p Places) { s.places.Store(&p) }
 // Finished remembers a request that is over. It is a usage.FinishedSink: it copies what it keeps and waits for nothing but memory.
 func (s *State) Finished(f *usage.Finished) {
 	r := newRequest(f)
-	s.Requests.add(r)
+	if f.Own() {
+		s.Requests.add(r)
+	}
 	var room [maxEnds]end
 	ends := r.ends(room[:0])
 	if p := s.places.Load(); p != nil {
@@ -56,6 +58,6 @@ func (s *State) Finished(f *usage.Finished) {
 			}
 		}
 	}
-	s.Traffic.add(r, ends)
+	s.Traffic.add(r, ends, f.Own())
 	s.History.ended(r.Finished, ends)
 }

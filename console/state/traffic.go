@@ -101,7 +101,7 @@ func newTraffic() *Traffic {
 }
 
 // add counts a request that is over.
-func (t *Traffic) add(r *Request, ends []end) {
+func (t *Traffic) add(r *Request, ends []end, own bool) {
 	second := r.Finished.Unix()
 	c := &r.Record
 	tokens := r.Entry.Tokens.Total()
@@ -109,7 +109,9 @@ func (t *Traffic) add(r *Request, ends []end) {
 	if r.Outcome != OK && r.Outcome != Aborted {
 		all.Errors = 1
 	}
-	t.count(Edge{FromClient, c.Tenant, c.Consumer, c.Route}, second, all)
+	if own {
+		t.count(Edge{FromClient, c.Tenant, c.Consumer, c.Route}, second, all)
+	}
 	for i := range ends {
 		e := &ends[i]
 		d := Counts{Requests: 1}
@@ -123,6 +125,9 @@ func (t *Traffic) add(r *Request, ends []end) {
 		if e.endpoint != "" {
 			t.count(Edge{Kind: FromBackend, From: e.backend, To: e.endpoint}, second, d)
 		}
+	}
+	if !own {
+		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -18,6 +18,7 @@ import (
 var environment = map[string]string{
 	"OPENAI_API_KEY": "sk-openai-example", "ANTHROPIC_API_KEY": "sk-anthropic-example", "DASHSCOPE_API_KEY": "sk-dashscope-example",
 	"APP_KEY": "app-key-of-some-length", "RESEARCH_KEY": "research-key-of-some-length", "SUPPORT_KEY": "support-key-of-some-length",
+	"SESSION_KEY": strings.Repeat("5e", 32),
 }
 
 // want is one request and who is asked for it, in order, "backend model" each.
@@ -33,6 +34,10 @@ var folders = map[string][]want{
 	"single-provider": {
 		{model: "gpt-4o", rule: "default/all", asked: []string{"default/openai gpt-4o"}},
 		{model: "anything", rule: "default/all", asked: []string{"default/openai anything"}},
+	},
+	"sessions": {
+		{model: "claude-sonnet-4-5", rule: "default/chat/claude", asked: []string{"default/anthropic claude-sonnet-4-5"}},
+		{model: "gpt-4o", rule: "default/chat/others", asked: []string{"default/openai gpt-4o"}},
 	},
 	"fallback": {
 		{model: "assistant", rule: "default/assistant",
@@ -53,6 +58,9 @@ var folders = map[string][]want{
 	"canary": {
 		{model: "assistant", rule: "default/assistant/split", asked: []string{"default/openai gpt-4o", "default/openai gpt-5"}},
 		{model: "assistant", headers: map[string]string{"x-version": "v2"}, rule: "default/assistant/next", asked: []string{"default/openai gpt-5"}},
+	},
+	"cache": {
+		{model: "gpt-4o", rule: "default/models", asked: []string{"default/openai gpt-4o"}},
 	},
 	"limits": {
 		{model: "gpt-4o", rule: "default/models", asked: []string{"default/openai gpt-4o"}},

@@ -13,6 +13,8 @@ import { Login } from './pages/login.js';
 import { Topology } from './pages/topology.js';
 import { Requests } from './pages/requests.js';
 import { Usage } from './pages/usage.js';
+import { Cache } from './pages/cache.js';
+import { Sessions } from './pages/sessions.js';
 import { Config } from './pages/config.js';
 import { Playground } from './pages/playground.js';
 import { Setup } from './pages/setup.js';
@@ -22,6 +24,8 @@ const pages = [
   { id: 'topology', label: 'Topology', key: 't', view: Topology },
   { id: 'requests', label: 'Requests', key: 'r', view: Requests },
   { id: 'usage', label: 'Usage', key: 'u', view: Usage },
+  { id: 'cache', label: 'Cache', key: 'a', view: Cache },
+  { id: 'sessions', label: 'Sessions', key: 'e', view: Sessions },
   { id: 'config', label: 'Configuration', key: 'c', view: Config },
   { id: 'playground', label: 'Playground', key: 'p', view: Playground },
   { id: 'setup', label: 'Setup', key: 's', view: Setup },

@@ -41,16 +41,17 @@ export function applyRequests(feed, n) {
 
 /**
  * Whether a request is one of those that are asked for. Text is looked for in everything that names it.
- * @param {object} r @param {{route?: string, backend?: string, tenant?: string, status?: string, q?: string}} f
+ * @param {object} r @param {{route?: string, backend?: string, tenant?: string, cache?: string, status?: string, q?: string}} f
  */
 export function matches(r, f) {
   if (f.route && r.route !== f.route) return false;
   if (f.backend && r.backend !== f.backend) return false;
   if (f.tenant && r.tenant !== f.tenant) return false;
+  if (f.cache && r.cache !== f.cache) return false;
   if (f.status && !statusMatches(r, f.status)) return false;
   if (f.q) {
     const q = f.q.toLowerCase();
-    return [r.requestId, r.id, r.model, r.consumer, r.tenant, r.route, r.backend, r.endpoint, r.traceId, r.reason, r.operation, String(r.status)]
+    return [r.requestId, r.id, r.model, r.consumer, r.tenant, r.route, r.backend, r.endpoint, r.traceId, r.reason, r.operation, r.purpose, String(r.status)]
       .some((v) => v?.toLowerCase().includes(q));
   }
   return true;

@@ -16,6 +16,8 @@ const STATUSES = [
   ['running', 'running'], ['ok', 'ok'], ['refused', 'refused by Weir'], ['failed', 'failed'], ['aborted', 'aborted by the caller'], ['interrupted', 'interrupted'],
   ['2xx', '2xx'], ['4xx', '4xx'], ['5xx', '5xx'], ['429', '429 too many'],
 ];
+/** What may come of the cache. */
+const CACHE = [['hit', 'cache hit'], ['stale', 'stale hit'], ['shared', 'shared while bought'], ['negative', 'kept refusal'], ['miss', 'cache miss'], ['bypass', 'past the cache']];
 /** How many rows are shown at first, and with each wish for more. */
 const ROWS = 100;
 /** How many requests are asked for when the page is opened or a filter changes. */
@@ -29,11 +31,11 @@ const frozen = signal(null);
 /** The page. */
 export function Requests() {
   const { id, params } = place.value;
-  const { route = '', backend = '', tenant = '', status = '', q = '' } = params;
-  const filter = useMemo(() => ({ route, backend, tenant, status, q }), [route, backend, tenant, status, q]);
+  const { route = '', backend = '', tenant = '', cache = '', status = '', q = '' } = params;
+  const filter = useMemo(() => ({ route, backend, tenant, cache, status, q }), [route, backend, tenant, cache, status, q]);
   const [rows, setRows] = useState(ROWS);
   const catchUp = useCatchUp();
-  const asked = useFetched(`api/requests${query({ limit: ASKED, route, backend, tenant, status, q })}`, { again: catchUp });
+  const asked = useFetched(`api/requests${query({ limit: ASKED, route, backend, tenant, cache, status, q })}`, { again: catchUp });
   useEffect(() => setRows(ROWS), [filter]);
 
   const running = feed.running.value;
@@ -62,7 +64,7 @@ export function Requests() {
     <section class="panel live-data requests" aria-labelledby="requests-title"><h2 id="requests-title" class="sr">Running and recent requests</h2>
       ${shown.running.length + all === 0
         ? html`<${Empty} title=${Object.values(filter).some(Boolean) ? 'No request matches' : 'No requests yet'}>${Object.values(filter).some(Boolean)
-          ? html`<button type="button" class="button small" onClick=${() => setParams({ route: '', backend: '', tenant: '', status: '', q: '' })}>Clear the filters</button>`
+          ? html`<button type="button" class="button small" onClick=${() => setParams({ route: '', backend: '', tenant: '', cache: '', status: '', q: '' })}>Clear the filters</button>`
           : html`Send one from the <a href=${link('playground')}>playground</a>, or <a href=${link('setup')}>set up a client</a>.`}<//>`
         : html`<${RequestTable} running=${shown.running} recent=${shown.recent.slice(0, rows)} selected=${id} onOpen=${open} params=${params} />`}
       ${all > rows && html`<footer><button type="button" class="button small" onClick=${() => setRows(rows + ROWS)}>Show ${f.count(Math.min(ROWS, all - rows))} more</button> <span class="quiet num">${f.count(all - rows)} more are here${asked.data?.more ? ', and more are kept: narrow the filters to see them' : ''}</span></footer>`}
@@ -118,6 +120,7 @@ function Filters({ filter, paused, waiting, onPause }) {
     <${Select} label="Backend" all="Every backend" options=${(s?.backends ?? []).map((b) => b.id)} name=${f.shortID} value=${filter.backend} onPick=${set('backend')} />
     <${Select} label="Tenant" all="Every tenant" options=${tenants} value=${filter.tenant} onPick=${set('tenant')} />
     <${Select} label="Outcome or status" all="Every outcome" options=${STATUSES.map(([v]) => v)} name=${(v) => STATUSES.find(([x]) => x === v)?.[1] ?? v} value=${filter.status} onPick=${set('status')} />
+    <${Select} label="Outcome of the cache" all="Cached or not" options=${CACHE.map(([v]) => v)} name=${(v) => CACHE.find(([x]) => x === v)?.[1] ?? v} value=${filter.cache} onPick=${set('cache')} />
     <span class="end">${paused && html`<span class="num">${waiting >= 1 ? `${f.count(waiting)} new since` : 'standing still'}</span>`}
       <button type="button" class="button" aria-pressed=${String(paused)} onClick=${onPause} title="Space"><${Icon} name=${paused ? 'play' : 'pause'} />${paused ? 'Resume' : 'Pause'}</button></span>
   </div>`;

@@ -6,7 +6,7 @@ import { feed } from '../stream.js';
 import { Badge, Copyable, Problem, Scroll } from '../ui/parts.js';
 import { Drawer } from '../ui/drawer.js';
 import { useFetched } from '../ui/fetched.js';
-import { Outcome, Tokens as TokenCounts } from './table.js';
+import { FromCache, Outcome, Tokens as TokenCounts } from './table.js';
 import { Waterfall } from './waterfall.js';
 
 /** @param {{id: string, onClose: () => void}} p */
@@ -32,7 +32,7 @@ export function RequestBody({ r }) {
 
 function Head({ r }) {
   return html`<section>
-    <p class="row wrap"><${Outcome} r=${r} />${r.stream && html`<${Badge}>stream<//>`}${r.flags.map((x) => html`<${Badge} key=${x}>${x}<//>`)}<span class="quiet num">${f.moment(r.at)}</span></p>
+    <p class="row wrap"><${Outcome} r=${r} /><${FromCache} r=${r} />${r.purpose && html`<${Badge} title="Weir asked by itself, for this consumer">${r.purpose} by Weir<//>`}${r.stream && html`<${Badge}>stream<//>`}${r.flags.map((x) => html`<${Badge} key=${x}>${x}<//>`)}<span class="quiet num">${f.moment(r.at)}</span></p>
     ${r.reason && html`<p class="reason-long">${r.reason}</p>`}
     <dl class="figures num">
       <div><dt>Duration</dt><dd>${f.duration(r.durationSeconds)}</dd></div>

@@ -9,6 +9,11 @@ export const outcomes = { running: 'run', ok: 'ok', refused: 'warn', failed: 'ba
 /** An outcome as a badge, with the status where there was one. @param {{r: object}} p */
 export const Outcome = ({ r }) => html`<${Badge} level=${outcomes[r.outcome] ?? ''} dot title=${r.reason}>${r.status ? `${r.status} ` : ''}${r.outcome === 'ok' && r.status ? html`<span class="sr">ok</span>` : r.outcome}<//>`;
 
+/** What came of the cache, as a badge; nothing where no policy covers the request. @param {{r: object}} p */
+export const FromCache = ({ r }) => (r.cache ? html` <${Badge} level=${caches[r.cache] ?? ''} title=${`Cache: ${r.cache}`}><span class="sr">cache </span>${r.cache}<//>` : null);
+
+const caches = { hit: 'ok', stale: 'ok', shared: 'ok', negative: 'warn', bypass: 'plain' };
+
 /** A count of tokens. While a request runs, what is 0 is not known yet. */
 const count = (r, n) => (r.outcome === 'running' && !n ? f.NONE : f.compact(n));
 
@@ -56,9 +61,9 @@ class Row extends Component {
     const part = Math.min(1, r.durationSeconds / scale);
     return html`<tr class=${`o-${r.outcome} ${open ? 'open' : ''}`} onClick=${(e) => { if (!e.target.closest('a') && !String(getSelection())) onOpen(r); }}>
       <td class="at"><a class="open num" href=${link('requests', r.id, params)} aria-current=${open ? 'true' : undefined} aria-label=${`Request of ${f.clock(r.at)}, ${r.model || r.operation || ''}`}>${f.clock(r.at)}</a></td>
-      <td><${Outcome} r=${r} />${r.reason && r.outcome !== 'ok' && html`<span class="reason" title=${r.reason}>${r.reason}</span>`}</td>
+      <td><${Outcome} r=${r} /><${FromCache} r=${r} />${r.reason && r.outcome !== 'ok' && html`<span class="reason" title=${r.reason}>${r.reason}</span>`}</td>
       <td class="less"><span class="cut">${r.consumer || html`<span class="quiet">unknown</span>`}</span>${r.tenant && r.tenant !== r.consumer && html`<span class="under">${r.tenant}</span>`}</td>
-      <td><span class="cut" title=${r.model}>${r.model || f.NONE}</span>${r.stream && html`<span class="under">stream</span>`}</td>
+      <td><span class="cut" title=${r.model}>${r.model || f.NONE}</span>${(r.stream || r.purpose) && html`<span class="under" title=${r.purpose && 'Weir asked by itself, for this consumer'}>${[r.purpose && `${r.purpose} by Weir`, r.stream && 'stream'].filter(Boolean).join(' · ')}</span>`}</td>
       <td class="wide"><span class="cut">${f.shortID(r.route) || f.NONE}</span></td>
       <td class="less"><span class="cut">${f.shortID(r.backend) || f.NONE}</span>${(r.endpoint || r.attempts > 1) && html`<span class="under">${r.endpoint}${r.attempts > 1 && html` <b class="again">${r.attempts} attempts</b>`}</span>`}</td>
       <td class="n less">${r.ttftSeconds > 0 ? f.duration(r.ttftSeconds) : f.NONE}</td>

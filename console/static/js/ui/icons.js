@@ -5,6 +5,8 @@ const paths = {
   topology: 'M3 4h4v4H3zM13 2h4v4h-4zM13 14h4v4h-4zM7 6h3v10h3M10 4h3',
   requests: 'M3 5h14M3 10h9M3 15h11',
   usage: 'M4 17V9M9 17V4M14 17v-6M2 17h16',
+  cache: 'M4 5c0-1.700 12-1.700 12 0v10c0 1.700-12 1.700-12 0zM4 5c0 1.700 12 1.700 12 0M4 10c0 1.700 12 1.700 12 0',
+  sessions: 'M3 4h11v8H8l-3 3v-3H3zM16 7h1.500v7H16v2.500L13.500 14H10',
   config: 'M4 5h6M14 5h2M4 15h2M10 15h6M12 3v4M8 13v4',
   playground: 'M6 4l9 6-9 6z',
   setup: 'M7 6l-4 4 4 4M13 6l4 4-4 4',

@@ -61,6 +61,7 @@ spec:
         - --control-ca=/etc/weir/control/ca.crt
         - --control-cert=/etc/weir/control/tls.crt
         - --control-key=/etc/weir/control/tls.key
+        - --allowed-routes={{ .Values.watch.allowedRoutes }}
         {{- else }}
         - --kubernetes
         {{- include "weir.watchArgs" . | nindent 8 }}

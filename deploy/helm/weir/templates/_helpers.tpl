@@ -193,6 +193,7 @@ livenessProbe:
 {{/* What a watcher of the Kubernetes API is told of it. */}}
 {{- define "weir.watchArgs" -}}
 - --install-name={{ include "weir.fullname" . }}
+- --allowed-routes={{ .Values.watch.allowedRoutes }}
 {{- range .Values.watch.namespaces }}
 - --namespace={{ . }}
 {{- end }}

@@ -3,6 +3,7 @@
 - apikeys
 - backends
 - budgets
+- cachepolicies
 - consumers
 - jwtissuers
 - limitpolicies
@@ -10,6 +11,7 @@
 - loadpolicies
 - referencegrants
 - routes
+- sessionpolicies
 {{- end }}
 
 {{/* What a watcher may do where objects are served. */}}
