@@ -28,7 +28,7 @@ AT_ONCE := $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $
 # then. A data race is never forgiven.
 RERUN_FLAGS := $(if $(RERUN),--rerun-fails=1 --rerun-fails-max-failures=3 --rerun-fails-run-root-test --rerun-fails-abort-on-data-race)
 
-.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench bench-micro bench-load bench-streams bench-scale bench-check bench-check-micro bench-baseline image simulate steer fuzz soak clean need-go need-redis need-prometheus need-chromium need-kube
+.PHONY: help run build test test-unit test-e2e lint fmt gen check-gen bench bench-micro bench-load bench-streams bench-scale bench-cache bench-check bench-check-micro bench-baseline image simulate steer fuzz soak clean need-go need-redis need-prometheus need-chromium need-kube
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -137,6 +137,10 @@ bench-streams: need-go need-redis ## 512 streams at once, for ten minutes
 bench-scale: need-go need-kube ## what one change costs a fleet of 100, 1,000 and 10,000 routes; about twenty minutes
 	@mkdir -p bin
 	@go run ./test/bench/scale -o bin/scale.json $(BENCHFLAGS)
+
+bench-cache: need-go need-redis ## what the response cache saves, and what a hit costs; about eight minutes
+	@mkdir -p bin
+	@go run ./test/bench/remember -o bin/cache.json $(BENCHFLAGS)
 
 bench-check-micro: need-go ## what micro-benchmarks allocate, against the committed baseline
 	@go run ./test/benchcheck

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"time"
@@ -86,11 +85,7 @@ func (f *fleet) build(ctx context.Context, list []program, progress func(string,
 	}
 	progress("building weir")
 	f.weirBin = filepath.Join(f.dir, "program")
-	out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", f.weirBin, "github.com/weir-dev/weir/cmd/weir").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("weir cannot be built: %w\n%s", err, out)
-	}
-	return nil
+	return proc.BuildWeir(ctx, f.weirBin)
 }
 
 // worker starts this program in another role, and reads where it listens.

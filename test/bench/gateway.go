@@ -172,28 +172,15 @@ func (f *fleet) startWeir(ctx context.Context, g *gateway, dir, redisAddress str
 	return nil
 }
 
-// startRedis starts a redis-server, which keeps nothing on disk, and returns its address.
+// startRedis starts the Redis server of a gateway, and returns its address.
 func (f *fleet) startRedis(ctx context.Context, g *gateway, dir string) (string, error) {
-	bin, err := exec.LookPath("redis-server")
-	if err != nil {
-		return "", errors.New("redis-server is not on the PATH: install it, for example with apt-get install redis-server")
-	}
-	address, err := proc.FreeAddress()
+	pid, address, client, stop, err := proc.StartRedis(ctx, dir)
 	if err != nil {
 		return "", err
 	}
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return "", err
-	}
-	p, err := proc.Start("redis-server", exec.Command(bin, "--bind", host, "--port", port, "--dir", dir, "--save", "", "--appendonly", "no", "--daemonize", "no"))
-	if err != nil {
-		return "", err
-	}
-	f.closers = append(f.closers, p.Stop)
-	g.redisPID, g.redis = p.PID(), redis.NewClient(&redis.Options{Addr: address, DialTimeout: time.Second, ContextTimeoutEnabled: true})
-	f.closers = append(f.closers, func() { _ = g.redis.Close() })
-	return address, p.Await(ctx, func() bool { return g.redis.Ping(ctx).Err() == nil })
+	f.closers = append(f.closers, stop)
+	g.redisPID, g.redis = pid, client
+	return address, nil
 }
 
 // workerThreads of every Envoy, as Weir gives its own by default.

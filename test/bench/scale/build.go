@@ -2,12 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"github.com/weir-dev/weir/envoy"
+	"github.com/weir-dev/weir/test/bench/proc"
 )
 
 // build is the programs that are measured.
@@ -37,9 +36,8 @@ func newBuild(ctx context.Context, o *options, tell func(string, ...any)) (_ *bu
 	}
 	tell("building weir")
 	b.weir = filepath.Join(b.dir, "weir")
-	said, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.weir, "github.com/weir-dev/weir/cmd/weir").CombinedOutput()
-	if err != nil {
-		return nil, fmt.Errorf("weir cannot be built: %w\n%s", err, said)
+	if err := proc.BuildWeir(ctx, b.weir); err != nil {
+		return nil, err
 	}
 	return b, nil
 }
