@@ -43,7 +43,7 @@ func TestAccess(t *testing.T) {
 		{"get", "", "configmaps", "weir-system", "c", false},
 		{"create", "coordination.k8s.io", "leases", "weir-system", "", true},
 		{"create", "coordination.k8s.io", "leases", "kube-system", "", false},
-		{"list", "", "namespaces", "", "", false},
+		{"update", "", "namespaces", "", "team-a", false},
 		{"create", "", "serviceaccounts/token", "weir-system", "weir", false},
 		{"escalate", "rbac.authorization.k8s.io", "clusterroles", "", "", false},
 	}
@@ -54,8 +54,12 @@ func TestAccess(t *testing.T) {
 		{"sidecar", "weir", append([]ask{
 			{"list", "weir.dev", "routes", "", "", true}, // of all namespaces
 			{"get", "", "secrets", "team-a", "anthropic-key", false},
+			{"list", "", "namespaces", "", "", false},
 		}, everywhere...)},
-		{"fleet", "weir-control", append([]ask{{"list", "weir.dev", "routes", "", "", true}}, everywhere...)},
+		{"fleet", "weir-control", append([]ask{
+			{"list", "weir.dev", "routes", "", "", true},
+			{"list", "", "namespaces", "", "", true}, // by their labels gateways may select whose Routes they take
+		}, everywhere...)},
 		{"fleet", "weir", []ask{
 			{"list", "weir.dev", "routes", "weir-system", "", false},
 			{"get", "", "secrets", "weir-system", "openai-key", false},
@@ -64,6 +68,7 @@ func TestAccess(t *testing.T) {
 		{"production", "weir", append([]ask{
 			{"list", "weir.dev", "routes", "", "", false},
 			{"list", "weir.dev", "routes", "team-b", "", false},
+			{"list", "", "namespaces", "", "team-a", false},
 			{"get", "", "secrets", "team-a", "anthropic-key", true},
 			{"get", "", "secrets", "team-a", "openai-key", false},
 		}, everywhere...)},

@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -118,6 +119,21 @@ func TestValues(t *testing.T) {
 				objs.get(t, want)
 			}
 			if n := len(objs.of("ClusterRole")) + len(objs.of("ClusterRoleBinding")); n > 0 {
+				t.Errorf("there are %d cluster-wide rules and bindings", n)
+			}
+		}},
+		{"labels of all Namespaces", "rbac: {namespaceLabels: true}", func(t *testing.T, objs objects) {
+			rules, _, _ := unstructured.NestedSlice(objs.get(t, "ClusterRole weir-system-weir-namespaces").Object, "rules")
+			if rule := rules[0].(map[string]any); len(rules) != 1 || rule["resourceNames"] != nil || fmt.Sprint(rule["resources"]) != "[namespaces]" {
+				t.Errorf("rules %v", rules)
+			}
+		}},
+		{"labels of some Namespaces", "{watch: {namespaces: [a, b]}, rbac: {namespaceLabels: true, tenantRoles: false}}", func(t *testing.T, objs objects) {
+			rules, _, _ := unstructured.NestedSlice(objs.get(t, "ClusterRole weir-system-weir-namespaces").Object, "rules")
+			if rule := rules[0].(map[string]any); len(rules) != 1 || fmt.Sprint(rule["resourceNames"]) != "[a b]" {
+				t.Errorf("rules %v", rules)
+			}
+			if n := len(objs.of("ClusterRole")) + len(objs.of("ClusterRoleBinding")); n != 2 {
 				t.Errorf("there are %d cluster-wide rules and bindings", n)
 			}
 		}},

@@ -49,8 +49,8 @@ func TestConsoleModules(t *testing.T) {
 		})()`, `[true,"Isolated","degraded",[0.5],0,["z/z","x/y"],1,0,0]`},
 
 		{"lists of requests", `feed.merge([{id: '2', at: '2026-01-01T00:00:02Z', durationSeconds: 1}], [{id: '1', at: '2026-01-01T00:00:01Z', durationSeconds: 9}, {id: '2', at: '2026-01-01T00:00:02Z', durationSeconds: 1}], 5).map((r) => r.id)`, `["1","2"]`},
-		{"filters", `[{status: '429'}, {status: '4xx'}, {status: 'refused'}, {status: '5xx'}, {status: 'ok'}, {q: 'GPT'}, {q: 'nope'}, {route: 'r', tenant: 't'}, {backend: 'c'}].map((want) => feed.matches({status: 429, outcome: 'refused', model: 'gpt-4o', route: 'r', tenant: 't', backend: 'b'}, want))`,
-			`[true,true,true,false,false,true,false,true,false]`},
+		{"filters", `[{status: '429'}, {status: '4xx'}, {status: 'refused'}, {status: '5xx'}, {status: 'ok'}, {q: 'GPT'}, {q: 'nope'}, {route: 'r', tenant: 't'}, {backend: 'c'}, {cache: 'hit'}, {cache: 'miss'}, {q: 'summ'}].map((want) => feed.matches({status: 429, outcome: 'refused', model: 'gpt-4o', route: 'r', tenant: 't', backend: 'b', cache: 'hit', purpose: 'summary'}, want))`,
+			`[true,true,true,false,false,true,false,true,false,true,false,true]`},
 		{"events that repeat", `(() => {
 			const e = (seq, count, text = 'x') => ({seq, count, text, dependency: 'd', type: 't', severity: 'error'});
 			return events.mergeEvents([e(9, 3), e(8, 1, 'y')], [e(5, 2), e(4, 1, 'z')]).map((x) => x.seq);

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -18,10 +19,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"golang.org/x/sys/unix"
 
+	"github.com/weir-dev/weir/extproc/cache"
+	"github.com/weir-dev/weir/extproc/cache/semantic"
+	"github.com/weir-dev/weir/extproc/session"
 	"github.com/weir-dev/weir/test/e2e/harness"
 	"github.com/weir-dev/weir/test/redistest"
 	"github.com/weir-dev/weir/test/sim"
@@ -69,7 +74,7 @@ func startObserved(t *testing.T) *observed {
 	}))
 	t.Cleanup(issuer.Close)
 
-	oa := harness.NewSim(t, sim.Options{Dialect: sim.OpenAI, Models: []string{"plain", "limited", "budget", "rescue"}})
+	oa := harness.NewSim(t, sim.Options{Dialect: sim.OpenAI, Models: []string{"plain", "limited", "budget", "rescue", "kept", "talk"}})
 	an := harness.NewSim(t, sim.Options{Dialect: sim.Anthropic, Models: []string{"claude"}})
 	free := harness.NewSim(t, sim.Options{Dialect: sim.OpenAI, Models: []string{"free"}})
 	late := harness.NewSim(t, sim.Options{Dialect: sim.OpenAI, Models: []string{"late"}, Faults: sim.Faults{TTFT: sim.Duration(5500 * time.Millisecond)}})
@@ -82,6 +87,8 @@ func startObserved(t *testing.T) *observed {
 		harness.Route("all", `
 rules:
   - {name: plain, matches: [{models: [plain, limited, budget]}], backends: [{name: oa}]}
+  - {name: kept, matches: [{models: [kept]}], backends: [{name: oa}]}
+  - {name: talk, matches: [{models: [talk]}], backends: [{name: oa}]}
   - {name: translated, matches: [{models: [claude]}], backends: [{name: an}]}
   - {name: free, matches: [{models: [free]}], backends: [{name: free}]}
   - {name: late, matches: [{models: [late]}], backends: [{name: late}]}
@@ -99,6 +106,8 @@ rules:
 		limitPolicy("guard", gatewayTarget, "models: [broken]\ncircuitBreaker: {minRequests: 3, errorPercent: 50, window: 1m, openFor: 1h}"),
 		limitPolicy("shadow", gatewayTarget, "models: [route]\nmode: Shadow\ncircuitBreaker: {minRequests: 3, errorPercent: 50, window: 1m, openFor: 1h}"),
 		budget("budget", "amount: \"0.002\"\nperiod: Month"),
+		harness.Document("CachePolicy", "kept", "targetRefs: [{kind: Route, name: all, sectionName: kept}]\neligible: All\nttl: 1s\njitterPercent: 0\nredis: {}"),
+		harness.Document("SessionPolicy", "talk", "targetRefs: [{kind: Route, name: all, sectionName: talk}]\nstateMachine: {initial: a, states: [{name: a}, {name: b}], transitions: [{from: [a], event: user_message, to: b}, {from: [b], event: user_message, to: a}]}"),
 	}
 	for name, policy := range map[string]string{
 		"pool":  "health: {warmUp: 1s}\npicking: {prefixAffinity: {}}\ncircuitBreaker: {minRequests: 3, window: 10s, openFor: 1h}\n",
@@ -153,7 +162,7 @@ func (o *observed) token(t *testing.T, team string) string {
 func (o *observed) usual(t *testing.T) {
 	token := o.token(t, "blue")
 	for i := 0; ; i++ {
-		for _, model := range []string{"plain", "claude", "pool", "small", "broken", "route", "limited", "budget"} {
+		for _, model := range []string{"plain", "claude", "kept", "kept", "talk", "pool", "small", "broken", "route", "limited", "budget"} {
 			if i%8 > 0 && (model == "limited" || model == "budget") {
 				continue // they have not got much
 			}
@@ -166,6 +175,9 @@ func (o *observed) usual(t *testing.T) {
 			headers := []string{}
 			if i%2 == 0 {
 				headers = []string{"authorization", token}
+			}
+			if model == "talk" {
+				headers = append(headers, "x-weir-session", "usual")
 			}
 			status := o.send(t, model, i%2 == 1, headers...)
 			o.pause.RUnlock()
@@ -312,7 +324,7 @@ func (o *observed) faults(t *testing.T, seen map[string]bool) {
 			o.send(t, "plain", false, "traceparent", fmt.Sprintf("00-%032x-%016x-01", time.Now().UnixNano(), 1))
 		},
 		"WeirBackendFull":          func() { times(4, func() { o.send(t, "full", false) }) },
-		"WeirConfigurationRefused": nil, "WeirRedisDown": nil, "WeirLedgerNotShipped": nil, "WeirLedgerNotWritten": nil,
+		"WeirConfigurationRefused": nil, "WeirRedisDown": nil, "WeirSessionsLost": func() { o.send(t, "talk", false, "x-weir-session", "lost") }, "WeirLedgerNotShipped": nil, "WeirLedgerNotWritten": nil,
 		"WeirSigningKeysStale": func() { o.send(t, "plain", false, "authorization", "Bearer "+stranger.token(t, nil)) },
 		"WeirLoginsRefused": func() {
 			times(5, func() { o.send(t, "plain", false, "authorization", "Bearer nobodys-key-0123456789") })
@@ -390,6 +402,50 @@ func (o *observed) panels(t *testing.T) {
 	t.Logf("%d queries of panels", len(panels))
 }
 
+// described are the families of caches and sessions, with those that only what is rare would show.
+func described(t *testing.T) registered {
+	t.Helper()
+	names := registered{}
+	answers := cache.New(cache.Options{Registry: names})
+	must(t, answers.Close(context.Background()))
+	sessions, err := session.New(session.Options{Now: time.Now, Metrics: names})
+	must(t, err)
+	sessions.Close()
+	semantic.New(semantic.Options{Now: time.Now, Registry: names})
+	if len(names) < 30 {
+		t.Fatalf("only %d families are described", len(names))
+	}
+	return names
+}
+
+// registered are the names of families. It is a prometheus.Registerer that keeps nothing else.
+type registered map[string]bool
+
+// Register implements prometheus.Registerer.
+func (r registered) Register(c prometheus.Collector) error {
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		c.Describe(descs)
+		close(descs)
+	}()
+	for d := range descs {
+		_, name, _ := strings.Cut(d.String(), `fqName: "`)
+		name, _, _ = strings.Cut(name, `"`)
+		r[name] = true
+	}
+	return nil
+}
+
+// MustRegister implements prometheus.Registerer.
+func (r registered) MustRegister(all ...prometheus.Collector) {
+	for _, c := range all {
+		_ = r.Register(c) // it does not fail
+	}
+}
+
+// Unregister implements prometheus.Registerer.
+func (registered) Unregister(prometheus.Collector) bool { return false }
+
 // documented: docs/metrics.md lists all that Weir exports, and nothing else; and the page is valid by Prometheus's own tool.
 func (o *observed) documented(t *testing.T) {
 	resp, err := http.Get(o.AdminURL + "/metrics")
@@ -437,11 +493,17 @@ func (o *observed) documented(t *testing.T) {
 			elsewhere += section
 		}
 	}
+	rare := described(t)
+	for name := range rare {
+		if !listed[name] {
+			t.Errorf("docs/metrics.md does not list %s", name)
+		}
+	}
 	for name := range listed {
 		if strings.Contains(elsewhere, "`"+name+"`") {
 			continue
 		}
-		if families[name] == nil && name != "weir_external_authorization_duration_seconds" { // nobody asks for it here
+		if families[name] == nil && !rare[name] && name != "weir_external_authorization_duration_seconds" { // nobody asks for it here
 			t.Errorf("docs/metrics.md lists %s, which there is not", name)
 		}
 	}

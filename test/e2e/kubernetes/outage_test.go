@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/weir-dev/weir/test/e2e/harness"
@@ -101,6 +102,24 @@ func TestAPIServerAway(t *testing.T) {
 	o.mustArrive("etcd is restored")
 	o.mustGoOn()
 	o.l.mustHaveServed()
+
+	// A replica, and its Envoy, that start while the API server is away serve what was served last.
+	o.cluster.StopAPIServer()
+	o.awaitConnected(0)
+	o.g.Kill(syscall.SIGTERM)
+	if code := o.g.Wait(); code != 0 {
+		t.Errorf("weir ended with status %d", code)
+	}
+	o.g.KillEnvoy()
+	o.g.StartEnvoy()
+	o.g.Restart()
+	took := eventually(t, "what was served last is served", func() (bool, string) { return o.g.Ready(), "" })
+	t.Logf("started without the API server in %v", took)
+	ask{model: "steady"}.mustServe(t, o.g.URL)
+	o.awaitConnected(0)
+	o.cluster.StartAPIServer()
+	o.awaitConnected(1)
+	o.mustArrive("the API server is back, after a start without it")
 	for _, secret := range []string{"secret-of-a", "secret-of-b"} {
 		if strings.Contains(o.g.Logs(), secret) {
 			t.Error("the log shows a secret")

@@ -3,9 +3,7 @@ package openai
 import (
 	"encoding/base64"
 	"encoding/binary"
-	"hash/fnv"
 	"math"
-	"math/rand/v2"
 	"strings"
 
 	"github.com/weir-dev/weir/test/sim/internal/exchange"
@@ -108,22 +106,4 @@ func inputsOf(n *jsontree.Node) ([]input, *failure) {
 
 func mixed() *failure {
 	return bad("input", "invalid_type", "Invalid 'input': give a string, strings, tokens or lists of tokens, not a mixture.")
-}
-
-// vector is a unit vector chosen by the text.
-func vector(seed uint64, text string, size int) []float32 {
-	h := fnv.New64a()
-	h.Write([]byte(text))
-	rnd := rand.New(rand.NewPCG(h.Sum64(), seed))
-	v := make([]float64, size)
-	var sum float64
-	for i := range v {
-		v[i] = rnd.NormFloat64()
-		sum += v[i] * v[i]
-	}
-	out := make([]float32, size)
-	for i := range v {
-		out[i] = float32(v[i] / math.Sqrt(sum))
-	}
-	return out
 }
