@@ -119,6 +119,8 @@ func environment(t *testing.T) files.Env {
 		switch {
 		case strings.HasSuffix(name, "_URL"):
 			return "", false
+		case name == "SESSION_KEY":
+			return strings.Repeat("5e", 32), true
 		case name == "GATEWAY_PRIVATE_KEY":
 			return key, true
 		case name == "GATEWAY_CERTIFICATE" || strings.HasSuffix(name, "_CA"):
@@ -185,6 +187,7 @@ func TestFlags(t *testing.T) {
 	for _, c := range []struct{ command, page string }{
 		{"run", "configuration.md"}, {"serve", "operations.md"}, {"bootstrap", "operations.md"}, {"control", "fleet.md"},
 		{"explain request", "explain.md"}, {"status", "explain.md"}, {"top", "explain.md"},
+		{"cache purge", "operations.md"}, {"sessions list", "operations.md"}, {"sessions delete", "operations.md"},
 	} {
 		out, err := exec.Command(binary, append(strings.Fields(c.command), "--help")...).Output()
 		if err != nil {
