@@ -271,8 +271,12 @@ func (w *Writer) Claim() bool {
 func (f *flight) refuse(w *Writer, h Head, body []byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.buyer == w {
+	switch f.buyer {
+	case w:
 		f.buyer = nil
+	case nil:
+	default:
+		return // another was let in meanwhile, and its caller may be reading that one's answer
 	}
 	r := w.r
 	if r == nil || !slices.Contains(f.waiting, r) {
