@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/relay"
 	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/usage"
 )
@@ -63,6 +64,27 @@ func TestDirectStreamsAreCut(t *testing.T) {
 		}
 		if resp := body(openaiStream[900:]); resp != nil {
 			t.Errorf("%s: said after the end: %v", c.name, resp)
+		}
+	}
+}
+
+// TestSharedStreamsAreNotCut: who follows another's purchase would get its cut for an end.
+func TestSharedStreamsAreNotCut(t *testing.T) {
+	a := asked{stream: true, operation: canon.OpChat, request: &request{}}
+	if !a.cuttable() {
+		t.Error("a stream of one caller cannot be cut")
+	}
+	a.shared = true
+	if a.cuttable() {
+		t.Error("a stream that others read can be cut")
+	}
+	for claim, want := range map[bool]bool{true: true, false: false} {
+		f := &relay.Fill{}
+		if claim {
+			f.Claim = func() bool { return true }
+		}
+		if f.Shared() != want {
+			t.Errorf("a fill whose purchase is claimed (%v) is shared: %v", claim, f.Shared())
 		}
 	}
 }

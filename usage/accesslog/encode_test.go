@@ -58,7 +58,13 @@ func samples() map[string]*usage.Finished {
 	gone := usage.Record{Start: t0, RequestID: "r4", Duration: 2 * time.Second, Aborted: true, Flags: "DC", Details: "downstream_remote_disconnect", Caller: "[2001:db8::1]:4321", Method: "POST", Path: "/v1/messages"}
 	unpriced := *entry
 	unpriced.Unpriced, unpriced.Cost, unpriced.Flags = true, 0, ledger.Flags{Unpriced: true}
+	kept := *entry
+	kept.Backend, kept.UpstreamModel, kept.Tokens, kept.Cost, kept.Attempts, kept.Flags, kept.Cache = "", "", ledger.Tokens{}, 0, 0, ledger.Flags{}, "hit"
+	summary := *entry
+	summary.Purpose = "summary"
 	return map[string]*usage.Finished{
+		"kept":     {At: t0, Record: &whole, Open: open, Entry: &kept},
+		"summary":  {At: t0, Record: &whole, Open: open, Entry: &summary},
 		"whole":    {At: t0.Add(2 * time.Second), Record: &whole, Open: open, Entry: entry, Failed: failed},
 		"unpriced": {At: t0, Record: &whole, Open: open, Entry: &unpriced},
 		"refused":  {At: t0, Record: &refused},
