@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/fields"
 	"github.com/weir-dev/weir/adapters/jsonx"
 )
 
@@ -12,13 +13,13 @@ import (
 // fetches the other kind.
 func readImage(v jsonx.Value) (*canon.Image, *canon.Error) {
 	if v.Kind() != jsonx.Object {
-		return nil, wrongKind("", "an object", v)
+		return nil, fields.WrongKind("", "an object", v)
 	}
-	link, err := reqString(v.Get("url"), "url")
+	link, err := fields.ReqString(v.Get("url"), "url")
 	if err != nil {
 		return nil, err
 	}
-	detail, err := optString(v.Get("detail"), "detail")
+	detail, err := fields.OptString(v.Get("detail"), "detail")
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +36,7 @@ func ParseImage(link, detail string) (img *canon.Image, err *canon.Error) {
 	case "original": // as sent, without scaling: high is the nearest that others can say
 		img.Detail = "high"
 	default:
-		return nil, bad("detail", "must be auto, low, high or original, not %q", clip(detail))
+		return nil, fields.Bad("detail", "must be auto, low, high or original, not %q", fields.Clip(detail))
 	}
 	if hasFold(link, "data:") {
 		if img.MediaType, img.Data, err = dataURI(link[len("data:"):]); err != nil {
@@ -44,10 +45,10 @@ func ParseImage(link, detail string) (img *canon.Image, err *canon.Error) {
 		return img, nil
 	}
 	if !hasFold(link, "http://") && !hasFold(link, "https://") {
-		return nil, bad("url", "must start with https://, http:// or data:")
+		return nil, fields.Bad("url", "must start with https://, http:// or data:")
 	}
 	if u, e := url.Parse(link); e != nil || u.Host == "" {
-		return nil, bad("url", "is not a valid URL")
+		return nil, fields.Bad("url", "is not a valid URL")
 	}
 	img.URL = link
 	return img, nil
@@ -58,22 +59,22 @@ func ParseImage(link, detail string) (img *canon.Image, err *canon.Error) {
 func dataURI(s string) (mediaType, data string, err *canon.Error) {
 	head, data, ok := strings.Cut(s, ",")
 	if !ok {
-		return "", "", bad("url", "is a data URI without a comma before its content")
+		return "", "", fields.Bad("url", "is a data URI without a comma before its content")
 	}
 	mediaType, ok = strings.CutSuffix(head, ";base64")
 	if !ok {
-		return "", "", bad("url", "is a data URI that is not ;base64")
+		return "", "", fields.Bad("url", "is a data URI that is not ;base64")
 	}
 	mediaType = strings.ToLower(mediaType)
 	subtype, ok := strings.CutPrefix(mediaType, "image/")
 	if !ok || !isToken(subtype) {
-		return "", "", bad("url", "is a data URI of type %q: it must be image/ and a subtype, without parameters", clip(mediaType))
+		return "", "", fields.Bad("url", "is a data URI of type %q: it must be image/ and a subtype, without parameters", fields.Clip(mediaType))
 	}
 	if mediaType == "image/jpg" { // a common slip, which some providers refuse
 		mediaType = "image/jpeg"
 	}
 	if !isBase64(data) {
-		return "", "", bad("url", "is a data URI whose content is not base64 (standard alphabet, padded, nothing else)")
+		return "", "", fields.Bad("url", "is a data URI whose content is not base64 (standard alphabet, padded, nothing else)")
 	}
 	return mediaType, data, nil
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/fields"
 	"github.com/weir-dev/weir/adapters/jsonx"
 )
 
@@ -14,39 +15,39 @@ const usualMessages = 8
 // readMessages reads the conversation.
 func (q *request) readMessages(r *canon.Request) *canon.Error {
 	if q.messages.Kind() != jsonx.Array {
-		return wrongKind("messages", "an array", q.messages)
+		return fields.WrongKind("messages", "an array", q.messages)
 	}
 	r.Messages = make([]canon.Message, 0, usualMessages)
 	for i, v := range q.messages.Elements() {
 		m, err := readMessage(v)
 		if err != nil {
-			return at(err, "messages", i)
+			return fields.At(err, "messages", i)
 		}
 		r.Messages = append(r.Messages, m)
 	}
 	if len(r.Messages) == 0 {
-		return bad("messages", "must not be empty")
+		return fields.Bad("messages", "must not be empty")
 	}
 	return pairResults(r.Messages)
 }
 
 func readMessage(v jsonx.Value) (m canon.Message, err *canon.Error) {
 	if v.Kind() != jsonx.Object {
-		return m, wrongKind("", "an object", v)
+		return m, fields.WrongKind("", "an object", v)
 	}
 	f := v.Fields()
-	role, err := reqString(f.Get("role"), "role")
+	role, err := fields.ReqString(f.Get("role"), "role")
 	if err != nil {
 		return m, err
 	}
 	var known bool
 	if m.Role, known = canon.RoleOf(role); !known {
 		if role == "function" {
-			return m, cannot("role", `is "function", the legacy form of "tool", and cannot be translated: use tool`)
+			return m, fields.Cannot("role", `is "function", the legacy form of "tool", and cannot be translated: use tool`)
 		}
-		return m, bad("role", "must be developer, system, user, assistant or tool, not %q", clip(role))
+		return m, fields.Bad("role", "must be developer, system, user, assistant or tool, not %q", fields.Clip(role))
 	}
-	if m.Name, err = optString(f.Get("name"), "name"); err != nil {
+	if m.Name, err = fields.OptString(f.Get("name"), "name"); err != nil {
 		return m, err
 	}
 	switch m.Role {
@@ -67,27 +68,27 @@ func readContent(v jsonx.Value, role canon.Role) ([]canon.Part, *canon.Error) {
 		return []canon.Part{{Text: v.Share()}}, nil
 	case jsonx.Array:
 	default:
-		return nil, wrongKind("content", "a string or an array of parts", v)
+		return nil, fields.WrongKind("content", "a string or an array of parts", v)
 	}
 	parts := make([]canon.Part, 0, 1) // which is usual
 	for i, e := range v.Elements() {
 		if e.Kind() != jsonx.Object {
-			return nil, at(wrongKind("", "an object", e), "content", i)
+			return nil, fields.At(fields.WrongKind("", "an object", e), "content", i)
 		}
 		f := e.Fields()
-		kind, err := reqString(f.Get("type"), "type")
+		kind, err := fields.ReqString(f.Get("type"), "type")
 		if err != nil {
-			return nil, at(err, "content", i)
+			return nil, fields.At(err, "content", i)
 		}
 		p, err := readPart(role, kind, &f)
 		if err != nil {
-			return nil, at(err, "content", i)
+			return nil, fields.At(err, "content", i)
 		}
 		p.CacheMark = marked(&f)
 		parts = append(parts, p)
 	}
 	if len(parts) == 0 {
-		return nil, bad("content", "must not be an empty array")
+		return nil, fields.Bad("content", "must not be an empty array")
 	}
 	return parts, nil
 }
@@ -105,11 +106,11 @@ func readPart(role canon.Role, kind string, f *jsonx.Fields) (canon.Part, *canon
 
 func readText(kind string, f *jsonx.Fields) (p canon.Part, err *canon.Error) {
 	if kind != "text" {
-		return p, bad("type", "is %q, but only text is allowed in a message of this role", clip(kind))
+		return p, fields.Bad("type", "is %q, but only text is allowed in a message of this role", fields.Clip(kind))
 	}
 	text := f.Get("text")
 	if text.Kind() != jsonx.String {
-		return p, wrongKind("text", "a string", text)
+		return p, fields.WrongKind("text", "a string", text)
 	}
 	return canon.Part{Text: text.Share()}, nil
 }
@@ -121,13 +122,13 @@ func readUserPart(kind string, f *jsonx.Fields) (p canon.Part, err *canon.Error)
 	case "image_url":
 		img, err := readImage(f.Get("image_url"))
 		if err != nil {
-			return p, under(err, "image_url")
+			return p, fields.Under(err, "image_url")
 		}
 		return canon.Part{Kind: canon.PartImage, Image: img}, nil
 	case "input_audio", "file", "video_url", "audio_url", "video":
-		return p, cannot("type", "is %q, which cannot be translated: only text and image_url can", kind)
+		return p, fields.Cannot("type", "is %q, which cannot be translated: only text and image_url can", kind)
 	}
-	return p, bad("type", "must be text or image_url, not %q", clip(kind))
+	return p, fields.Bad("type", "must be text or image_url, not %q", fields.Clip(kind))
 }
 
 func readAssistantPart(kind string, f *jsonx.Fields) (p canon.Part, err *canon.Error) {
@@ -136,7 +137,7 @@ func readAssistantPart(kind string, f *jsonx.Fields) (p canon.Part, err *canon.E
 	}
 	text := f.Get("refusal")
 	if text.Kind() != jsonx.String {
-		return p, wrongKind("refusal", "a string", text)
+		return p, fields.WrongKind("refusal", "a string", text)
 	}
 	return canon.Part{Kind: canon.PartRefusal, Text: text.Share()}, nil
 }
@@ -144,14 +145,14 @@ func readAssistantPart(kind string, f *jsonx.Fields) (p canon.Part, err *canon.E
 // readAssistant reads an answer of the past: reasoning, content, refusal, tool calls.
 func readAssistant(f *jsonx.Fields) ([]canon.Part, *canon.Error) {
 	if !f.Get("function_call").Missing() {
-		return nil, cannot("function_call", "is the legacy form of tool_calls and cannot be translated: use tool_calls")
+		return nil, fields.Cannot("function_call", "is the legacy form of tool_calls and cannot be translated: use tool_calls")
 	}
 	if !f.Get("audio").Missing() {
-		return nil, cannot("audio", "cannot be translated: send the transcript as content")
+		return nil, fields.Cannot("audio", "cannot be translated: send the transcript as content")
 	}
 	var parts []canon.Part
 	for _, field := range [...]string{"reasoning_content", "reasoning"} { // one thing, two spellings
-		text, err := optString(f.Get(field), field)
+		text, err := fields.OptString(f.Get(field), field)
 		if err != nil {
 			return nil, err
 		}
@@ -163,7 +164,7 @@ func readAssistant(f *jsonx.Fields) ([]canon.Part, *canon.Error) {
 	content := f.Get("content")
 	calls := f.Get("tool_calls")
 	if !calls.Missing() && calls.Kind() != jsonx.Array {
-		return nil, wrongKind("tool_calls", "an array", calls)
+		return nil, fields.WrongKind("tool_calls", "an array", calls)
 	}
 	// An empty text beside tool calls says nothing, and other dialects refuse it.
 	if !content.Missing() && (len(content) > 2 || calls.Missing()) {
@@ -173,7 +174,7 @@ func readAssistant(f *jsonx.Fields) ([]canon.Part, *canon.Error) {
 		}
 		parts = append(parts, p...)
 	}
-	refusal, err := optString(f.Get("refusal"), "refusal")
+	refusal, err := fields.OptString(f.Get("refusal"), "refusal")
 	if err != nil {
 		return nil, err
 	}
@@ -183,12 +184,12 @@ func readAssistant(f *jsonx.Fields) ([]canon.Part, *canon.Error) {
 	for i, e := range calls.Elements() {
 		call, err := readToolCall(e)
 		if err != nil {
-			return nil, at(err, "tool_calls", i)
+			return nil, fields.At(err, "tool_calls", i)
 		}
 		parts = append(parts, canon.Part{Kind: canon.PartToolCall, Call: call})
 	}
 	if len(parts) == 0 {
-		return nil, wrongKind("content", "a string or an array of parts where there are no tool_calls", content)
+		return nil, fields.WrongKind("content", "a string or an array of parts where there are no tool_calls", content)
 	}
 	return parts, nil
 }
@@ -199,22 +200,22 @@ func readToolCall(v jsonx.Value) (*canon.ToolCall, *canon.Error) {
 		return nil, err
 	}
 	c := &canon.ToolCall{}
-	if c.ID, err = reqString(outer.Get("id"), "id"); err != nil {
+	if c.ID, err = fields.ReqString(outer.Get("id"), "id"); err != nil {
 		return nil, err
 	}
-	if c.Name, err = reqString(f.Get("name"), "function.name"); err != nil {
+	if c.Name, err = fields.ReqString(f.Get("name"), "function.name"); err != nil {
 		return nil, err
 	}
 	args := f.Get("arguments")
 	if args.Kind() != jsonx.String {
-		return nil, wrongKind("function.arguments", "a string", args)
+		return nil, fields.WrongKind("function.arguments", "a string", args)
 	}
 	if c.Arguments = strings.TrimSpace(args.Share()); c.Arguments == "" {
 		c.Arguments = "{}"
 	}
 	if !isObject(c.Arguments) {
 		// A model that max_tokens cut off leaves such; a backend of this dialect may take it back.
-		return nil, cannot("function.arguments", "must be the text of a JSON object")
+		return nil, fields.Cannot("function.arguments", "must be the text of a JSON object")
 	}
 	return c, nil
 }
@@ -227,7 +228,7 @@ func isObject(s string) bool {
 // readToolResult reads a tool message. Images are taken although OpenAI itself allows text alone:
 // some compatible servers take them, and other dialects can say them.
 func readToolResult(f *jsonx.Fields) ([]canon.Part, *canon.Error) {
-	id, err := reqString(f.Get("tool_call_id"), "tool_call_id")
+	id, err := fields.ReqString(f.Get("tool_call_id"), "tool_call_id")
 	if err != nil {
 		return nil, err
 	}
@@ -240,7 +241,7 @@ func readToolResult(f *jsonx.Fields) ([]canon.Part, *canon.Error) {
 		mark = mark || parts[i].CacheMark
 		parts[i].CacheMark = false
 	}
-	name, err := optString(f.Get("name"), "name")
+	name, err := fields.OptString(f.Get("name"), "name")
 	if err != nil {
 		return nil, err
 	}
@@ -261,8 +262,8 @@ func pairResults(messages []canon.Message) *canon.Error {
 		if len(open) == 0 {
 			return nil
 		}
-		return bad(fmt.Sprintf("messages[%d].tool_calls", from),
-			"must be followed by a tool message for each call: none answers %q", clip(open[0].ID))
+		return fields.Bad(fmt.Sprintf("messages[%d].tool_calls", from),
+			"must be followed by a tool message for each call: none answers %q", fields.Clip(open[0].ID))
 	}
 	for i := range messages {
 		m := &messages[i]
@@ -270,8 +271,8 @@ func pairResults(messages []canon.Message) *canon.Error {
 			res := m.Parts[0].Result
 			call := take(&open, res.ID)
 			if call == nil {
-				return bad(fmt.Sprintf("messages[%d].tool_call_id", i),
-					"is %q, which no unanswered call of the assistant message before it has", clip(res.ID))
+				return fields.Bad(fmt.Sprintf("messages[%d].tool_call_id", i),
+					"is %q, which no unanswered call of the assistant message before it has", fields.Clip(res.ID))
 			}
 			res.Name = call.Name
 			continue

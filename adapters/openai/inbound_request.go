@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/fields"
 	"github.com/weir-dev/weir/adapters/jsonx"
 )
 
@@ -153,7 +154,7 @@ func (q *request) sort(name []byte, v jsonx.Value) {
 func (q *request) read() (*canon.Request, *canon.Error) {
 	r := &canon.Request{Extra: q.extra}
 	var err *canon.Error
-	if r.Model, err = reqString(q.model, "model"); err != nil {
+	if r.Model, err = fields.ReqString(q.model, "model"); err != nil {
 		return nil, err
 	}
 	for _, step := range []func(*canon.Request) *canon.Error{
@@ -169,28 +170,28 @@ func (q *request) read() (*canon.Request, *canon.Error) {
 
 // refuse names what would change the answer if it were left out.
 func (q *request) refuse(*canon.Request) *canon.Error {
-	n, err := optInt(q.n, "n")
+	n, err := fields.OptInt(q.n, "n")
 	if err != nil {
 		return err
 	}
 	if n != nil && *n != 1 {
-		return cannot("n", "must be 1: this model is served in another dialect, which gives one choice per request")
+		return fields.Cannot("n", "must be 1: this model is served in another dialect, which gives one choice per request")
 	}
 	if !q.functions.Missing() {
-		return cannot("functions", "is the legacy form of tools and cannot be translated: use tools")
+		return fields.Cannot("functions", "is the legacy form of tools and cannot be translated: use tools")
 	}
 	if !q.functionCall.Missing() {
-		return cannot("function_call", "is the legacy form of tool_choice and cannot be translated: use tool_choice")
+		return fields.Cannot("function_call", "is the legacy form of tool_choice and cannot be translated: use tool_choice")
 	}
 	if q.modalities.Missing() {
 		return nil
 	}
 	if q.modalities.Kind() != jsonx.Array {
-		return wrongKind("modalities", "an array of strings", q.modalities)
+		return fields.WrongKind("modalities", "an array of strings", q.modalities)
 	}
 	for _, m := range q.modalities.Elements() {
 		if m.Share() != "text" {
-			return cannot("modalities", `must be ["text"]: other outputs cannot be translated`)
+			return fields.Cannot("modalities", `must be ["text"]: other outputs cannot be translated`)
 		}
 	}
 	return nil
@@ -201,34 +202,34 @@ func (q *request) readLimits(r *canon.Request) *canon.Error {
 	if v.Missing() {
 		field, v = "max_tokens", q.maxTokens
 	}
-	n, err := optInt(v, field)
+	n, err := fields.OptInt(v, field)
 	if err != nil {
 		return err
 	}
 	if n != nil && *n < 1 {
-		return bad(field, "must be at least 1")
+		return fields.Bad(field, "must be at least 1")
 	}
 	r.MaxTokens = n
 	return nil
 }
 
 func (q *request) readSampling(r *canon.Request) (err *canon.Error) {
-	if r.Temperature, err = optFloat(q.temperature, "temperature", 0, 2); err != nil {
+	if r.Temperature, err = fields.OptFloat(q.temperature, "temperature", 0, 2); err != nil {
 		return err
 	}
-	if r.TopP, err = optFloat(q.topP, "top_p", 0, 1); err != nil {
+	if r.TopP, err = fields.OptFloat(q.topP, "top_p", 0, 1); err != nil {
 		return err
 	}
-	if r.PresencePenalty, err = optFloat(q.presence, "presence_penalty", -2, 2); err != nil {
+	if r.PresencePenalty, err = fields.OptFloat(q.presence, "presence_penalty", -2, 2); err != nil {
 		return err
 	}
-	if r.FrequencyPenalty, err = optFloat(q.frequency, "frequency_penalty", -2, 2); err != nil {
+	if r.FrequencyPenalty, err = fields.OptFloat(q.frequency, "frequency_penalty", -2, 2); err != nil {
 		return err
 	}
-	if r.Seed, err = optInt(q.seed, "seed"); err != nil {
+	if r.Seed, err = fields.OptInt(q.seed, "seed"); err != nil {
 		return err
 	}
-	k, err := optInt(q.topK, "top_k")
+	k, err := fields.OptInt(q.topK, "top_k")
 	if err != nil {
 		return err
 	}
@@ -247,20 +248,20 @@ func (q *request) readStop(r *canon.Request) *canon.Error {
 		}
 	case jsonx.Array:
 		for i, v := range q.stop.Elements() {
-			s, err := reqString(v, "")
+			s, err := fields.ReqString(v, "")
 			if err != nil {
-				return at(err, "stop", i)
+				return fields.At(err, "stop", i)
 			}
 			r.Stop = append(r.Stop, s)
 		}
 	default:
-		return wrongKind("stop", "a string or an array of strings", q.stop)
+		return fields.WrongKind("stop", "a string or an array of strings", q.stop)
 	}
 	return nil
 }
 
 func (q *request) readStream(r *canon.Request) *canon.Error {
-	stream, err := optBool(q.stream, "stream")
+	stream, err := fields.OptBool(q.stream, "stream")
 	if err != nil {
 		return err
 	}
@@ -269,11 +270,11 @@ func (q *request) readStream(r *canon.Request) *canon.Error {
 		return nil
 	}
 	if q.streamOptions.Kind() != jsonx.Object {
-		return wrongKind("stream_options", "an object", q.streamOptions)
+		return fields.WrongKind("stream_options", "an object", q.streamOptions)
 	}
-	usage, err := optBool(q.streamOptions.Get("include_usage"), "include_usage")
+	usage, err := fields.OptBool(q.streamOptions.Get("include_usage"), "include_usage")
 	if err != nil {
-		return under(err, "stream_options")
+		return fields.Under(err, "stream_options")
 	}
 	r.IncludeUsage = usage != nil && *usage
 	return nil
@@ -284,9 +285,9 @@ func (q *request) readFormat(r *canon.Request) *canon.Error {
 		return nil
 	}
 	if q.format.Kind() != jsonx.Object {
-		return wrongKind("response_format", "an object", q.format)
+		return fields.WrongKind("response_format", "an object", q.format)
 	}
-	kind, err := reqString(q.format.Get("type"), "response_format.type")
+	kind, err := fields.ReqString(q.format.Get("type"), "response_format.type")
 	if err != nil {
 		return err
 	}
@@ -298,22 +299,22 @@ func (q *request) readFormat(r *canon.Request) *canon.Error {
 		return nil
 	case "json_schema":
 	default:
-		return bad("response_format.type", "must be text, json_object or json_schema, not %q", clip(kind))
+		return fields.Bad("response_format.type", "must be text, json_object or json_schema, not %q", fields.Clip(kind))
 	}
 	spec := q.format.Get("json_schema")
 	if spec.Kind() != jsonx.Object {
-		return wrongKind("response_format.json_schema", "an object", spec)
+		return fields.WrongKind("response_format.json_schema", "an object", spec)
 	}
 	f := &canon.Format{Kind: canon.FormatSchema}
-	if f.Name, err = reqString(spec.Get("name"), "response_format.json_schema.name"); err != nil {
+	if f.Name, err = fields.ReqString(spec.Get("name"), "response_format.json_schema.name"); err != nil {
 		return err
 	}
 	schema := spec.Get("schema")
 	if schema.Kind() != jsonx.Object {
-		return wrongKind("response_format.json_schema.schema", "an object", schema)
+		return fields.WrongKind("response_format.json_schema.schema", "an object", schema)
 	}
 	f.Schema = json.RawMessage(schema)
-	if f.Strict, err = optBool(spec.Get("strict"), "response_format.json_schema.strict"); err != nil {
+	if f.Strict, err = fields.OptBool(spec.Get("strict"), "response_format.json_schema.strict"); err != nil {
 		return err
 	}
 	r.Format = f
@@ -322,20 +323,20 @@ func (q *request) readFormat(r *canon.Request) *canon.Error {
 
 // readReasoning joins OpenAI's reasoning_effort with Qwen's enable_thinking and thinking_budget.
 func (q *request) readReasoning(r *canon.Request) *canon.Error {
-	effort, err := optString(q.effort, "reasoning_effort")
+	effort, err := fields.OptString(q.effort, "reasoning_effort")
 	if err != nil {
 		return err
 	}
-	thinking, err := optBool(q.enableThinking, "enable_thinking")
+	thinking, err := fields.OptBool(q.enableThinking, "enable_thinking")
 	if err != nil {
 		return err
 	}
-	budget, err := optInt(q.thinkingBudget, "thinking_budget")
+	budget, err := fields.OptInt(q.thinkingBudget, "thinking_budget")
 	if err != nil {
 		return err
 	}
 	if budget != nil && *budget < 0 {
-		return bad("thinking_budget", "must not be negative")
+		return fields.Bad("thinking_budget", "must not be negative")
 	}
 	if effort == "" && thinking == nil && budget == nil {
 		return nil
@@ -347,7 +348,7 @@ func (q *request) readReasoning(r *canon.Request) *canon.Error {
 	case "none":
 		r.Reasoning.Disabled = true
 	default:
-		return bad("reasoning_effort", "must be none, minimal, low, medium, high, xhigh or max, not %q", clip(effort))
+		return fields.Bad("reasoning_effort", "must be none, minimal, low, medium, high, xhigh or max, not %q", fields.Clip(effort))
 	}
 	if thinking != nil {
 		r.Reasoning.Disabled = !*thinking
@@ -360,10 +361,10 @@ func (q *request) readReasoning(r *canon.Request) *canon.Error {
 
 // readUser takes user, or the field that succeeds it.
 func (q *request) readUser(r *canon.Request) (err *canon.Error) {
-	if r.User, err = optString(q.user, "user"); err != nil {
+	if r.User, err = fields.OptString(q.user, "user"); err != nil {
 		return err
 	}
-	id, err := optString(q.safetyIdentifier, "safety_identifier")
+	id, err := fields.OptString(q.safetyIdentifier, "safety_identifier")
 	if err != nil {
 		return err
 	}
@@ -371,13 +372,4 @@ func (q *request) readUser(r *canon.Request) (err *canon.Error) {
 		r.User = id
 	}
 	return nil
-}
-
-// clip shortens what a caller sent for use in an error.
-func clip(s string) string {
-	const most = 40
-	if len(s) <= most {
-		return s
-	}
-	return s[:most] + "..."
 }

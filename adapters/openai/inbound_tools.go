@@ -4,28 +4,29 @@ import (
 	"encoding/json"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/fields"
 	"github.com/weir-dev/weir/adapters/jsonx"
 )
 
 // readTools reads tools, tool_choice and parallel_tool_calls.
 func (q *request) readTools(r *canon.Request) (err *canon.Error) {
-	if r.ParallelToolCalls, err = optBool(q.parallel, "parallel_tool_calls"); err != nil {
+	if r.ParallelToolCalls, err = fields.OptBool(q.parallel, "parallel_tool_calls"); err != nil {
 		return err
 	}
 	if !q.tools.Missing() {
 		if q.tools.Kind() != jsonx.Array {
-			return wrongKind("tools", "an array", q.tools)
+			return fields.WrongKind("tools", "an array", q.tools)
 		}
 		for i, v := range q.tools.Elements() {
 			t, err := readTool(v)
 			if err != nil {
-				return at(err, "tools", i)
+				return fields.At(err, "tools", i)
 			}
 			r.Tools = append(r.Tools, t)
 		}
 	}
 	if err := readToolChoice(r, q.toolChoice); err != nil {
-		return under(err, "tool_choice")
+		return fields.Under(err, "tool_choice")
 	}
 	return nil
 }
@@ -35,19 +36,19 @@ func readTool(v jsonx.Value) (t canon.Tool, err *canon.Error) {
 	if err != nil {
 		return t, err
 	}
-	if t.Name, err = reqString(f.Get("name"), "function.name"); err != nil {
+	if t.Name, err = fields.ReqString(f.Get("name"), "function.name"); err != nil {
 		return t, err
 	}
-	if t.Description, err = optString(f.Get("description"), "function.description"); err != nil {
+	if t.Description, err = fields.OptString(f.Get("description"), "function.description"); err != nil {
 		return t, err
 	}
 	if p := f.Get("parameters"); !p.Missing() {
 		if p.Kind() != jsonx.Object {
-			return t, wrongKind("function.parameters", "a JSON Schema object", p)
+			return t, fields.WrongKind("function.parameters", "a JSON Schema object", p)
 		}
 		t.Parameters = json.RawMessage(p)
 	}
-	if t.Strict, err = optBool(f.Get("strict"), "function.strict"); err != nil {
+	if t.Strict, err = fields.OptBool(f.Get("strict"), "function.strict"); err != nil {
 		return t, err
 	}
 	t.CacheMark = marked(&outer)
@@ -58,19 +59,19 @@ func readTool(v jsonx.Value) (t canon.Tool, err *canon.Error) {
 // and the function.
 func functionOf(v jsonx.Value) (outer, function jsonx.Fields, err *canon.Error) {
 	if v.Kind() != jsonx.Object {
-		return outer, function, wrongKind("", "an object", v)
+		return outer, function, fields.WrongKind("", "an object", v)
 	}
 	outer = v.Fields()
-	kind, err := reqString(outer.Get("type"), "type")
+	kind, err := fields.ReqString(outer.Get("type"), "type")
 	if err != nil {
 		return outer, function, err
 	}
 	if kind != "function" {
-		return outer, function, cannot("type", "is %q, which cannot be translated: only function can", clip(kind))
+		return outer, function, fields.Cannot("type", "is %q, which cannot be translated: only function can", fields.Clip(kind))
 	}
 	f := outer.Get("function")
 	if f.Kind() != jsonx.Object {
-		return outer, function, wrongKind("function", "an object", f)
+		return outer, function, fields.WrongKind("function", "an object", f)
 	}
 	return outer, f.Fields(), nil
 }
@@ -83,7 +84,7 @@ func readToolChoice(r *canon.Request, v jsonx.Value) *canon.Error {
 		return chooseMode(r, v.Share())
 	case jsonx.Object:
 	default:
-		return wrongKind("", "a string or an object", v)
+		return fields.WrongKind("", "a string or an object", v)
 	}
 	if v.Get("type").Share() == "allowed_tools" {
 		return allowTools(r, v.Get("allowed_tools"))
@@ -92,12 +93,12 @@ func readToolChoice(r *canon.Request, v jsonx.Value) *canon.Error {
 	if err != nil {
 		return err
 	}
-	name, err := reqString(f.Get("name"), "function.name")
+	name, err := fields.ReqString(f.Get("name"), "function.name")
 	if err != nil {
 		return err
 	}
 	if toolNamed(r.Tools, name) == nil {
-		return bad("function.name", "is %q, which is not among tools", clip(name))
+		return fields.Bad("function.name", "is %q, which is not among tools", fields.Clip(name))
 	}
 	r.ToolChoice = &canon.ToolChoice{Mode: canon.ChoiceTool, Name: name}
 	return nil
@@ -111,10 +112,10 @@ func chooseMode(r *canon.Request, mode string) *canon.Error {
 		}
 	case "required":
 		if len(r.Tools) == 0 {
-			return bad("", "is required, but there are no tools")
+			return fields.Bad("", "is required, but there are no tools")
 		}
 	default:
-		return bad("", "must be none, auto, required or an object, not %q", clip(mode))
+		return fields.Bad("", "must be none, auto, required or an object, not %q", fields.Clip(mode))
 	}
 	r.ToolChoice = &canon.ToolChoice{Mode: canon.ToolChoiceMode(mode)}
 	return nil
@@ -124,39 +125,39 @@ func chooseMode(r *canon.Request, mode string) *canon.Error {
 // what it was not told about.
 func allowTools(r *canon.Request, v jsonx.Value) *canon.Error {
 	if v.Kind() != jsonx.Object {
-		return wrongKind("allowed_tools", "an object", v)
+		return fields.WrongKind("allowed_tools", "an object", v)
 	}
-	mode, err := reqString(v.Get("mode"), "allowed_tools.mode")
+	mode, err := fields.ReqString(v.Get("mode"), "allowed_tools.mode")
 	if err != nil {
 		return err
 	}
 	if mode != "auto" && mode != "required" {
-		return bad("allowed_tools.mode", "must be auto or required, not %q", clip(mode))
+		return fields.Bad("allowed_tools.mode", "must be auto or required, not %q", fields.Clip(mode))
 	}
 	list := v.Get("tools")
 	if list.Kind() != jsonx.Array {
-		return wrongKind("allowed_tools.tools", "an array", list)
+		return fields.WrongKind("allowed_tools.tools", "an array", list)
 	}
 	var allowed []canon.Tool
 	for i, e := range list.Elements() {
 		_, f, err := functionOf(e)
 		if err != nil {
-			return at(err, "allowed_tools.tools", i)
+			return fields.At(err, "allowed_tools.tools", i)
 		}
-		name, err := reqString(f.Get("name"), "function.name")
+		name, err := fields.ReqString(f.Get("name"), "function.name")
 		if err != nil {
-			return at(err, "allowed_tools.tools", i)
+			return fields.At(err, "allowed_tools.tools", i)
 		}
 		t := toolNamed(r.Tools, name)
 		if t == nil {
-			return at(bad("function.name", "is %q, which is not among tools", clip(name)), "allowed_tools.tools", i)
+			return fields.At(fields.Bad("function.name", "is %q, which is not among tools", fields.Clip(name)), "allowed_tools.tools", i)
 		}
 		if toolNamed(allowed, name) == nil {
 			allowed = append(allowed, *t)
 		}
 	}
 	if len(allowed) == 0 {
-		return bad("allowed_tools.tools", "must not be empty")
+		return fields.Bad("allowed_tools.tools", "must not be empty")
 	}
 	r.Tools = allowed
 	r.ToolChoice = &canon.ToolChoice{Mode: canon.ToolChoiceMode(mode)}

@@ -2,6 +2,7 @@ package openai
 
 import (
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/fields"
 )
 
 // messages prints the conversation.
@@ -34,7 +35,7 @@ func (b *builder) messages(messages []canon.Message) *canon.Error {
 			for k := range m.Parts {
 				res := m.Parts[k].Result
 				if res == nil {
-					return at(bad("", "has the role tool and a part that is no tool result"), "messages", i)
+					return fields.At(fields.Bad("", "has the role tool and a part that is no tool result"), "messages", i)
 				}
 				next()
 				images = b.toolResult(res, images)
@@ -44,7 +45,7 @@ func (b *builder) messages(messages []canon.Message) *canon.Error {
 		flush()
 		next()
 		if err := b.message(m); err != nil {
-			return at(err, "messages", i)
+			return fields.At(err, "messages", i)
 		}
 	}
 	flush()
@@ -69,10 +70,10 @@ func (b *builder) message(m *canon.Message) *canon.Error {
 			b.Drop("messages[].reasoning")
 			continue
 		case p.Kind == canon.PartImage && m.Role != canon.RoleUser:
-			return bad("content", "has an image in a message of the role %s: OpenAI takes images from the user alone", m.Role)
+			return fields.Bad("content", "has an image in a message of the role %s: OpenAI takes images from the user alone", m.Role)
 		case p.Kind == canon.PartToolResult,
 			(p.Kind == canon.PartToolCall || p.Kind == canon.PartRefusal) && m.Role != canon.RoleAssistant:
-			return bad("content", "has a part that a message of the role %s cannot have", m.Role)
+			return fields.Bad("content", "has a part that a message of the role %s cannot have", m.Role)
 		case p.Kind == canon.PartToolCall:
 			calls++
 			continue

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/fields"
 	"github.com/weir-dev/weir/adapters/jsonx"
 	"github.com/weir-dev/weir/adapters/openai"
 )
@@ -16,28 +17,28 @@ func readContent(v jsonx.Value, field string, role canon.Role) ([]canon.Part, *c
 		return []canon.Part{{Text: v.Share()}}, nil
 	case jsonx.Array:
 	default:
-		return nil, wrongKind(field, "a string or an array of parts", v)
+		return nil, fields.WrongKind(field, "a string or an array of parts", v)
 	}
 	parts := make([]canon.Part, 0, 1) // which is usual
 	for i, e := range v.Elements() {
 		p, err := readPart(e, role)
 		if err != nil {
-			return nil, at(err, field, i)
+			return nil, fields.At(err, field, i)
 		}
 		parts = append(parts, p)
 	}
 	if len(parts) == 0 && role != canon.RoleAssistant {
-		return nil, bad(field, "must not be an empty array")
+		return nil, fields.Bad(field, "must not be an empty array")
 	}
 	return parts, nil
 }
 
 func readPart(v jsonx.Value, role canon.Role) (p canon.Part, err *canon.Error) {
 	if v.Kind() != jsonx.Object {
-		return p, wrongKind("", "an object", v)
+		return p, fields.WrongKind("", "an object", v)
 	}
 	f := v.Fields()
-	kind, err := reqString(f.Get("type"), "type")
+	kind, err := fields.ReqString(f.Get("type"), "type")
 	if err != nil {
 		return p, err
 	}
@@ -46,19 +47,19 @@ func readPart(v jsonx.Value, role canon.Role) (p canon.Part, err *canon.Error) {
 	case "input_text", "output_text", "text":
 	case "refusal":
 		if role != canon.RoleAssistant {
-			return p, bad("type", "is refusal, which only an assistant's message can have")
+			return p, fields.Bad("type", "is refusal, which only an assistant's message can have")
 		}
 		field, p.Kind = "refusal", canon.PartRefusal
 	case "input_image":
 		return readImage(&f, role)
 	case "input_file", "input_audio", "computer_screenshot":
-		return p, cannot("type", "is %q, which cannot be translated: input_text and input_image can", kind)
+		return p, fields.Cannot("type", "is %q, which cannot be translated: input_text and input_image can", kind)
 	default:
-		return p, bad("type", "must be input_text, input_image, output_text or refusal, not %q", clip(kind))
+		return p, fields.Bad("type", "must be input_text, input_image, output_text or refusal, not %q", fields.Clip(kind))
 	}
 	text := f.Get(field)
 	if text.Kind() != jsonx.String {
-		return p, wrongKind(field, "a string", text)
+		return p, fields.WrongKind(field, "a string", text)
 	}
 	p.Text = text.Share()
 	p.CacheMark = f.Get("prompt_cache_breakpoint").Kind() == jsonx.Object
@@ -67,16 +68,16 @@ func readPart(v jsonx.Value, role canon.Role) (p canon.Part, err *canon.Error) {
 
 func readImage(f *jsonx.Fields, role canon.Role) (p canon.Part, err *canon.Error) {
 	if role != canon.RoleUser && role != canon.RoleTool {
-		return p, bad("type", "is input_image, which a message of the role %s cannot have", role)
+		return p, fields.Bad("type", "is input_image, which a message of the role %s cannot have", role)
 	}
 	if !f.Get("file_id").Missing() {
-		return p, cannot("file_id", "means a file kept at OpenAI, which cannot be translated: send the image by image_url")
+		return p, fields.Cannot("file_id", "means a file kept at OpenAI, which cannot be translated: send the image by image_url")
 	}
-	link, err := reqString(f.Get("image_url"), "image_url")
+	link, err := fields.ReqString(f.Get("image_url"), "image_url")
 	if err != nil {
 		return p, err
 	}
-	detail, err := optString(f.Get("detail"), "detail")
+	detail, err := fields.OptString(f.Get("detail"), "detail")
 	if err != nil {
 		return p, err
 	}
@@ -94,7 +95,7 @@ func readImage(f *jsonx.Fields, role canon.Role) (p canon.Part, err *canon.Error
 // encrypted nobody else can read, and is left out.
 func readReasoning(item *Item, f *jsonx.Fields) *canon.Error {
 	item.Kind = KindReasoning
-	sealed, err := optString(f.Get("encrypted_content"), "encrypted_content")
+	sealed, err := fields.OptString(f.Get("encrypted_content"), "encrypted_content")
 	if err != nil {
 		return err
 	}
@@ -109,12 +110,12 @@ func readReasoning(item *Item, f *jsonx.Fields) *canon.Error {
 			continue
 		}
 		if v.Kind() != jsonx.Array {
-			return wrongKind(field, "an array", v)
+			return fields.WrongKind(field, "an array", v)
 		}
 		for i, e := range v.Elements() {
 			t := e.Get("text")
 			if t.Kind() != jsonx.String {
-				return at(wrongKind("text", "a string", t), field, i)
+				return fields.At(fields.WrongKind("text", "a string", t), field, i)
 			}
 			text.WriteString(t.Share())
 		}

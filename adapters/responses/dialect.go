@@ -17,6 +17,7 @@ package responses
 
 import (
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/fields"
 	"github.com/weir-dev/weir/adapters/openai"
 )
 
@@ -58,9 +59,9 @@ func (face) ParseRequest(body []byte) (*canon.Request, *canon.Error) {
 	}
 	switch {
 	case r.State.PreviousResponseID != "":
-		return nil, sentence(cannot("previous_response_id", "needs a response that was kept, and none is kept on this route: send the whole conversation as input"))
+		return nil, fields.Sentence(fields.Cannot("previous_response_id", "needs a response that was kept, and none is kept on this route: send the whole conversation as input"))
 	case r.State.Conversation != "":
-		return nil, sentence(cannot("conversation", "needs a conversation that is kept, and none is kept on this route: send the whole conversation as input"))
+		return nil, fields.Sentence(fields.Cannot("conversation", "needs a conversation that is kept, and none is kept on this route: send the whole conversation as input"))
 	}
 	return r.Compose(nil)
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/fields"
 	"github.com/weir-dev/weir/adapters/jsonx"
 )
 
@@ -39,7 +40,7 @@ func ParseItems(array []byte) ([]Item, *canon.Error) {
 	}
 	items, err := readItems(jsonx.Root(array), "items")
 	if err != nil {
-		return nil, sentence(err)
+		return nil, fields.Sentence(err)
 	}
 	return items, nil
 }
@@ -51,16 +52,16 @@ func readItems(v jsonx.Value, field string) ([]Item, *canon.Error) {
 		if field == "input" {
 			want = "a string or an array of items"
 		}
-		return nil, wrongKind(field, want, v)
+		return nil, fields.WrongKind(field, want, v)
 	}
 	items := make([]Item, 0, 8)
 	for i, e := range v.Elements() {
 		if i == maxItems {
-			return nil, bad(field, "has more than %d items", maxItems)
+			return nil, fields.Bad(field, "has more than %d items", maxItems)
 		}
 		item, err := readItem(e)
 		if err != nil {
-			return nil, at(err, field, i)
+			return nil, fields.At(err, field, i)
 		}
 		items = append(items, item)
 	}
@@ -70,14 +71,14 @@ func readItems(v jsonx.Value, field string) ([]Item, *canon.Error) {
 // readItem reads an item. A message may come without a type, as most people write it.
 func readItem(v jsonx.Value) (item Item, err *canon.Error) {
 	if v.Kind() != jsonx.Object {
-		return item, wrongKind("", "an object", v)
+		return item, fields.WrongKind("", "an object", v)
 	}
 	f := v.Fields()
-	kind, err := optString(f.Get("type"), "type")
+	kind, err := fields.OptString(f.Get("type"), "type")
 	if err != nil {
 		return item, err
 	}
-	if item.ID, err = optString(f.Get("id"), "id"); err != nil {
+	if item.ID, err = fields.OptString(f.Get("id"), "id"); err != nil {
 		return item, err
 	}
 	if kind == "" {
@@ -97,21 +98,21 @@ func readItem(v jsonx.Value) (item Item, err *canon.Error) {
 		err = readReasoning(&item, &f)
 	case "item_reference":
 		item.Kind = KindReference
-		_, err = reqString(f.Get("id"), "id")
+		_, err = fields.ReqString(f.Get("id"), "id")
 	default:
-		err = cannot("type", "is %q, which cannot be translated: items of the types message, function_call, function_call_output, reasoning and item_reference can", clip(kind))
+		err = fields.Cannot("type", "is %q, which cannot be translated: items of the types message, function_call, function_call_output, reasoning and item_reference can", fields.Clip(kind))
 	}
 	return item, err
 }
 
 func readMessage(item *Item, f *jsonx.Fields) *canon.Error {
-	role, err := reqString(f.Get("role"), "role")
+	role, err := fields.ReqString(f.Get("role"), "role")
 	if err != nil {
 		return err
 	}
 	known := false
 	if item.Role, known = canon.RoleOf(role); !known || item.Role == canon.RoleTool {
-		return bad("role", "must be user, assistant, system or developer, not %q", clip(role))
+		return fields.Bad("role", "must be user, assistant, system or developer, not %q", fields.Clip(role))
 	}
 	item.Kind = KindMessage
 	item.Parts, err = readContent(f.Get("content"), "content", item.Role)
@@ -120,33 +121,33 @@ func readMessage(item *Item, f *jsonx.Fields) *canon.Error {
 
 func readCall(item *Item, f *jsonx.Fields) (err *canon.Error) {
 	c := &canon.ToolCall{}
-	if c.ID, err = reqString(f.Get("call_id"), "call_id"); err != nil {
+	if c.ID, err = fields.ReqString(f.Get("call_id"), "call_id"); err != nil {
 		return err
 	}
-	if c.Name, err = reqString(f.Get("name"), "name"); err != nil {
+	if c.Name, err = fields.ReqString(f.Get("name"), "name"); err != nil {
 		return err
 	}
-	if item.Space, err = optString(f.Get("namespace"), "namespace"); err != nil {
+	if item.Space, err = fields.OptString(f.Get("namespace"), "namespace"); err != nil {
 		return err
 	}
 	c.Name = inSpace(item.Space, c.Name)
 	args := f.Get("arguments")
 	if args.Kind() != jsonx.String {
-		return wrongKind("arguments", "a string", args)
+		return fields.WrongKind("arguments", "a string", args)
 	}
 	if c.Arguments = strings.TrimSpace(args.Share()); c.Arguments == "" {
 		c.Arguments = "{}"
 	}
 	if c.Arguments[0] != '{' || jsonx.CheckString(c.Arguments) != nil {
 		// A model that a limit cut off leaves such; OpenAI itself may take it back.
-		return cannot("arguments", "must be the text of a JSON object")
+		return fields.Cannot("arguments", "must be the text of a JSON object")
 	}
 	item.Kind, item.Parts = KindCall, []canon.Part{{Kind: canon.PartToolCall, Call: c}}
 	return nil
 }
 
 func readOutput(item *Item, f *jsonx.Fields) *canon.Error {
-	id, err := reqString(f.Get("call_id"), "call_id")
+	id, err := fields.ReqString(f.Get("call_id"), "call_id")
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/fields"
 	"github.com/weir-dev/weir/adapters/jsonx"
 )
 
@@ -70,14 +71,14 @@ func Parse(body []byte) (*Request, *canon.Error) {
 		return nil, err
 	}
 	r := &Request{State: State{Store: true}}
-	if r.chat.Model, err = reqString(m.get("model"), "model"); err != nil {
-		return nil, sentence(err)
+	if r.chat.Model, err = fields.ReqString(m.get("model"), "model"); err != nil {
+		return nil, fields.Sentence(err)
 	}
 	for _, step := range [...]func(members) *canon.Error{
 		r.refuse, r.readState, r.readInput, r.readTools, r.readSampling, r.readText, r.readReasoning, r.readInclude, r.readUser,
 	} {
 		if err := step(m); err != nil {
-			return nil, sentence(err)
+			return nil, fields.Sentence(err)
 		}
 	}
 	r.readExtra(m)
@@ -116,42 +117,42 @@ func object(body []byte) (members, *canon.Error) {
 
 // refuse names what would change the answer if it were left out.
 func (r *Request) refuse(m members) *canon.Error {
-	background, err := optBool(m.get("background"), "background")
+	background, err := fields.OptBool(m.get("background"), "background")
 	if err != nil {
 		return err
 	}
 	if background != nil && *background {
-		return cannot("background", "must be false: this answer is made while the caller waits for it")
+		return fields.Cannot("background", "must be false: this answer is made while the caller waits for it")
 	}
 	if !m.get("prompt").Missing() {
-		return cannot("prompt", "is a template kept at OpenAI, which cannot be translated: send instructions and input")
+		return fields.Cannot("prompt", "is a template kept at OpenAI, which cannot be translated: send instructions and input")
 	}
 	return nil
 }
 
 func (r *Request) readState(m members) (err *canon.Error) {
 	s := &r.State
-	if s.PreviousResponseID, err = optString(m.get("previous_response_id"), "previous_response_id"); err != nil {
+	if s.PreviousResponseID, err = fields.OptString(m.get("previous_response_id"), "previous_response_id"); err != nil {
 		return err
 	}
 	switch v := m.get("conversation"); v.Kind() {
 	case jsonx.None, jsonx.Null:
 	case jsonx.String:
-		s.Conversation, err = reqString(v, "conversation")
+		s.Conversation, err = fields.ReqString(v, "conversation")
 	case jsonx.Object:
-		s.Conversation, err = reqString(v.Get("id"), "conversation.id")
+		s.Conversation, err = fields.ReqString(v.Get("id"), "conversation.id")
 	default:
-		err = wrongKind("conversation", "a string or an object", v)
+		err = fields.WrongKind("conversation", "a string or an object", v)
 	}
 	if err != nil {
 		return err
 	}
 	if s.Conversation != "" && s.PreviousResponseID != "" {
-		err = bad("", "Mutually exclusive parameters: 'previous_response_id' and 'conversation'. Ensure you are only providing one of them.")
+		err = fields.Bad("", "Mutually exclusive parameters: 'previous_response_id' and 'conversation'. Ensure you are only providing one of them.")
 		err.Code = "mutually_exclusive_parameters"
 		return err
 	}
-	store, err := optBool(m.get("store"), "store")
+	store, err := fields.OptBool(m.get("store"), "store")
 	if err != nil {
 		return err
 	}
@@ -159,7 +160,7 @@ func (r *Request) readState(m members) (err *canon.Error) {
 	if _, err := oneOf(m.get("truncation"), "truncation", "auto", "disabled"); err != nil {
 		return err
 	}
-	if s.Instructions, err = optString(m.get("instructions"), "instructions"); err != nil {
+	if s.Instructions, err = fields.OptString(m.get("instructions"), "instructions"); err != nil {
 		return err
 	}
 	s.Metadata, err = readMetadata(m.get("metadata"))
@@ -172,18 +173,18 @@ func readMetadata(v jsonx.Value) (json.RawMessage, *canon.Error) {
 		return nil, nil
 	}
 	if v.Kind() != jsonx.Object {
-		return nil, wrongKind("metadata", "an object of strings", v)
+		return nil, fields.WrongKind("metadata", "an object of strings", v)
 	}
 	n := 0
 	for name, e := range v.Members() {
 		if n++; n > maxMetadata {
-			return nil, bad("metadata", "must have at most %d members", maxMetadata)
+			return nil, fields.Bad("metadata", "must have at most %d members", maxMetadata)
 		}
 		if e.Kind() != jsonx.String {
-			return nil, wrongKind("metadata."+clip(string(name)), "a string", e)
+			return nil, fields.WrongKind("metadata."+fields.Clip(string(name)), "a string", e)
 		}
 		if len(name) > maxMetadataKey || len(e) > maxMetadataValue {
-			return nil, bad("metadata."+clip(string(name)), "is too long: names have at most 64 characters, values 512")
+			return nil, fields.Bad("metadata."+fields.Clip(string(name)), "is too long: names have at most 64 characters, values 512")
 		}
 	}
 	return json.RawMessage(v), nil
@@ -194,7 +195,7 @@ func (r *Request) readInput(m members) *canon.Error {
 	switch v.Kind() {
 	case jsonx.None, jsonx.Null:
 		if r.State.Conversation == "" && r.State.PreviousResponseID == "" {
-			return wrongKind("input", "a string or an array of items", nil)
+			return fields.WrongKind("input", "a string or an array of items", nil)
 		}
 		return nil
 	case jsonx.String:
@@ -211,20 +212,20 @@ func (r *Request) readSampling(m members) (err *canon.Error) {
 	if c.MaxTokens, err = optInt(m.get("max_output_tokens"), "max_output_tokens", 1); err != nil {
 		return err
 	}
-	if c.Temperature, err = optFloat(m.get("temperature"), "temperature", 0, 2); err != nil {
+	if c.Temperature, err = fields.OptFloat(m.get("temperature"), "temperature", 0, 2); err != nil {
 		return err
 	}
-	if c.TopP, err = optFloat(m.get("top_p"), "top_p", 0, 1); err != nil {
+	if c.TopP, err = fields.OptFloat(m.get("top_p"), "top_p", 0, 1); err != nil {
 		return err
 	}
-	stream, err := optBool(m.get("stream"), "stream")
+	stream, err := fields.OptBool(m.get("stream"), "stream")
 	if err != nil {
 		return err
 	}
 	c.Stream = stream != nil && *stream
 	c.IncludeUsage = true // every answer of this API ends with it
 	if v := m.get("stream_options"); !v.Missing() && v.Kind() != jsonx.Object {
-		return wrongKind("stream_options", "an object", v)
+		return fields.WrongKind("stream_options", "an object", v)
 	}
 	return nil
 }
@@ -235,7 +236,7 @@ func (r *Request) readText(m members) *canon.Error {
 		return nil
 	}
 	if text.Kind() != jsonx.Object {
-		return wrongKind("text", "an object", text)
+		return fields.WrongKind("text", "an object", text)
 	}
 	if v := text.Get("verbosity"); !v.Missing() {
 		if _, err := oneOf(v, "text.verbosity", "low", "medium", "high"); err != nil {
@@ -248,10 +249,10 @@ func (r *Request) readText(m members) *canon.Error {
 		return nil
 	}
 	if format.Kind() != jsonx.Object {
-		return wrongKind("text.format", "an object", format)
+		return fields.WrongKind("text.format", "an object", format)
 	}
 	f := format.Fields()
-	kind, err := reqString(f.Get("type"), "text.format.type")
+	kind, err := fields.ReqString(f.Get("type"), "text.format.type")
 	if err != nil {
 		return err
 	}
@@ -263,20 +264,20 @@ func (r *Request) readText(m members) *canon.Error {
 		return nil
 	case "json_schema":
 	case "grammar", "python":
-		return cannot("text.format.type", "is %q, which cannot be translated: only text, json_object and json_schema can", kind)
+		return fields.Cannot("text.format.type", "is %q, which cannot be translated: only text, json_object and json_schema can", kind)
 	default:
-		return bad("text.format.type", "must be text, json_object or json_schema, not %q", clip(kind))
+		return fields.Bad("text.format.type", "must be text, json_object or json_schema, not %q", fields.Clip(kind))
 	}
 	out := &canon.Format{Kind: canon.FormatSchema}
-	if out.Name, err = reqString(f.Get("name"), "text.format.name"); err != nil {
+	if out.Name, err = fields.ReqString(f.Get("name"), "text.format.name"); err != nil {
 		return err
 	}
 	schema := f.Get("schema")
 	if schema.Kind() != jsonx.Object {
-		return wrongKind("text.format.schema", "a JSON Schema object", schema)
+		return fields.WrongKind("text.format.schema", "a JSON Schema object", schema)
 	}
 	out.Schema = json.RawMessage(schema)
-	if out.Strict, err = optBool(f.Get("strict"), "text.format.strict"); err != nil {
+	if out.Strict, err = fields.OptBool(f.Get("strict"), "text.format.strict"); err != nil {
 		return err
 	}
 	r.chat.Format = out
@@ -289,7 +290,7 @@ func (r *Request) readReasoning(m members) *canon.Error {
 		return nil
 	}
 	if v.Kind() != jsonx.Object {
-		return wrongKind("reasoning", "an object", v)
+		return fields.WrongKind("reasoning", "an object", v)
 	}
 	effort, err := oneOf(v.Get("effort"), "reasoning.effort", "none", "minimal", "low", "medium", "high", "xhigh", "max")
 	if err != nil {
@@ -322,12 +323,12 @@ func (r *Request) readInclude(m members) *canon.Error {
 		return nil
 	}
 	if v.Kind() != jsonx.Array {
-		return wrongKind("include", "an array of strings", v)
+		return fields.WrongKind("include", "an array of strings", v)
 	}
 	for i, e := range v.Elements() {
-		word, err := reqString(e, "")
+		word, err := fields.ReqString(e, "")
 		if err != nil {
-			return at(err, "include", i)
+			return fields.At(err, "include", i)
 		}
 		switch word {
 		case "reasoning.encrypted_content":
@@ -342,7 +343,7 @@ func (r *Request) readInclude(m members) *canon.Error {
 // readUser takes user, or the field that succeeds it.
 func (r *Request) readUser(m members) *canon.Error {
 	for _, field := range [...]string{"safety_identifier", "user"} {
-		id, err := optString(m.get(field), field)
+		id, err := fields.OptString(m.get(field), field)
 		if err != nil {
 			return err
 		}

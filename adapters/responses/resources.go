@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/fields"
 	"github.com/weir-dev/weir/adapters/jsonx"
 )
 
@@ -28,7 +29,7 @@ func ParsePage(get func(name string) string) (Page, *canon.Error) {
 	if s := get("limit"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 || n > maxPage {
-			return p, sentence(bad("limit", "must be a whole number between 1 and %d, not %q", maxPage, clip(s)))
+			return p, fields.Sentence(fields.Bad("limit", "must be a whole number between 1 and %d, not %q", maxPage, fields.Clip(s)))
 		}
 		p.Limit = n
 	}
@@ -37,7 +38,7 @@ func ParsePage(get func(name string) string) (Page, *canon.Error) {
 	case "asc":
 		p.Asc = true
 	default:
-		return p, sentence(bad("order", "must be asc or desc, not %q", clip(s)))
+		return p, fields.Sentence(fields.Bad("order", "must be asc or desc, not %q", fields.Clip(s)))
 	}
 	return p, nil
 }
@@ -56,7 +57,7 @@ func AppendList(dst []byte, items []json.RawMessage, p Page) ([]byte, *canon.Err
 			from++
 		}
 		if from == len(items) {
-			return dst, sentence(bad("after", "is %q, which is no item of this list", clip(p.After)))
+			return dst, fields.Sentence(fields.Bad("after", "is %q, which is no item of this list", fields.Clip(p.After)))
 		}
 		from++
 	}
@@ -156,7 +157,7 @@ func ParseConversation(body []byte) (items []Item, metadata json.RawMessage, err
 		return nil, nil, err
 	}
 	if metadata, err = readMetadata(m.get("metadata")); err != nil {
-		return nil, nil, sentence(err)
+		return nil, nil, fields.Sentence(err)
 	}
 	if v := m.get("items"); !v.Missing() {
 		items, err = addedItems(v)
@@ -176,18 +177,18 @@ func ParseAdded(body []byte) ([]Item, *canon.Error) {
 func addedItems(v jsonx.Value) ([]Item, *canon.Error) {
 	items, err := readItems(v, "items")
 	if err == nil && len(items) > maxAdded {
-		err = bad("items", "must have at most %d items at a time", maxAdded)
+		err = fields.Bad("items", "must have at most %d items at a time", maxAdded)
 	}
 	if err == nil {
 		for i := range items {
 			if items[i].Kind == KindReference {
-				err = at(bad("type", "is item_reference, which cannot be added to a conversation"), "items", i)
+				err = fields.At(fields.Bad("type", "is item_reference, which cannot be added to a conversation"), "items", i)
 				break
 			}
 		}
 	}
 	if err != nil {
-		return nil, sentence(err)
+		return nil, fields.Sentence(err)
 	}
 	return items, nil
 }
@@ -196,21 +197,21 @@ func addedItems(v jsonx.Value) ([]Item, *canon.Error) {
 
 // ResponseNotFound is the error of a GET or DELETE.
 func ResponseNotFound(id string) *canon.Error {
-	return &canon.Error{Kind: canon.ErrNotFound, Message: "Response with id '" + clip(id) + "' not found."}
+	return &canon.Error{Kind: canon.ErrNotFound, Message: "Response with id '" + fields.Clip(id) + "' not found."}
 }
 
 // PreviousNotFound is the error of a request that goes on from a response.
 func PreviousNotFound(id string) *canon.Error {
 	return &canon.Error{Status: 400, Kind: canon.ErrInvalidRequest, Param: "previous_response_id", Code: "previous_response_not_found",
-		Message: "Previous response with id '" + clip(id) + "' not found."}
+		Message: "Previous response with id '" + fields.Clip(id) + "' not found."}
 }
 
 // ConversationNotFound is the error of every use of a conversation.
 func ConversationNotFound(id string) *canon.Error {
-	return &canon.Error{Kind: canon.ErrNotFound, Message: "Conversation with id '" + clip(id) + "' not found."}
+	return &canon.Error{Kind: canon.ErrNotFound, Message: "Conversation with id '" + fields.Clip(id) + "' not found."}
 }
 
 // ItemNotFound is the error of an item of a conversation.
 func ItemNotFound(id string) *canon.Error {
-	return &canon.Error{Kind: canon.ErrNotFound, Message: "Item with id '" + clip(id) + "' not found."}
+	return &canon.Error{Kind: canon.ErrNotFound, Message: "Item with id '" + fields.Clip(id) + "' not found."}
 }

@@ -4,27 +4,28 @@ import (
 	"encoding/json"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/fields"
 	"github.com/weir-dev/weir/adapters/jsonx"
 )
 
 // readTools reads tools, tool_choice and parallel_tool_calls.
 func (r *Request) readTools(m members) (err *canon.Error) {
 	c := &r.chat
-	if c.ParallelToolCalls, err = optBool(m.get("parallel_tool_calls"), "parallel_tool_calls"); err != nil {
+	if c.ParallelToolCalls, err = fields.OptBool(m.get("parallel_tool_calls"), "parallel_tool_calls"); err != nil {
 		return err
 	}
 	if v := m.get("tools"); !v.Missing() {
 		if v.Kind() != jsonx.Array {
-			return wrongKind("tools", "an array", v)
+			return fields.WrongKind("tools", "an array", v)
 		}
 		for i, e := range v.Elements() {
 			if err := r.readTool(e); err != nil {
-				return at(err, "tools", i)
+				return fields.At(err, "tools", i)
 			}
 		}
 	}
 	if err := r.readToolChoice(m.get("tool_choice")); err != nil {
-		return under(err, "tool_choice")
+		return fields.Under(err, "tool_choice")
 	}
 	return nil
 }
@@ -50,23 +51,23 @@ func (r *Request) readTool(v jsonx.Value) *canon.Error {
 		}
 		return err
 	}
-	space, err := reqString(v.Get("name"), "name")
+	space, err := fields.ReqString(v.Get("name"), "name")
 	if err != nil {
 		return err
 	}
 	list := v.Get("tools")
 	if list.Kind() != jsonx.Array {
-		return wrongKind("tools", "an array of functions", list)
+		return fields.WrongKind("tools", "an array of functions", list)
 	}
 	for i, e := range list.Elements() {
 		t, err := readFunction(e)
 		if err != nil {
-			return at(err, "tools", i)
+			return fields.At(err, "tools", i)
 		}
 		f := function{space, t.Name}
 		t.Name = inSpace(space, t.Name)
 		if _, twice := r.spaces[t.Name]; twice {
-			return at(bad("name", "is %q, which stands for two functions of namespaces", clip(t.Name)), "tools", i)
+			return fields.At(fields.Bad("name", "is %q, which stands for two functions of namespaces", fields.Clip(t.Name)), "tools", i)
 		}
 		if r.spaces == nil {
 			r.spaces = map[string]function{}
@@ -82,34 +83,34 @@ func readFunction(v jsonx.Value) (t canon.Tool, err *canon.Error) {
 	if err != nil {
 		return t, err
 	}
-	if t.Name, err = reqString(f.Get("name"), "name"); err != nil {
+	if t.Name, err = fields.ReqString(f.Get("name"), "name"); err != nil {
 		return t, err
 	}
-	if t.Description, err = optString(f.Get("description"), "description"); err != nil {
+	if t.Description, err = fields.OptString(f.Get("description"), "description"); err != nil {
 		return t, err
 	}
 	if p := f.Get("parameters"); !p.Missing() {
 		if p.Kind() != jsonx.Object {
-			return t, wrongKind("parameters", "a JSON Schema object", p)
+			return t, fields.WrongKind("parameters", "a JSON Schema object", p)
 		}
 		t.Parameters = json.RawMessage(p)
 	}
-	t.Strict, err = optBool(f.Get("strict"), "strict")
+	t.Strict, err = fields.OptBool(f.Get("strict"), "strict")
 	return t, err
 }
 
 // functionOf reads {"type":"function",...}, the form that tools and tool choices share.
 func functionOf(v jsonx.Value) (f jsonx.Fields, err *canon.Error) {
 	if v.Kind() != jsonx.Object {
-		return f, wrongKind("", "an object", v)
+		return f, fields.WrongKind("", "an object", v)
 	}
 	f = v.Fields()
-	kind, err := reqString(f.Get("type"), "type")
+	kind, err := fields.ReqString(f.Get("type"), "type")
 	if err != nil {
 		return f, err
 	}
 	if kind != "function" {
-		return f, cannot("type", "is %q, which only OpenAI itself has: tools of the type function can be translated, no others", clip(kind))
+		return f, fields.Cannot("type", "is %q, which only OpenAI itself has: tools of the type function can be translated, no others", fields.Clip(kind))
 	}
 	return f, nil
 }
@@ -122,7 +123,7 @@ func (r *Request) readToolChoice(v jsonx.Value) *canon.Error {
 		return r.chooseMode(v.Share())
 	case jsonx.Object:
 	default:
-		return wrongKind("", "a string or an object", v)
+		return fields.WrongKind("", "a string or an object", v)
 	}
 	if v.Get("type").Share() == "allowed_tools" {
 		return r.allowTools(v)
@@ -143,10 +144,10 @@ func (r *Request) chooseMode(mode string) *canon.Error {
 		}
 	case "required":
 		if len(r.chat.Tools) == 0 {
-			return bad("", "is required, but there are no tools")
+			return fields.Bad("", "is required, but there are no tools")
 		}
 	default:
-		return bad("", "must be none, auto, required or an object, not %q", clip(mode))
+		return fields.Bad("", "must be none, auto, required or an object, not %q", fields.Clip(mode))
 	}
 	r.chat.ToolChoice = &canon.ToolChoice{Mode: canon.ToolChoiceMode(mode)}
 	return nil
@@ -158,7 +159,7 @@ func (r *Request) chosen(v jsonx.Value) (*canon.Tool, *canon.Error) {
 	if err != nil {
 		return nil, err
 	}
-	name, err := reqString(f.Get("name"), "name")
+	name, err := fields.ReqString(f.Get("name"), "name")
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +168,7 @@ func (r *Request) chosen(v jsonx.Value) (*canon.Tool, *canon.Error) {
 			return &r.chat.Tools[i], nil
 		}
 	}
-	return nil, bad("name", "is %q, which is not among tools", clip(name))
+	return nil, fields.Bad("name", "is %q, which is not among tools", fields.Clip(name))
 }
 
 // allowTools carries an allowed_tools choice by leaving the other tools out: the model cannot call what it was not told about.
@@ -181,14 +182,14 @@ func (r *Request) allowTools(v jsonx.Value) *canon.Error {
 	}
 	list := v.Get("tools")
 	if list.Kind() != jsonx.Array || list.Len() == 0 {
-		return bad("tools", "must be an array that is not empty")
+		return fields.Bad("tools", "must be an array that is not empty")
 	}
 	var allowed []canon.Tool
 	seen := map[string]bool{}
 	for i, e := range list.Elements() {
 		t, err := r.chosen(e)
 		if err != nil {
-			return at(err, "tools", i)
+			return fields.At(err, "tools", i)
 		}
 		if !seen[t.Name] {
 			seen[t.Name] = true
