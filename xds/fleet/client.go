@@ -328,17 +328,22 @@ func (c *Client) keepCache(ctx context.Context, written *source.Objects) {
 		}
 		written, key = s.objs, p.cert.Leaf.Raw
 	}
+	keepCurrent(ctx, c.opts.Clock, c.toCache, write)
+}
+
+// keepCurrent calls write when there are news, but at most once in cacheEvery, at each end of that time, and when ctx ends.
+func keepCurrent(ctx context.Context, c clock.Clock, news <-chan struct{}, write func()) {
 	defer write()
-	news := c.toCache // nil when the file has just been written
+	due := news // nil when it has just been written
 	for {
-		timer := c.opts.Clock.NewTimer(cacheEvery)
+		timer := c.NewTimer(cacheEvery)
 		select {
-		case <-news:
+		case <-due:
 			write()
-			news = nil
+			due = nil
 		case <-timer.C():
 			write()
-			news = c.toCache
+			due = news
 		case <-ctx.Done():
 			timer.Stop()
 			return

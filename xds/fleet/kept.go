@@ -154,23 +154,7 @@ func (k *Kept) keep(ctx context.Context) {
 		}
 		written = served
 	}
-	defer write()
-	news := k.news // nil when the file has just been written
-	for {
-		timer := k.opts.Clock.NewTimer(cacheEvery)
-		select {
-		case <-news:
-			write()
-			news = nil
-		case <-timer.C():
-			write()
-			news = k.news
-		case <-ctx.Done():
-			timer.Stop()
-			return
-		}
-		timer.Stop()
-	}
+	keepCurrent(ctx, k.opts.Clock, k.news, write)
 }
 
 func (k *Kept) write(objs *source.Objects) error {
