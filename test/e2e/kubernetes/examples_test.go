@@ -24,6 +24,7 @@ const examplesDir = "../../../deploy/examples"
 var environment = []string{
 	"OPENAI_API_KEY=sk-openai-example", "ANTHROPIC_API_KEY=sk-anthropic-example", "DASHSCOPE_API_KEY=sk-dashscope-example",
 	"APP_KEY=app-key-of-some-length", "RESEARCH_KEY=research-key-of-some-length", "SUPPORT_KEY=support-key-of-some-length",
+	"SESSION_KEY=" + strings.Repeat("5e", 32),
 }
 
 const (
@@ -46,6 +47,8 @@ var examples = map[string]example{
 	"canary":          {asks: []ask{{model: "assistant", key: appKey}}},
 	"limits":          {asks: []ask{{model: "gpt-4o", key: appKey}}},
 	"teams":           {asks: []ask{{model: "assistant", key: supportKey}}},
+	"cache":           {asks: []ask{{model: "gpt-4o", key: appKey}, {model: "gpt-4o", key: appKey, stream: true}}},
+	"sessions":        {asks: []ask{{model: "gpt-4o", key: appKey}, {model: "gpt-4o-mini", key: appKey, stream: true}}},
 	"shared-pool":     {namespaces: []string{"apps", "gpu"}, asks: []ask{{model: "assistant", key: appKey}}},
 }
 
