@@ -19,6 +19,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weir-dev/weir/test/bubble"
 )
 
 func TestNewToken(t *testing.T) {
@@ -95,7 +97,7 @@ func TestNewTokenEndsStreams(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "token")
 			rewrite(t, path, secret, 0)
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				token, err := NewTokenFile(path)
 				if err != nil {
 					t.Fatal(err)

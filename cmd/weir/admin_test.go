@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/test/bubble"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -130,7 +131,7 @@ func TestAdminServer(t *testing.T) {
 			<-r.Context().Done()
 		}
 	}), nil, logger)
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := newPipeListener()
 		served := make(chan error)
 		go func() { served <- s.Serve(l) }()

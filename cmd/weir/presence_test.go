@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weir-dev/weir/test/bubble"
 )
 
 func TestPresence(t *testing.T) {
@@ -14,7 +16,7 @@ func TestPresence(t *testing.T) {
 	}
 	inBubble := func(name string, test func(t *testing.T, w *watched)) {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				start := time.Now()
 				w := &watched{}
 				w.presence = &presence{gone: func(then time.Time) { w.gone = append(w.gone, then.Sub(start)) }}

@@ -10,11 +10,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weir-dev/weir/test/bubble"
 )
 
 // TestDetach: with the store go its pools, its debts and its failure, and nobody asks for it any more.
 func TestDetach(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newFakeStore(t, 4)
 		var log bytes.Buffer
 		e := New(Options{Remote: s, Log: slog.New(slog.NewTextHandler(&log, nil))})
@@ -65,7 +67,7 @@ func TestDetach(t *testing.T) {
 // TestDetachWhileWaiting: requests that wait for the store go on without it.
 func TestDetachWhileWaiting(t *testing.T) {
 	for _, m := range []Mode{Lease, Exact} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			s := newFakeStore(t, 1)
 			e := New(Options{Remote: s, Timeout: time.Minute})
 			defer e.Close(context.Background())
@@ -94,7 +96,7 @@ func TestDetachWhileWaiting(t *testing.T) {
 // TestAttachTellsWhatRuns: what runs when a store comes is held there too, until it has ended.
 func TestAttachTellsWhatRuns(t *testing.T) {
 	for _, m := range []Mode{Lease, Exact} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			s := newFakeStore(t, 1)
 			e := New(Options{Remote: s})
 			defer e.Close(context.Background())
@@ -219,7 +221,7 @@ func TestAPanicLocksNothing(t *testing.T) {
 		}()
 		f()
 	}
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		x := &explosive{fakeStore: newFakeStore(t, 1)}
 		e := New(Options{Remote: x})
 		defer e.Close(context.Background())
@@ -289,7 +291,7 @@ func TestWarningsAfterAPeriod(t *testing.T) {
 
 // TestErrorsOfAStoreThatIsGone are told to nobody.
 func TestErrorsOfAStoreThatIsGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newFakeStore(t, 1)
 		var log strings.Builder
 		e := New(Options{Remote: s, Log: slog.New(slog.NewTextHandler(&log, nil))})

@@ -7,8 +7,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/weir-dev/weir/test/bubble"
 )
 
 // spend admits n requests of one unit and returns how many were.
@@ -160,7 +161,7 @@ func TestSlowStore(t *testing.T) {
 
 // TestAStoreThatOnlyPings is left alone for longer each time.
 func TestAStoreThatOnlyPings(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newFakeStore(t, 1)
 		e := New(Options{Remote: pingOnly{s}})
 		defer e.Close(context.Background())
@@ -184,7 +185,7 @@ func (pingOnly) Adjust(context.Context, Counter, int64, time.Time) error { retur
 
 // TestABadGrantIsAnError: an engine does not trust an amount that it did not ask for.
 func TestABadGrantIsAnError(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		e := New(Options{Remote: generous{newFakeStore(t, 1)}})
 		defer e.Close(context.Background())
 		r := rule("tpm", TotalTokens, 100, shared(Exact, Deny))

@@ -9,12 +9,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weir-dev/weir/test/bubble"
 )
 
 // inBubble runs f on virtual time with an engine.
 func inBubble(t *testing.T, o Options, f func(t *testing.T, e *Engine)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		e := New(o)
 		defer e.Close(context.Background())
 		f(t, e)

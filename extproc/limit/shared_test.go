@@ -7,8 +7,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/weir-dev/weir/test/bubble"
 )
 
 func shared(m Mode, f ...Failure) func(*Rule) {
@@ -23,7 +24,7 @@ func shared(m Mode, f ...Failure) func(*Rule) {
 // fleet runs f on virtual time with n engines that share a store.
 func fleet(t *testing.T, n int, f func(t *testing.T, s *fakeStore, es []*Engine)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newFakeStore(t, n)
 		es := make([]*Engine, n)
 		for i := range es {
@@ -458,7 +459,7 @@ func TestStates(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		e := New(Options{})
 		if st := e.Store(); st.Configured || st.Replicas != 1 {
 			t.Errorf("%+v", st)

@@ -5,8 +5,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/weir-dev/weir/test/bubble"
 )
 
 func cuts(r *Rule) { r.CutStreams = true }
@@ -70,7 +71,7 @@ func TestSpendWhileSettled(t *testing.T) {
 // TestStreamsShareABudget: many streams run into a budget at once; in the end it is passed by no more than the last step of each.
 func TestStreamsShareABudget(t *testing.T) {
 	for _, m := range []Mode{Local, Lease, Exact} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			s := newFakeStore(t, 1)
 			e := New(Options{Remote: s})
 			r := budget("hard", 10_000, cuts, shared(m))

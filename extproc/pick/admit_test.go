@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/extproc/breaker"
+	"github.com/weir-dev/weir/test/bubble"
 )
 
 // In these tests time is that of a synctest bubble: it goes on when everybody waits, and no faster than they want.
@@ -398,7 +399,7 @@ func TestWaiting(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				run(t)
 				synctest.Wait()
 			})
@@ -433,7 +434,7 @@ func TestLeavingAndBeingLetInAtOnce(t *testing.T) {
 
 // TestNoSearchWhileFull: who waits is not looked up in the prefix index, under the lock, each time that somebody else leaves.
 func TestNoSearchWhileFull(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		policy := one(func(a *Admission) { a.MaxRequests, a.MaxTokens, a.MaxWait = 100, 1000, time.Hour })
 		policy.Prefix = &Prefix{BlockTokens: 100, MaxBlocks: 10_000}
 		h := newHall(t, policy, endpoints(1, nil))

@@ -12,7 +12,7 @@ import (
 )
 
 func TestStartFromTheCache(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "objects")
 		files := r.ca.issue(t, t.TempDir(), "gateway.team-a.svc", 1000*time.Hour)
@@ -95,7 +95,7 @@ func TestStartFromTheCache(t *testing.T) {
 
 // When the key of the certificate changes, the file is sealed anew: it can be read after a restart.
 func TestCacheAfterRotation(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		dir, path := t.TempDir(), filepath.Join(t.TempDir(), "objects")
 		files := r.ca.issue(t, dir, "gateway.team-a.svc", 1000*time.Hour)
 		options := func(o *ClientOptions) { o.CacheFile, o.TLS = path, files }
@@ -126,7 +126,7 @@ func TestCacheAfterRotation(t *testing.T) {
 }
 
 func TestUselessCacheFiles(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		files := r.ca.issue(t, t.TempDir(), "gateway.team-a.svc", 1000*time.Hour)
 		certs, err := newCertificates(files, r.log)
 		if err != nil {
@@ -194,7 +194,7 @@ func TestUselessCacheFiles(t *testing.T) {
 
 // A folder that cannot be written to is told, and nothing else happens.
 func TestCacheThatCannotBeWritten(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		server := r.control("control:1", nil)
 		defer server.stop()
 		server.Set(world(t, nil, nil), nil)

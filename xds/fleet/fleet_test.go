@@ -14,7 +14,7 @@ import (
 )
 
 func TestOneChangeIsOneResponse(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		reg, clientReg := prometheus.NewRegistry(), prometheus.NewRegistry()
 		server := r.control("control:1", func(o *ServerOptions) { o.Registry = reg })
 		defer server.stop()
@@ -95,7 +95,7 @@ weir_fleet_connected 1
 }
 
 func TestRefusedSet(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		server := r.control("control:1", nil)
 		defer server.stop()
 		good := world(t, []source.Object{backend("a", "x", 1)}, nil)
@@ -144,7 +144,7 @@ func TestRefusedSet(t *testing.T) {
 
 // A client that does not answer gets the sum of what changed, once, and what mends a set that its Envoy never answers for.
 func TestClientThatDoesNotAnswer(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		reg := prometheus.NewRegistry()
 		server := r.control("control:1", func(o *ServerOptions) { o.Registry = reg })
 		defer server.stop()
@@ -185,7 +185,7 @@ func TestClientThatDoesNotAnswer(t *testing.T) {
 
 // While a set is being compiled, others wait, and one call tells of all.
 func TestSlowCompile(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		server := r.control("control:1", nil)
 		defer server.stop()
 		server.Set(world(t, []source.Object{backend("a", "x", 1)}, nil), nil)
@@ -220,7 +220,7 @@ func TestSlowCompile(t *testing.T) {
 }
 
 func TestReconnect(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		var objects []source.Object
 		for _, n := range strings.Split(strings.Repeat("abcdefghij", 20), "") {
 			objects = append(objects, backend("ns", n+"-"+string(rune('a'+len(objects)%26))+string(rune('a'+len(objects)/26)), 1))
@@ -273,7 +273,7 @@ func TestReconnect(t *testing.T) {
 
 // A control plane that has not read anything must not empty a gateway; one that is away is told, with its address.
 func TestControlPlaneThatIsNotThere(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		server := r.control("control:1", nil)
 		client := r.sidecar(nil, nil)
 		defer client.stop()
@@ -303,7 +303,7 @@ func TestControlPlaneThatIsNotThere(t *testing.T) {
 
 // Endpoints and values change the set, and not the digest.
 func TestSetAndDigest(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		server := r.control("control:1", nil)
 		defer server.stop()
 		objects := []source.Object{backend("a", "x", 1)}
@@ -326,7 +326,7 @@ func TestSetAndDigest(t *testing.T) {
 
 // A server or a client that is gone without a word is noticed within 20 seconds, and the client goes elsewhere.
 func TestSilence(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		objs := world(t, []source.Object{backend("a", "x", 1)}, nil)
 		one, two := r.control("control:1", nil), r.control("control:2", nil)
 		defer one.stop()

@@ -77,7 +77,7 @@ func (r *rig) kept(change func(*KeptOptions), file string) *keptRun {
 // TestKept: what was served is there at the next start, if nothing can be read; and only for whom it was written.
 func TestKept(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "kubernetes.cache")
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		objs := world(t, []source.Object{backend("a", "x", 1), backend("a", "y", 3)}, map[string]string{"a s": "secret-1"})
 		first := r.kept(nil, file)
 		first.src.told <- objs
@@ -145,7 +145,7 @@ func TestKept(t *testing.T) {
 // Where a reading comes in time, the file does not matter; and it is written when others are served, every 30 s at most.
 func TestKeptIsWritten(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "kubernetes.cache")
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		run := r.kept(nil, file)
 		defer run.stop()
 		at := func() time.Time {

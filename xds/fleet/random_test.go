@@ -104,7 +104,7 @@ func within(objs *source.Objects, problems []source.Problem, scope Scope) (*sour
 func TestRandomHistories(t *testing.T) {
 	for seed := range uint64(10) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			bubble(t, func(t *testing.T, r *rig) { randomHistory(t, r, rand.New(rand.NewPCG(seed, 7))) })
+			inBubble(t, func(t *testing.T, r *rig) { randomHistory(t, r, rand.New(rand.NewPCG(seed, 7))) })
 		})
 	}
 }

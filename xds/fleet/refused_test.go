@@ -14,7 +14,7 @@ import (
 
 // TestPartOfASet: a client whose Envoy refuses one object serves the rest of the set, and says so: also on another connection, and until it is mended.
 func TestPartOfASet(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		server := r.control("control:1", nil)
 		defer server.stop()
 		good := world(t, []source.Object{backend("a", "x", 1)}, nil)

@@ -25,6 +25,7 @@ import (
 
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/weir-dev/weir/test/bubble"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -312,10 +313,10 @@ func (s *sidecar) got() (*source.Objects, []source.Problem, int) {
 	return s.objs, s.problems, s.calls
 }
 
-// bubble runs a test in a bubble, where time moves only when everything stands still.
-func bubble(t *testing.T, test func(t *testing.T, r *rig)) {
+// inBubble runs a test in a bubble, where time moves only when everything stands still.
+func inBubble(t *testing.T, test func(t *testing.T, r *rig)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) { test(t, newRig(t)) })
+	bubble.Test(t, func(t *testing.T) { test(t, newRig(t)) })
 }
 
 // settle waits until nothing moves, without letting time pass.

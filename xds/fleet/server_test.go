@@ -77,7 +77,7 @@ func TestFirstMessages(t *testing.T) {
 		"many namespaces": {&discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeURL, Node: many.message()}, "more than"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, r *rig) {
+			inBubble(t, func(t *testing.T, r *rig) {
 				server := r.control("control:1", nil)
 				defer server.stop()
 				server.Set(world(t, nil, nil), nil)
@@ -97,7 +97,7 @@ func TestFirstMessages(t *testing.T) {
 
 // A client of plain delta xDS that neither compresses nor knows gzip is served too, and answers to nothing that was sent do no harm.
 func TestPlainClient(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		server := r.control("control:1", nil)
 		defer server.stop()
 		server.Set(world(t, []source.Object{backend("a", "x", 1), backend("a", "y", 1)}, nil), nil)
@@ -132,7 +132,7 @@ func TestPlainClient(t *testing.T) {
 
 // A client that does not read costs the server two responses, however much changes, and is told the sum when it reads again.
 func TestClientThatDoesNotRead(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		server := r.control("control:1", nil)
 		defer server.stop()
 		large := func(name string, generation int64) source.Object {
@@ -223,7 +223,7 @@ func TestDeletions(t *testing.T) {
 
 // A client that missed more deletions than are remembered comes back by itself, and has what is right.
 func TestClientTooFarBehind(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		server := r.control("control:1", nil)
 		defer server.stop()
 		var objects []source.Object

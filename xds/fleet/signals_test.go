@@ -104,7 +104,7 @@ func waiting(backend, endpoint string, v float64) signal.Shared {
 }
 
 func TestSignalsReachGateways(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		reg := prometheus.NewRegistry()
 		server := r.control("control:1", func(o *ServerOptions) { o.Registry = reg })
 		defer server.stop()
@@ -196,7 +196,7 @@ weir_fleet_signals_sent_total 14
 
 // Sources come and go for as long as the control plane lives: numbers of those that are gone are forgotten everywhere.
 func TestNumbersOfSourcesAreBounded(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		server := r.control("control:1", nil)
 		defer server.stop()
 		s := server.Signals()
@@ -239,7 +239,7 @@ func TestNumbersOfSourcesAreBounded(t *testing.T) {
 
 // A gateway that cannot be told for a while gets the newest then, as old as it is.
 func TestSlowGatewaySkips(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		server := r.control("control:1", nil)
 		defer server.stop()
 		s := server.Signals()
@@ -310,7 +310,7 @@ func TestSlowGatewaySkips(t *testing.T) {
 
 // A gateway asks one control plane, learns of the others, and keeps them while the first is away.
 func TestSignalsOfAllReplicas(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		a, b, c := r.control("control:1", nil), r.control("10.0.0.2:1", nil), r.control("10.0.0.3:1", nil)
 		defer a.stop()
 		defer b.stop()
@@ -368,7 +368,7 @@ func TestSignalsOfAllReplicas(t *testing.T) {
 
 // Who has no certificate of the authority gets no signals, and who sends nonsense is told so.
 func TestSignalsNeedACertificate(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		server := r.control("control:1", func(o *ServerOptions) { o.Allow = []string{"*.team-a.svc"} })
 		defer server.stop()
 		server.Signals().Post(waiting("a/x", "e1", 1), false)
@@ -450,7 +450,7 @@ func TestEndpointsAreShared(t *testing.T) {
 }
 
 func TestPeers(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		var mu sync.Mutex
 		names := map[string][]string{"control.weir": {"10.0.0.1", "10.0.0.2", "fd00::3"}}
 		down := map[string]bool{}
@@ -541,7 +541,7 @@ func TestPeers(t *testing.T) {
 
 // A process that is not among those that are to share reads everything.
 func TestStrangeReplica(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		ctx, cancel := context.WithCancel(t.Context())
 		news := make(chan Replicas, 10)
 		done := make(chan struct{})

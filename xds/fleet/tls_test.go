@@ -128,7 +128,7 @@ func TestWhoIsLetIn(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, r *rig) {
+			inBubble(t, func(t *testing.T, r *rig) {
 				server := r.control("control:1", func(o *ServerOptions) {
 					if tc.server != nil {
 						tc.server(r, o)
@@ -166,7 +166,7 @@ func TestWhoIsLetIn(t *testing.T) {
 
 // Certificates of both sides and the authority itself are replaced; the stream stays, and the next connection uses what is new.
 func TestRotation(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		serverDir, clientDir := t.TempDir(), t.TempDir()
 		files := r.ca.issue(t, clientDir, "gateway.team-a.svc", 1000*time.Hour)
 		server := r.control("control:1", func(o *ServerOptions) { o.TLS = r.ca.issue(t, serverDir, controlName, 1000*time.Hour) })
@@ -212,7 +212,7 @@ func TestRotation(t *testing.T) {
 
 // A connection does not outlive the certificate that it was let in with.
 func TestExpiryOnTheConnection(t *testing.T) {
-	bubble(t, func(t *testing.T, r *rig) {
+	inBubble(t, func(t *testing.T, r *rig) {
 		dir := t.TempDir()
 		files := r.ca.issue(t, dir, "gateway.team-a.svc", time.Hour)
 		server := r.control("control:1", nil)

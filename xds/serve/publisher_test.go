@@ -7,12 +7,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
+	"github.com/weir-dev/weir/test/bubble"
 	"github.com/weir-dev/weir/xds/compile"
 )
 
@@ -273,7 +273,7 @@ func TestEnvoyThatDiesWhileWarmingIsAwaitedAnew(t *testing.T) {
 }
 
 func TestRunEndsWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		p := NewPublisher(Options{NodeID: "weir"})
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan struct{})

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/test/bubble"
 	"github.com/weir-dev/weir/xds/compile"
 )
 
@@ -67,7 +68,7 @@ func (r *rig) run() (stop func()) {
 // inIdleRig is inRig with a Publisher that does not run: its events wait.
 func inIdleRig(t *testing.T, opts Options, test func(t *testing.T, r *rig)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := &rig{t: t, published: map[string]*compile.Version{}}
 		if opts.Warming == nil {
 			opts.Warming = func(ctx context.Context) (int, error) { return r.envoy.warming(ctx) }

@@ -9,15 +9,15 @@ import (
 	"net/http"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/weir-dev/weir/test/bubble"
 	"github.com/weir-dev/weir/test/sim/gpu/engine"
 )
 
 // TestDriver holds the driver to the pace of the engine, on a clock that only moves when everybody waits.
 func TestDriver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ms := time.Millisecond
 		p := engine.Profile{Name: "p", Step: 10 * ms, Prefill: ms, Decode: 2 * ms, KVTokens: 64, BlockTokens: 4, MaxSeqs: 4, Budget: 16}
 		o, err := Options{Addresses: []string{":0"}, Profile: p, DCGMInterval: 100 * ms}.withDefaults()

@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/weir-dev/weir/test/bubble"
 )
 
 func socket(host string, port uint32) *corev3.Address {
@@ -199,7 +201,7 @@ func (r *rig) taken() []Report {
 }
 
 func TestAsk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		_, told := r.connect("a")
 		if len(told) != 0 {
@@ -235,7 +237,7 @@ func TestAsk(t *testing.T) {
 }
 
 func TestStreams(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.server.Set([]string{"x"})
 		one, _ := r.connect("same")
@@ -266,7 +268,7 @@ func TestStreams(t *testing.T) {
 
 // TestBrokenStream shows that an Envoy that dies leaves nothing in flight either.
 func TestBrokenStream(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.server.Set([]string{"x"})
 		ctx, cancel := context.WithCancel(t.Context())

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weir-dev/weir/test/bubble"
 	"github.com/weir-dev/weir/test/freeport"
 	"github.com/weir-dev/weir/xds/load/internal/fetch"
 )
@@ -124,7 +125,7 @@ func TestRhythm(t *testing.T) {
 		{"no answer: at once, if the interval is over", check(500*ms, 500*ms), -1, []int64{750, 1250, 1750, 2250, 2750, 3250, 3750, 4250, 4750}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t)
 				r.network.set("http://a/health", tt.status)
 				must(t, r.Set([]Check{tt.check}))
@@ -144,7 +145,7 @@ func TestRhythm(t *testing.T) {
 }
 
 func TestHurry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.network.set("http://a/health", 200)
 		must(t, r.Set([]Check{check(time.Second, time.Second)}))
@@ -175,7 +176,7 @@ func TestResults(t *testing.T) {
 		{0, "dial tcp: connection refused", fetch.Unreachable, 0},
 		{-1, "no answer within 300ms", fetch.Timeout, 300 * ms},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			r.network.set("http://a/health", tt.status)
 			c := check(10*time.Second, 300*ms)
@@ -196,7 +197,7 @@ func TestResults(t *testing.T) {
 
 // TestIsolationAndReturn shows that two failures follow each other fast, and that doubt ends with the first check that passes.
 func TestIsolationAndReturn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.network.set("http://a/health", 200)
 		must(t, r.Set([]Check{check(2*time.Second, time.Second)}))
@@ -234,7 +235,7 @@ func TestSet(t *testing.T) {
 		{"no timeout", func(c *Check) []Check { c.Timeout = 0; return []Check{*c} }, nil, "needs an interval and a timeout"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t)
 				r.network.set("http://a/health", 200)
 				c := check(500*ms, 100*ms)

@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weir-dev/weir/test/bubble"
 	"github.com/weir-dev/weir/xds/load/engine"
 	"github.com/weir-dev/weir/xds/load/internal/fetch"
 	"github.com/weir-dev/weir/xds/load/signal"
@@ -158,7 +159,7 @@ func target(ep string, source int) Target {
 }
 
 func TestReadings(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		r.pages.set("http://a/0", "7")
 		r.pages.takes["http://a/0"] = 20 * ms
@@ -205,7 +206,7 @@ func TestSet(t *testing.T) {
 		{"no engine", func(a *Target) []Target { a.Engine = engine.Engine{}; return []Target{*a} }, nil, 0, "needs an engine, an interval and a timeout"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t, nil)
 				r.pages.set("http://a/0", "7")
 				r.pages.set("http://b/0", "7")
@@ -233,7 +234,7 @@ func TestSet(t *testing.T) {
 
 // TestGoneWhileRead shows that a reading that is under way when its target goes is cut and not told.
 func TestGoneWhileRead(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		a := target("a", 0)
 		a.Timeout = time.Minute
@@ -253,7 +254,7 @@ func TestGoneWhileRead(t *testing.T) {
 }
 
 func TestHurry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		targets := []Target{target("a", 0), target("a", 1), target("b", 0)}
 		for i := range targets {
@@ -317,7 +318,7 @@ func (l *logBuffer) taken() string {
 }
 
 func TestFailures(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var log logBuffer
 		r := newRig(t, func(o *Options) {
 			o.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -368,7 +369,7 @@ level=INFO msg="the metrics of an endpoint can be read again" backend=default/po
 }
 
 func TestFaults(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		r.pages.text = map[string]string{"http://empty/0": "", "http://malformed/0": "x", "http://slow/0": "1", "http://large/0": strings.Repeat("1", MaxPage+1)}
 		r.pages.takes["http://slow/0"] = time.Hour
@@ -401,7 +402,7 @@ func TestFaults(t *testing.T) {
 
 // TestManyThatHang shows that endpoints that answer are read in time among many that do not.
 func TestManyThatHang(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, func(o *Options) { o.MaxConcurrent = 16 })
 		targets := []Target{target("well", 0)}
 		r.pages.set("http://well/0", "1")

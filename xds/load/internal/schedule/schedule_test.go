@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weir-dev/weir/test/bubble"
 )
 
 // middle makes every random time the middle of its range, so that intervals are exact.
@@ -86,7 +88,7 @@ func TestRhythm(t *testing.T) {
 		{"a short interval begins within it", 800 * ms, 0, []time.Duration{250 * ms, 1050 * ms, 1850 * ms}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				s := New(Options{Rand: middle})
 				start(t, s)
 				synctest.Wait() // it sleeps without anything to do
@@ -100,7 +102,7 @@ func TestRhythm(t *testing.T) {
 }
 
 func TestSpread(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := New(Options{Rand: seeded(1)})
 		start(t, s)
 		const tasks, buckets = 1000, 10
@@ -143,7 +145,7 @@ func seeded(seed uint64) func() float64 {
 }
 
 func TestWorkersAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := New(Options{Workers: 3, Rand: middle})
 		start(t, s)
 		var now, most, runs, late atomic.Int64
@@ -178,7 +180,7 @@ func TestWorkersAreBounded(t *testing.T) {
 
 // TestSuspectsKeepNobodyWaiting has far more servers that hang than there are workers.
 func TestSuspectsKeepNobodyWaiting(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := New(Options{Workers: 8, Rand: middle})
 		start(t, s)
 		var hanging, most atomic.Int64
@@ -206,7 +208,7 @@ func TestSuspectsKeepNobodyWaiting(t *testing.T) {
 }
 
 func TestSuspectsAreTrustedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := New(Options{Workers: 2, Rand: middle})
 		start(t, s)
 		var well atomic.Bool
@@ -231,7 +233,7 @@ func TestSuspectsAreTrustedAgain(t *testing.T) {
 }
 
 func TestHurry(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := New(Options{Workers: 1, Rand: middle})
 		start(t, s)
 		j := newJournal()
@@ -267,7 +269,7 @@ func TestHurry(t *testing.T) {
 }
 
 func TestRemove(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := New(Options{Workers: 1, Rand: middle})
 		start(t, s)
 		j := newJournal()
@@ -304,7 +306,7 @@ func TestRemove(t *testing.T) {
 }
 
 func TestRunWaitsForTasks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := New(Options{Workers: 2, Rand: middle})
 		ctx, cancel := context.WithCancel(t.Context())
 		var over, begun atomic.Int64
@@ -329,7 +331,7 @@ func TestRunWaitsForTasks(t *testing.T) {
 func TestRandom(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				random := seeded(seed)
 				workers := 1 + int(random()*10)
 				s := New(Options{Workers: workers, Rand: random})
