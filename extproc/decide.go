@@ -289,7 +289,7 @@ func (s *Server) onHeaders(ctx context.Context, m *message.Request, now time.Tim
 		fact{wire.KeyTrace, place.Header()}, fact{wire.KeyTraceFlags, place.Flags()}, fact{wire.KeyTraceParent, place.Parent})
 
 	if of.fill != nil {
-		known = append(known, fact{wire.KeyFill, fillWord(of.fill)})
+		known = append(known, fact{wire.KeyFill, of.fill.Word()})
 	}
 	id, cerr := of.identify(ctx, t, r, now)
 	if cerr != nil {

@@ -4,11 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strconv"
 	"time"
-
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 
 	"github.com/weir-dev/weir/adapters"
 	"github.com/weir-dev/weir/adapters/canon"
@@ -71,11 +67,7 @@ func (s *Server) toKeeper(ctx context.Context, of *decision, a *asked, known fac
 	}
 	s.opts.Flights.Put(f)
 	resp, common := newOnward()
-	common.ClearRouteCache = true
-	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{
-		header(wire.RuleHeader, wire.RelayKey), header(wire.FlightHeader, f.ID),
-		header(wire.TimeoutHeader, strconv.FormatInt((keeperTimeout+relayMargin).Milliseconds(), 10)),
-	}}
+	toTheRelay(common, f, keeperTimeout)
 	resp.tell(wire.DecisionNamespace, append(known, fact{wire.KeyDialect, a.dialect.Name}))
 	return resp
 }

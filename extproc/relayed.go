@@ -16,7 +16,6 @@ import (
 	"github.com/weir-dev/weir/extproc/relay"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
-	"github.com/weir-dev/weir/usage"
 )
 
 // A request that a CachePolicy or a SessionPolicy covers is decided twice: at the door, which lets it go to the relay, and at the inner
@@ -161,21 +160,18 @@ func (s *Server) toRelay(d *decision, a *asked, m remembered, known facts) *resp
 	s.opts.Desk.Begin(d.open)
 	s.opts.Flights.Put(f)
 	d.claims, d.begun = claims{}, true
-	common.ClearRouteCache = true
-	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{
-		header(wire.RuleHeader, wire.RelayKey), header(wire.FlightHeader, f.ID),
-		header(wire.TimeoutHeader, strconv.FormatInt((a.rule.Timeout+relayMargin).Milliseconds(), 10)),
-	}}
+	toTheRelay(common, f, a.rule.Timeout)
 	resp.tell(wire.DecisionNamespace, append(known, fact{wire.KeyExchange, d.open.ID}, fact{wire.KeyRelayed, "true"}))
 	return resp
 }
 
-// fillWord is what wire.KeyFill says of a fill.
-func fillWord(f *relay.Fill) string {
-	if f.Purpose == "" {
-		return usage.FillAnswer
-	}
-	return f.Purpose
+// toTheRelay tells Envoy the way of a flight, whose request may take so long.
+func toTheRelay(common *extprocv3.CommonResponse, f *relay.Flight, within time.Duration) {
+	common.ClearRouteCache = true
+	common.HeaderMutation = &extprocv3.HeaderMutation{SetHeaders: []*corev3.HeaderValueOption{
+		header(wire.RuleHeader, wire.RelayKey), header(wire.FlightHeader, f.ID),
+		header(wire.TimeoutHeader, strconv.FormatInt((within+relayMargin).Milliseconds(), 10)),
+	}}
 }
 
 // relays says why requests like this one go through the relay, in words; "" where they do not.

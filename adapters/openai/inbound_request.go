@@ -2,7 +2,6 @@ package openai
 
 import (
 	"bytes"
-	"encoding/json"
 
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/adapters/internal/fields"
@@ -34,10 +33,7 @@ func (inbound) ParseRequest(body []byte) (*canon.Request, *canon.Error) {
 	}
 	r, err := q.read()
 	if err != nil {
-		if err.Param != "" {
-			err.Message = err.Param + " " + err.Message
-		}
-		return nil, err
+		return nil, fields.Sentence(err)
 	}
 	return r, nil
 }
@@ -305,20 +301,8 @@ func (q *request) readFormat(r *canon.Request) *canon.Error {
 	if spec.Kind() != jsonx.Object {
 		return fields.WrongKind("response_format.json_schema", "an object", spec)
 	}
-	f := &canon.Format{Kind: canon.FormatSchema}
-	if f.Name, err = fields.ReqString(spec.Get("name"), "response_format.json_schema.name"); err != nil {
-		return err
-	}
-	schema := spec.Get("schema")
-	if schema.Kind() != jsonx.Object {
-		return fields.WrongKind("response_format.json_schema.schema", "an object", schema)
-	}
-	f.Schema = json.RawMessage(schema)
-	if f.Strict, err = fields.OptBool(spec.Get("strict"), "response_format.json_schema.strict"); err != nil {
-		return err
-	}
-	r.Format = f
-	return nil
+	r.Format, err = fields.Schema(spec, "response_format.json_schema", "an object")
+	return err
 }
 
 // readReasoning joins OpenAI's reasoning_effort with Qwen's enable_thinking and thinking_budget.

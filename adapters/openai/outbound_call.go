@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/internal/fields"
 	"github.com/weir-dev/weir/adapters/jsonx"
 )
 
@@ -21,10 +22,7 @@ func (outbound) BuildCall(r *canon.Request, o canon.CallOptions) (*canon.Call, *
 	b.Str(o.Model)
 	b.Raw(`,"messages":[`)
 	if err := b.messages(r.Messages); err != nil {
-		if err.Param != "" {
-			err.Message = err.Param + " " + err.Message
-		}
-		return nil, err
+		return nil, fields.Sentence(err)
 	}
 	b.Raw("]")
 	b.tools(r)

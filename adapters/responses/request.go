@@ -268,20 +268,8 @@ func (r *Request) readText(m members) *canon.Error {
 	default:
 		return fields.Bad("text.format.type", "must be text, json_object or json_schema, not %q", fields.Clip(kind))
 	}
-	out := &canon.Format{Kind: canon.FormatSchema}
-	if out.Name, err = fields.ReqString(f.Get("name"), "text.format.name"); err != nil {
-		return err
-	}
-	schema := f.Get("schema")
-	if schema.Kind() != jsonx.Object {
-		return fields.WrongKind("text.format.schema", "a JSON Schema object", schema)
-	}
-	out.Schema = json.RawMessage(schema)
-	if out.Strict, err = fields.OptBool(f.Get("strict"), "text.format.strict"); err != nil {
-		return err
-	}
-	r.chat.Format = out
-	return nil
+	r.chat.Format, err = fields.Schema(&f, "text.format", "a JSON Schema object")
+	return err
 }
 
 func (r *Request) readReasoning(m members) *canon.Error {

@@ -111,7 +111,7 @@ func (r *remembered) moved() {
 	want := r.g.acct.shared.where()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed || same(r.shared, want) {
+	if r.closed || r.shared.Equal(want) {
 		return
 	}
 	var conn *redisconn.Conn
@@ -131,13 +131,6 @@ func (r *remembered) moved() {
 		r.conn.Close()
 	}
 	r.shared, r.conn = want, conn
-}
-
-func same(a, b *compile.Shared) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return a.KeyPrefix == b.KeyPrefix && a.Redis.Equal(b.Redis)
 }
 
 func (r *remembered) close() {

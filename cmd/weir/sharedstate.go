@@ -166,7 +166,7 @@ func (s *sharedState) connect(want *compile.Shared) error {
 			s.ending.Go(c.close)
 		}
 		return nil
-	case c != nil && c.shared.KeyPrefix == want.KeyPrefix && c.shared.Redis.Equal(want.Redis):
+	case c != nil && c.shared.Equal(want):
 		return nil
 	}
 	conn, err := redisconn.Open(want.Redis, redisconn.Options{})

@@ -218,19 +218,16 @@ func (s *sink) Begin(status int, header [][2]string) error {
 		h.Set(ageHeader, told.Get(ageHeader))
 		h.Set(wire.SimilarityHeader, told.Get(wire.SimilarityHeader))
 	}
-	switch {
-	case near:
-		x.Open.Serve(usage.Served{Cache: x.outcome, Kept: true})
-	case o == cache.Miss:
+	if o == cache.Miss && !near {
 		// Its own fill answers, and what that says beside the answer is for this caller.
 		if l := x.landing.Load(); l != nil {
 			copyHeader(h, l.Header)
 			x.landed(l)
 		}
-	case o == cache.Hit, o == cache.Negative:
-		h.Set(ageHeader, strconv.FormatInt(int64(s.reader.Age()/time.Second), 10))
-		x.Open.Serve(usage.Served{Cache: x.outcome, Kept: true})
-	default:
+	} else {
+		if !near && (o == cache.Hit || o == cache.Negative) {
+			h.Set(ageHeader, strconv.FormatInt(int64(s.reader.Age()/time.Second), 10))
+		}
 		x.Open.Serve(usage.Served{Cache: x.outcome, Kept: true})
 	}
 	h.Del("content-length")

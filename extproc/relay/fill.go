@@ -68,12 +68,8 @@ func (s *Server) send(ctx context.Context, f *Flight, o *order) (*landed, error)
 			break
 		}
 	}
-	word := o.purpose
-	if word == "" {
-		word = "answer"
-	}
 	if err != nil {
-		s.metrics.fills.WithLabelValues(word, "failed").Inc()
+		s.metrics.fills.WithLabelValues(fill.Word(), "failed").Inc()
 		return &landed{fill: fill}, err
 	}
 	outcome := "ok"
@@ -83,7 +79,7 @@ func (s *Server) send(ctx context.Context, f *Flight, o *order) (*landed, error)
 	if _, refused := fill.outcome(); refused != nil {
 		outcome = "refused"
 	}
-	s.metrics.fills.WithLabelValues(word, outcome).Inc()
+	s.metrics.fills.WithLabelValues(fill.Word(), outcome).Inc()
 	return &landed{Response: resp, fill: fill}, nil
 }
 

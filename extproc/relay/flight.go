@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"strings"
@@ -71,6 +72,9 @@ type Fill struct {
 
 // Shared says that others may read the answer, so that it must come whole.
 func (f *Fill) Shared() bool { return f.Claim != nil }
+
+// Word is what wire.KeyFill and metrics say of the fill: its purpose, or that it answers its caller.
+func (f *Fill) Word() string { return cmp.Or(f.Purpose, usage.FillAnswer) }
 
 // Began notes that the fill was let in. The decision calls it before Envoy is told: the caller's record may come as soon as the caller leaves.
 // false: the answer is being bought by another fill, and this one must go no further.

@@ -312,15 +312,15 @@ func (c *compiler) compilePolicies(limits, budgets []int) {
 	settle(c.Compiler, &c.counting, c.out.Shared != nil)
 	settle(c.Compiler, &c.tokens, len(c.objs.JWTIssuers) > 0)
 	var a, b bool
-	c.limitUnits, a = policyUnits(c, c.limitUnits, limits, c.objs.LimitPolicies, func(u *policyUnit, o *v1alpha1.LimitPolicy) {
+	c.limitUnits, a = policyUnits(c, c.limitUnits, limits, c.objs.LimitPolicies, limiting(c, func(u *policyUnit, o *v1alpha1.LimitPolicy) {
 		u.cost = slices.ContainsFunc(o.Spec.Limits, func(l v1alpha1.Limit) bool { return l.Unit == v1alpha1.UnitCost })
 		u.narrowed = len(o.Spec.Models) > 0
 		c.limitPolicy(o)
-	})
-	c.budgetUnits, b = policyUnits(c, c.budgetUnits, budgets, c.objs.Budgets, func(u *policyUnit, o *v1alpha1.Budget) {
+	}))
+	c.budgetUnits, b = policyUnits(c, c.budgetUnits, budgets, c.objs.Budgets, limiting(c, func(u *policyUnit, o *v1alpha1.Budget) {
 		u.cost, u.narrowed = true, len(o.Spec.Models) > 0
 		c.budget(o)
-	})
+	}))
 	if a || b || c.policies.Gateways == nil {
 		c.collectPolicies()
 	}
@@ -355,39 +355,55 @@ func (c *compiler) collectPolicies() {
 	c.policies, c.ofPolicies = p, *t
 }
 
-// policyUnits compiles the policies of a kind that are not as they were, and says whether there were any, or their order has changed.
-func policyUnits[T source.Object](c *compiler, before []*policyUnit, from []int, objects []T, compile func(*policyUnit, T)) (units []*policyUnit, changed bool) {
+// policyUnits compiles the policies of a kind that are not as they were, and says whether there were any, or their order has changed. from is
+// where they stood.
+func policyUnits[U policyUnitOf, T source.Object](c *compiler, before []U, from []int, objects []T, compile func(T) U) (units []U, changed bool) {
+	var none U
 	units = before
 	if from != nil {
-		units, changed = make([]*policyUnit, len(from)), true
+		units, changed = make([]U, len(from)), true
 		for i, j := range from {
 			if j >= 0 {
-				units[i], before[j] = before[j], nil
+				units[i], before[j] = before[j], none
 			}
 		}
 	}
 	calm := c.calm(ofPolicy)
 	for i, o := range objects {
 		old := units[i]
-		if old != nil && (calm || old.counts()) {
+		if old != none && (calm || old.counts()) {
 			continue
 		}
-		u := &policyUnit{unit: unit{kind: ofPolicy}}
-		c.limiting = u
-		c.make(&u.unit, func() { compile(u, o) })
-		units[i], changed = u, true
-		if old != nil {
+		units[i], changed = compile(o), true
+		if old != none {
 			old.leave()
 		}
 	}
 	if from != nil {
 		for _, u := range before {
-			if u != nil {
+			if u != none {
 				u.leave()
 			}
 		}
 	}
 	return units, changed
+}
+
+// policyUnitOf is what is made of a policy.
+type policyUnitOf interface {
+	comparable
+	counts() bool
+	leave()
+}
+
+// limiting makes the unit of a policy that limits.
+func limiting[T source.Object](c *compiler, compile func(*policyUnit, T)) func(T) *policyUnit {
+	return func(o T) *policyUnit {
+		u := &policyUnit{unit: unit{kind: ofPolicy}}
+		c.limiting = u
+		c.make(&u.unit, func() { compile(u, o) })
+		return u
+	}
 }
 
 func (u *policyUnit) leave() {

@@ -29,22 +29,8 @@ type keeper[P any, T source.Object] struct {
 
 // compile compiles those policies that are not as they were. from is where they stood.
 func (k *keeper[P, T]) compile(c *compiler, from []int, objects []T, targets func(T) []v1alpha1.PolicyTarget, one func(T) (table.Kept[P], bool)) {
-	before, units := k.units, k.units
-	changed := !k.made
-	if from != nil {
-		units, changed = make([]*keptUnit[P], len(from)), true
-		for i, j := range from {
-			if j >= 0 {
-				units[i], before[j] = before[j], nil
-			}
-		}
-	}
-	calm := c.calm(ofPolicy)
-	for i, o := range objects {
-		old := units[i]
-		if old != nil && (calm || old.counts()) {
-			continue
-		}
+	var changed bool
+	k.units, changed = policyUnits(c, k.units, from, objects, func(o T) *keptUnit[P] {
 		u := &keptUnit[P]{policyUnit: policyUnit{unit: unit{kind: ofPolicy}}, name: o.GetNamespace() + "/" + o.GetName(), created: o.GetCreationTimestamp().Time}
 		c.limiting = &u.policyUnit
 		c.make(&u.unit, func() {
@@ -55,21 +41,11 @@ func (k *keeper[P, T]) compile(c *compiler, from []int, objects []T, targets fun
 			covers := &table.Policy{} // stands for the policy: what counts is what it is attached to
 			c.attach(source.RefOf(o), targets(o), v1alpha1.PerTenant, func(string) *table.Policy { return covers })
 		})
-		units[i], changed = u, true
-		if old != nil {
-			old.drop()
-		}
-	}
-	if from != nil {
-		for _, u := range before {
-			if u != nil {
-				u.drop()
-			}
-		}
-	}
-	k.units, k.made = units, true
-	if changed {
+		return u
+	})
+	if changed || !k.made {
 		k.collect()
+		k.made = true
 	}
 	c.problems = append(c.problems, k.problems...)
 }

@@ -49,6 +49,14 @@ type Shared struct {
 	KeyPrefix string
 }
 
+// Equal says whether both are one place; nil is none.
+func (s *Shared) Equal(other *Shared) bool {
+	if s == nil || other == nil {
+		return s == other
+	}
+	return s.KeyPrefix == other.KeyPrefix && s.Redis.Equal(other.Redis)
+}
+
 // settings compiles Settings from every gateway.
 func (c *compiler) settings() {
 	out := &c.out.Settings

@@ -3,6 +3,7 @@
 package fields
 
 import (
+	"encoding/json"
 	"fmt"
 
 	"github.com/weir-dev/weir/adapters/canon"
@@ -122,9 +123,26 @@ func ReqString(v jsonx.Value, field string) (string, *canon.Error) {
 
 // Clip shortens what a caller sent for use in an error.
 func Clip(s string) string {
-	const most = 60
+	const most = 40
 	if len(s) <= most {
 		return s
 	}
 	return s[:most] + "..."
+}
+
+// Schema reads the JSON Schema that an answer is asked in, and its name, of an object at path.
+func Schema(v interface{ Get(name string) jsonx.Value }, path, want string) (*canon.Format, *canon.Error) {
+	name, err := ReqString(v.Get("name"), path+".name")
+	if err != nil {
+		return nil, err
+	}
+	schema := v.Get("schema")
+	if schema.Kind() != jsonx.Object {
+		return nil, WrongKind(path+".schema", want, schema)
+	}
+	strict, err := OptBool(v.Get("strict"), path+".strict")
+	if err != nil {
+		return nil, err
+	}
+	return &canon.Format{Kind: canon.FormatSchema, Name: name, Schema: json.RawMessage(schema), Strict: strict}, nil
 }
