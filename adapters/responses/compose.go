@@ -67,7 +67,7 @@ func (b *composer) add(item *Item) *canon.Error {
 	case KindOutput:
 		return b.answer(item.Parts[0])
 	case KindReference:
-		err := whole("input", "", "Item with id '%s' not found. Items are not persisted when `store` is set to false. Try again with `store` set to true, or remove this item from your input.", fields.Clip(item.ID))
+		err := whole("input", "", "Item with id '%s' not found. Items are not persisted when `store` is set to false. Try again with `store` set to true, or remove this item from your input.", fields.ClipID(item.ID))
 		err.Kind = canon.ErrNotFound
 		return err
 	}
@@ -108,7 +108,7 @@ func (b *composer) answer(p canon.Part) *canon.Error {
 			}
 		}
 	}
-	return whole("input", "", "No tool call found for function call output with call_id %s.", fields.Clip(p.Result.ID))
+	return whole("input", "", "No tool call found for function call output with call_id %s.", fields.ClipID(p.Result.ID))
 }
 
 // messages is the conversation, in which every call has its result.
@@ -123,7 +123,7 @@ func (b *composer) messages() ([]canon.Message, *canon.Error) {
 		list = append(list, t.message)
 		for k := range t.results {
 			if t.results[k].Parts == nil {
-				return nil, whole("input", "", "No tool output found for function call %s.", fields.Clip(t.calls[k].ID))
+				return nil, whole("input", "", "No tool output found for function call %s.", fields.ClipID(t.calls[k].ID))
 			}
 			list = append(list, t.results[k])
 		}

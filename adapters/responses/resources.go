@@ -57,7 +57,7 @@ func AppendList(dst []byte, items []json.RawMessage, p Page) ([]byte, *canon.Err
 			from++
 		}
 		if from == len(items) {
-			return dst, fields.Sentence(fields.Bad("after", "is %q, which is no item of this list", fields.Clip(p.After)))
+			return dst, fields.Sentence(fields.Bad("after", "is %q, which is no item of this list", fields.ClipID(p.After)))
 		}
 		from++
 	}
@@ -197,21 +197,21 @@ func addedItems(v jsonx.Value) ([]Item, *canon.Error) {
 
 // ResponseNotFound is the error of a GET or DELETE.
 func ResponseNotFound(id string) *canon.Error {
-	return &canon.Error{Kind: canon.ErrNotFound, Message: "Response with id '" + fields.Clip(id) + "' not found."}
+	return &canon.Error{Kind: canon.ErrNotFound, Message: "Response with id '" + fields.ClipID(id) + "' not found."}
 }
 
 // PreviousNotFound is the error of a request that goes on from a response.
 func PreviousNotFound(id string) *canon.Error {
 	return &canon.Error{Status: 400, Kind: canon.ErrInvalidRequest, Param: "previous_response_id", Code: "previous_response_not_found",
-		Message: "Previous response with id '" + fields.Clip(id) + "' not found."}
+		Message: "Previous response with id '" + fields.ClipID(id) + "' not found."}
 }
 
 // ConversationNotFound is the error of every use of a conversation.
 func ConversationNotFound(id string) *canon.Error {
-	return &canon.Error{Kind: canon.ErrNotFound, Message: "Conversation with id '" + fields.Clip(id) + "' not found."}
+	return &canon.Error{Kind: canon.ErrNotFound, Message: "Conversation with id '" + fields.ClipID(id) + "' not found."}
 }
 
 // ItemNotFound is the error of an item of a conversation.
 func ItemNotFound(id string) *canon.Error {
-	return &canon.Error{Kind: canon.ErrNotFound, Message: "Item with id '" + fields.Clip(id) + "' not found."}
+	return &canon.Error{Kind: canon.ErrNotFound, Message: "Item with id '" + fields.ClipID(id) + "' not found."}
 }

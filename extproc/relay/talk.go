@@ -67,11 +67,13 @@ func (x *exchange) converse(ctx context.Context) bool {
 		call.Address = p.Address(x.Identity.Tenant, x.Identity.ConsumerID, name)
 	}
 	turn, cerr := x.opts.Sessions.Begin(ctx, p, call)
+	if turn != nil {
+		x.talk, x.sticky = &talk{turn: turn}, turn.Sticky()
+	}
 	if cerr != nil {
 		x.refuse(cerr)
 		return false
 	}
-	x.talk, x.sticky = &talk{turn: turn}, turn.Sticky()
 	if x.api == nil {
 		x.body = turn.Body()
 		return true
@@ -87,9 +89,10 @@ func (x *exchange) converse(ctx context.Context) bool {
 	return true
 }
 
-// sayState tells the caller how its conversation stood.
+// sayState tells the caller how the conversation stood that a header of its request names. The Responses API has no such header: there the
+// body names what is continued, and what cannot be is refused.
 func (x *exchange) sayState() {
-	if x.talk != nil {
+	if x.talk != nil && x.api == nil {
 		x.w.Header().Set(wire.SessionStateHeader, x.talk.turn.State())
 	}
 }
@@ -141,11 +144,15 @@ func (x *exchange) keep(ctx context.Context) {
 	t.said = nil
 }
 
-// endTalk ends a turn that has no answer.
+// endTalk ends a turn that has no answer: there was none, or its caller has left before it was whole.
 func (x *exchange) endTalk() {
 	if t := x.talk; t != nil && !t.over {
 		t.over = true
-		t.turn.Abort(x.ctx)
+		event := session.EventFailed
+		if x.r.Context().Err() != nil && x.opts.Now().Before(x.Expires) { // Envoy gives up a request that takes too long, too
+			event = session.EventAborted
+		}
+		t.turn.Abort(x.ctx, event)
 	}
 }
 

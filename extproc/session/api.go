@@ -267,7 +267,12 @@ func (a *API) patchSlots(w http.ResponseWriter, r *http.Request, s Scope) {
 
 func (a *API) setSlots(w http.ResponseWriter, r *http.Request, s Scope, all bool) {
 	var values map[string]json.RawMessage
-	if !read(w, r, &values, "an object of slots and their values") {
+	const what = "an object of slots and their values"
+	if !read(w, r, &values, what) {
+		return
+	}
+	if values == nil { // null
+		refuse(w, http.StatusBadRequest, "the body must be "+what)
 		return
 	}
 	for name := range values {
@@ -293,10 +298,15 @@ func (a *API) setSlots(w http.ResponseWriter, r *http.Request, s Scope, all bool
 const apiEvent = "api"
 
 func (a *API) putState(w http.ResponseWriter, r *http.Request, s Scope) {
-	var body struct {
+	var body *struct {
 		State string `json:"state"`
 	}
-	if !read(w, r, &body, `{"state": NAME}`) {
+	const what = `{"state": NAME}`
+	if !read(w, r, &body, what) {
+		return
+	}
+	if body == nil { // null
+		refuse(w, http.StatusBadRequest, "the body must be "+what)
 		return
 	}
 	a.edit(w, r, s, func(s *Session, p *Policy, tell func(Event)) error {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,6 +21,21 @@ var (
 	opens = regexp.MustCompile(`(?i)\b(what|which|when|where|how|who|whom)\b[^.!?\n]{0,40}\b(shall|should|would|may|do)\b`)
 )
 
+// One of these is in whatever the first and the fourth of them find: texts are long, and to look for words is much faster than for expressions.
+var (
+	adjustsWords = []string{"but", "change", "instead", "rather", "make it", "different", "adjust", "modify", "update it", "改", "换", "调整", "不是"}
+	asksWords    = []string{"shall i", "should i", "want me to", "like me to", "may i go", "confirm", "is that", "is this", "proceed", "go ahead",
+		"确认", "是否", "可以吗", "要不要我", "对吗", "需要我"}
+)
+
+// mentions says whether one of some words is in what was said, in whatever case.
+func (w *said) mentions(words []string) bool {
+	if w.lower == "" {
+		w.lower = strings.ToLower(w.text)
+	}
+	return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(w.lower, word) })
+}
+
 // builtinEvents are the events that every machine knows, in the order in which they are tried.
 func builtinEvents() []*EventRule {
 	user := func(name string, f func(*said) bool) *EventRule {
@@ -30,12 +46,14 @@ func builtinEvents() []*EventRule {
 	}
 	return []*EventRule{
 		user("tool_result", func(w *said) bool { return w.tools }),
-		user("adjust", func(w *said) bool { return adjusts.MatchString(w.text) }),
+		user("adjust", func(w *said) bool { return w.mentions(adjustsWords) && adjusts.MatchString(w.text) }),
 		user("deny", func(w *said) bool { return denies.MatchString(w.text) }),
 		user("confirm", func(w *said) bool { return agrees.MatchString(w.text) }),
 		user("user_message", func(w *said) bool { return w.text != "" }),
 		answer("tool_call", func(w *said) bool { return w.calls }),
-		answer("proposal", func(w *said) bool { return asks.MatchString(w.text) && !opens.MatchString(w.text) }),
+		answer("proposal", func(w *said) bool {
+			return w.mentions(asksWords) && asks.MatchString(w.text) && !opens.MatchString(w.text)
+		}),
 		answer("question", func(w *said) bool {
 			text := strings.TrimRight(w.text, " \t\r\n*_\"'”’)）")
 			return strings.HasSuffix(text, "?") || strings.HasSuffix(text, "？")
@@ -76,6 +94,7 @@ func builtinTable() (string, []*State, []*Transition) {
 		on("proposal", confirming),
 		on("question", asking),
 		on("answer", reporting, executing, adjusting, asking),
-		on("failed", asking, executing),
+		on(EventFailed, asking, executing),
+		on(EventAborted, adjusting, executing), // who stops it wants something else
 	}
 }

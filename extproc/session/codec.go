@@ -10,6 +10,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -66,15 +68,19 @@ func (k *Key) Same(o *Key) bool { return k.id == o.id }
 // String names the key without telling it.
 func (k *Key) String() string { return hex.EncodeToString(k.id[:]) }
 
-// The first byte of an encoded session is the form, the second says what was done to the JSON.
+// The first byte of an encoded session is the form, the second says what was done to it.
 const (
-	form       = 1
-	compressed = 1 << 0
+	// formJSON is the form of former versions: all of a session in one JSON, compressed or not. It is read, and written by none.
+	formJSON = 1
+	// formBlocks is a head, and segments of turns (encode.go).
+	formBlocks = 2
+
+	compressed = 1 << 0 // of formJSON; the blocks of the other say it themselves
 	sealed     = 1 << 1
 )
 
 const (
-	// worthIt is from how many bytes on JSON is compressed.
+	// worthIt is from how many bytes on it is worth the time to compress them.
 	worthIt = 256
 	// maxDecoded bounds what is read: keep.bytes is at most 64 MiB, and JSON may escape.
 	maxDecoded = 256 << 20
@@ -87,15 +93,29 @@ var (
 	errReplaceable = errors.New("it will be replaced")
 )
 
-func unreadable(why string) error {
-	return fmt.Errorf("%w: %s; %w", errUnreadable, why, errReplaceable)
+// errUnzip is a part of a value that does not decompress.
+var errUnzip = errors.New("it does not decompress")
+
+func unreadable(why error) error {
+	if errors.Is(why, errUnreadable) {
+		return why // it says itself whether it may be replaced
+	}
+	return fmt.Errorf("%w: %w; %w", errUnreadable, why, errReplaceable)
 }
 
 // codec makes bytes of sessions. It is safe for concurrent use.
 type codec struct {
 	zip   *zstd.Encoder
 	unzip *zstd.Decoder
+	// rooms are *room: each write needs one for a moment.
+	rooms sync.Pool
 }
+
+// room is memory that a session is written in: its turns, its head, and all of it.
+type room struct{ turns, head, all []byte }
+
+// keptRoom bounds what is kept of it, in bytes.
+const keptRoom = 1 << 20
 
 func newCodec() (*codec, error) {
 	// One conversation at a time is small: what is kept for each encoder and decoder counts for more than speed.
@@ -107,7 +127,7 @@ func newCodec() (*codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &codec{zip, unzip}, nil
+	return &codec{zip: zip, unzip: unzip, rooms: sync.Pool{New: func() any { return &room{} }}}, nil
 }
 
 // bound is what authenticates beside the value: where it is kept, and its head.
@@ -118,20 +138,20 @@ func bound(at Ref, head []byte) []byte {
 
 // encode makes bytes of a session; k is nil where it is not encrypted.
 func (c *codec) encode(s *Session, at Ref, k *Key) ([]byte, error) {
-	text, err := json.Marshal(s)
+	in := c.rooms.Get().(*room)
+	defer func() {
+		if cap(in.turns)+cap(in.head)+cap(in.all) <= keptRoom {
+			c.rooms.Put(in)
+		}
+	}()
+	text, err := c.write(s, in)
 	if err != nil {
 		return nil, fmt.Errorf("a session cannot be written: %w", err)
 	}
-	head := []byte{form, 0}
-	if len(text) >= worthIt {
-		head[1] |= compressed
-		text = c.zip.EncodeAll(text, make([]byte, 0, len(text)/2))
-	}
 	if k == nil {
-		return append(head, text...), nil
+		return slices.Concat([]byte{formBlocks, 0}, text), nil
 	}
-	head[1] |= sealed
-	head = append(head, k.id[:]...)
+	head := append([]byte{formBlocks, sealed}, k.id[:]...)
 	out := make([]byte, len(head)+nonceLen, len(head)+nonceLen+len(text)+k.aead.Overhead())
 	copy(out, head)
 	nonce := out[len(head):]
@@ -141,17 +161,21 @@ func (c *codec) encode(s *Session, at Ref, k *Key) ([]byte, error) {
 	return k.aead.Seal(out, nonce, text, bound(at, head)), nil
 }
 
-// decode reads what encode made. find gives the key of an ID, or nil. Where a key is needed, a value that is not encrypted is not read: who can
-// write to the store could else put words into a conversation.
+// decode reads what encode made, now or in a former version. find gives the key of an ID, or nil. Where a key is needed, a value that is not
+// encrypted is not read: who can write to the store could else put words into a conversation. The session shares its memory with the blob.
 func (c *codec) decode(blob []byte, at Ref, find func(id [keyIDLen]byte) *Key, need bool) (*Session, error) {
-	if len(blob) < 2 || blob[0] != form || blob[1]&^(compressed|sealed) != 0 {
+	known := byte(sealed)
+	if len(blob) > 0 && blob[0] == formJSON {
+		known |= compressed
+	}
+	if len(blob) < 2 || blob[0] != formJSON && blob[0] != formBlocks || blob[1]&^known != 0 {
 		return nil, fmt.Errorf("%w: it is in no form that this version of Weir knows", errUnreadable)
 	}
 	flags, text := blob[1], blob[2:]
 	switch {
 	case flags&sealed != 0:
 		if len(text) < keyIDLen+nonceLen {
-			return nil, unreadable("it is too short")
+			return nil, unreadable(errors.New("it is too short"))
 		}
 		k := find([keyIDLen]byte(text[:keyIDLen]))
 		if k == nil {
@@ -160,23 +184,36 @@ func (c *codec) decode(blob []byte, at Ref, find func(id [keyIDLen]byte) *Key, n
 		var err error
 		head, nonce := blob[:2+keyIDLen], text[keyIDLen:keyIDLen+nonceLen]
 		if text, err = k.aead.Open(nil, nonce, text[keyIDLen+nonceLen:], bound(at, head)); err != nil {
-			return nil, unreadable("it was not encrypted for this place, or it was changed")
+			return nil, unreadable(errors.New("it was not encrypted for this place, or it was changed"))
 		}
 	case need:
-		return nil, unreadable("it is not encrypted, and the policy has encryptionKeys")
+		return nil, unreadable(errors.New("it is not encrypted, and the policy has encryptionKeys"))
 	}
-	if flags&compressed != 0 {
+	read := c.read
+	if blob[0] == formJSON {
+		read = func(text []byte) (*Session, error) { return c.readJSON(text, flags&compressed != 0) }
+	}
+	s, err := read(text)
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	if (Address{s.Tenant, s.Consumer, s.ID}).Ref() != at {
+		return nil, unreadable(errors.New("it belongs to another place"))
+	}
+	return s, nil
+}
+
+// readJSON reads a session in the form of former versions.
+func (c *codec) readJSON(text []byte, zipped bool) (*Session, error) {
+	if zipped {
 		var err error
 		if text, err = c.unzip.DecodeAll(text, nil); err != nil {
-			return nil, unreadable("it does not decompress")
+			return nil, errUnzip
 		}
 	}
 	var s Session
-	if err := json.Unmarshal(text, &s); err != nil {
-		return nil, unreadable("it is not what a session looks like") // the error would quote it
-	}
-	if (Address{s.Tenant, s.Consumer, s.ID}).Ref() != at {
-		return nil, unreadable("it belongs to another place")
+	if json.Unmarshal(text, &s) != nil {
+		return nil, errWire // the error of JSON would quote it
 	}
 	return &s, nil
 }

@@ -3,7 +3,7 @@
 //
 // # What is kept together
 //
-// A Session is one value: encoded, compressed and, where a key is given, encrypted; in memory and in Redis alike. Every change is a function
+// A Session is one value: encoded, compressed in segments and, where a key is given, encrypted; in memory and in Redis alike. Every change is a function
 // that is applied to what is there now and written only if that is still there (a Version of random bytes); if not, it is
 // applied again. So two requests at once lose nothing:
 //

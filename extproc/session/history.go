@@ -20,6 +20,8 @@ type plan struct {
 	own bool
 	// turns that were added.
 	turns int
+	// all says that the caller sends nothing of what is kept.
+	all bool
 }
 
 // bounds of what is added.
@@ -34,67 +36,106 @@ type bounds struct {
 //   - Where it holds answers of a model and does not, the caller keeps its own history, which is not the one that is kept here (it was
 //     edited, or another branch was taken): nothing is added, for both together would contradict each other.
 //   - Else the last turns are added. The turn with the calls that talk answers is always one of them.
-func planOf(kept []Said, talk []canon.Message, b bounds) plan {
-	all, turn := flatten(kept)
-	cut, own := overlap(all, talk)
-	if own == 0 && answered(talk) > 0 {
-		fresh := talk
-		if len(all) > 0 {
-			fresh = talk[answered(talk):]
-		}
-		return plan{own: true, fresh: fresh}
-	}
-	out := plan{fresh: talk[own:]}
-	total := 0
-	if len(turn) > 0 {
-		total = turn[len(turn)-1] + 1
-	}
+//
+// Only those turns are opened that are added, or compared with what the caller sends.
+func planOf(kept []Said, talk []canon.Message, b bounds) (plan, error) {
+	turn, total := turnsOf(kept)
 	first := total - b.turns // the first turn that is added
 	if b.tokens > 0 {
 		first = max(first, affordable(kept, total, b.tokens))
 	}
-	last := -1 // the turn that goes last, whenever it was: results stand right behind their calls
-	if ids := leadingResults(talk); len(ids) > 0 && own == 0 {
-		for i := len(all) - 1; i >= 0 && last < 0; i-- {
-			if callsAny(all[i:i+1], ids) {
-				last = turn[i]
-			}
+	// What is compared: at the end as many atoms as the caller's messages have.
+	said := atoms(talk)
+	from, have := len(kept), 0
+	for from > 0 && (have < len(said) || turn[from-1] >= first) {
+		from--
+		if err := kept[from].open(); err != nil {
+			return plan{}, err
+		}
+		if have < len(said) {
+			have += len(atoms(kept[from].Input)) + len(atoms(kept[from].Output))
 		}
 	}
+	all, entry := flatten(kept[from:])
+	cut, own := overlap(atoms(all), said)
+	if own == 0 {
+		cut = len(all)
+		if answered(talk) > 0 {
+			fresh := talk
+			if len(kept) > 0 {
+				fresh = talk[answered(talk):]
+			}
+			return plan{own: true, fresh: fresh}, nil
+		}
+	}
+	out := plan{fresh: talk[own:], all: own == 0}
+	last := -1 // the turn that goes last, whenever it was: results stand right behind their calls
 	var chosen, end []canon.Message
+	if ids := leadingResults(talk); len(ids) > 0 && own == 0 {
+		i, err := lastCall(kept, ids)
+		if err != nil {
+			return plan{}, err
+		}
+		if i >= 0 {
+			last = turn[i]
+		}
+		for i := range kept[:from] { // that is not open
+			if turn[i] == last {
+				if err := kept[i].open(); err != nil {
+					return plan{}, err
+				}
+				end = append(append(end, kept[i].Input...), kept[i].Output...)
+			}
+		}
+		if len(end) > 0 {
+			out.turns++
+		}
+	}
 	before := -1
+	if len(end) > 0 {
+		before = last
+	}
 	for i := range cut {
+		of := turn[from+entry[i]]
 		switch {
-		case turn[i] == last:
+		case of == last:
 			end = append(end, all[i])
-		case turn[i] >= first:
+		case of >= first:
 			chosen = append(chosen, all[i])
 		default:
 			continue
 		}
-		if turn[i] != before {
-			before = turn[i]
+		if of != before {
+			before = of
 			out.turns++
 		}
 	}
 	out.add = paired(append(chosen, end...), talk)
-	return out
+	return out, nil
 }
 
-// flatten puts the entries of a session in one list; turn says which turn each message is of.
-func flatten(kept []Said) (all []canon.Message, turn []int) {
-	n := -1
+// turnsOf says which turn each entry is of, and how many there are.
+func turnsOf(kept []Said) (turn []int, total int) {
+	turn = make([]int, len(kept))
 	for i := range kept {
-		if !kept[i].Continues || n < 0 {
-			n++
+		if !kept[i].Continues || i == 0 {
+			total++
 		}
+		turn[i] = total - 1
+	}
+	return turn, total
+}
+
+// flatten puts what open entries say in one list; entry says of which of them each message is.
+func flatten(kept []Said) (all []canon.Message, entry []int) {
+	for i := range kept {
 		for _, list := range [...]Messages{kept[i].Input, kept[i].Output} {
 			for _, m := range list {
-				all, turn = append(all, m), append(turn, n)
+				all, entry = append(all, m), append(entry, i)
 			}
 		}
 	}
-	return all, turn
+	return all, entry
 }
 
 // affordable is the first of the last turns that have no more tokens together.
@@ -124,41 +165,62 @@ func answered(talk []canon.Message) int {
 
 // atom is the smallest part of what is said that can be compared over dialects, which divide messages differently.
 type atom struct {
-	what string // role or kind, and the content
-	at   int    // message
+	what atomKey
+	at   int // message
+}
+
+type atomKey struct {
+	kind canon.PartKind
+	role canon.Role // of a text
+	id   string     // of a call or a result
+	name string     // of a call
+	text string
 }
 
 // atoms of messages: texts without the white space around them, which callers trim; no reasoning, which callers leave out.
 func atoms(list []canon.Message) []atom {
-	var out []atom
+	out := make([]atom, 0, len(list))
 	for i := range list {
-		var text strings.Builder
+		text, joined := "", []byte(nil)
 		flush := func() {
-			if t := strings.TrimSpace(text.String()); t != "" {
-				role := list[i].Role
-				out = append(out, atom{string(role) + "\x00" + t, i})
+			if joined != nil {
+				text, joined = string(joined), nil
 			}
-			text.Reset()
+			if t := strings.TrimSpace(text); t != "" {
+				out = append(out, atom{atomKey{role: list[i].Role, text: t}, i})
+			}
+			text = ""
 		}
 		for j := range list[i].Parts {
 			p := &list[i].Parts[j]
 			switch p.Kind {
 			case canon.PartText, canon.PartRefusal:
-				text.WriteString(p.Text)
+				switch {
+				case joined != nil:
+					joined = append(joined, p.Text...)
+				case text != "":
+					joined = append([]byte(text), p.Text...)
+				default:
+					text = p.Text
+				}
 				continue
 			case canon.PartReasoning:
 				continue
 			}
 			flush()
+			k := atomKey{kind: p.Kind}
 			switch {
 			case p.Image != nil:
 				sum := sha256.Sum256([]byte(p.Image.URL + "\x00" + p.Image.Data))
-				out = append(out, atom{"image\x00" + string(sum[:]), i})
+				k.text = string(sum[:])
 			case p.Call != nil:
-				out = append(out, atom{"call\x00" + p.Call.ID + "\x00" + p.Call.Name + "\x00" + sameJSON(p.Call.Arguments), i})
+				k.id, k.name, k.text = p.Call.ID, p.Call.Name, sameJSON(p.Call.Arguments)
 			case p.Result != nil:
-				out = append(out, atom{"result\x00" + p.Result.ID + "\x00" + strings.TrimSpace(resultText(p.Result)), i})
+				k.id, k.text = p.Result.ID, strings.TrimSpace(resultText(p.Result))
+			default:
+				continue
 			}
+			out = append(out, atom{k, i})
 		}
 		flush()
 	}
@@ -190,18 +252,17 @@ func sameJSON(text string) string {
 	return strings.TrimSpace(b.String())
 }
 
-// overlap finds how the end of what is kept is the beginning of what the caller says: cut messages of all are before that, own of talk
-// are it. Without an overlap cut is len(all).
-func overlap(all, talk []canon.Message) (cut, own int) {
-	a, c := atoms(all), atoms(talk)
-	for n := min(len(a), len(c)); n > 0; n-- {
-		start := len(a) - n
-		whole := (start == 0 || a[start-1].at != a[start].at) && (n == len(c) || c[n].at != c[n-1].at)
-		if whole && slices.EqualFunc(a[start:], c[:n], func(x, y atom) bool { return x.what == y.what }) {
-			return a[start].at, c[n-1].at + 1
+// overlap finds how the end of what is kept is the beginning of what the caller says: cut messages of what is kept are before that, own of the
+// caller's are it, both 0 where there is no overlap.
+func overlap(kept, said []atom) (cut, own int) {
+	for n := min(len(kept), len(said)); n > 0; n-- {
+		start := len(kept) - n
+		whole := (start == 0 || kept[start-1].at != kept[start].at) && (n == len(said) || said[n].at != said[n-1].at)
+		if whole && slices.EqualFunc(kept[start:], said[:n], func(x, y atom) bool { return x.what == y.what }) {
+			return kept[start].at, said[n-1].at + 1
 		}
 	}
-	return len(all), 0
+	return 0, 0
 }
 
 // paired leaves out calls that nothing answers, and results of calls that are not there: every provider refuses those. What follows the added

@@ -133,12 +133,12 @@ func (m *Manager) readAny(ctx context.Context, p *Policy, at Ref) (*Session, err
 	return s, err
 }
 
-// Find reads a session wherever it is kept; nil where there is none.
+// Find reads a session wherever it is kept, but for what was said in its turns; nil where there is none.
 func (m *Manager) Find(ctx context.Context, a Address) (*Session, error) {
 	var errs []error
 	for _, p := range m.readers() {
-		s, err := m.Load(ctx, p, a)
-		if s != nil {
+		s, _, err := m.load(ctx, p, a)
+		if s != nil && !s.Erased {
 			return s, nil
 		}
 		errs = append(errs, err)
@@ -154,6 +154,10 @@ func (m *Manager) Export(ctx context.Context, f Filter, yield func([]byte) error
 			return err == nil, err
 		}
 		text, err := export(s)
+		if errors.Is(err, errUnreadable) {
+			m.failed("read", err)
+			return true, nil
+		}
 		if err == nil {
 			err = yield(text)
 		}
@@ -164,7 +168,7 @@ func (m *Manager) Export(ctx context.Context, f Filter, yield func([]byte) error
 // EraseAll erases the sessions of a filter, also those that cannot be read, and says how many there were.
 func (m *Manager) EraseAll(ctx context.Context, f Filter) (n int, err error) {
 	err = m.each(ctx, f, place{}, func(p *Policy, at place) (bool, error) {
-		done, err := m.erase(ctx, p, at.ref)
+		done, err := m.erase(ctx, p, at.ref, nil)
 		if done {
 			n++
 		}
@@ -178,8 +182,8 @@ func (m *Manager) EraseAll(ctx context.Context, f Filter) (n int, err error) {
 func (m *Manager) Edit(ctx context.Context, a Address, revision uint64, do func(s *Session, p *Policy, tell func(Event)) error) (*Session, error) {
 	var errs []error
 	for _, reader := range m.readers() {
-		s, err := m.Load(ctx, reader, a)
-		if s == nil {
+		s, _, err := m.load(ctx, reader, a)
+		if s == nil || s.Erased {
 			errs = append(errs, err)
 			continue
 		}

@@ -50,13 +50,15 @@ type EventRule struct {
 // said is what events are found in.
 type said struct {
 	text  string
-	calls bool // the model calls a tool
-	tools bool // the user's side gives results of tools
+	lower string // text in lower case; "" until it is asked for
+	calls bool   // the model calls a tool
+	tools bool   // the user's side gives results of tools
 }
 
 // Names of the events that are not found in words.
 const (
-	EventFailed  = "failed"
+	EventFailed  = "failed"  // a request got no answer
+	EventAborted = "aborted" // its caller went away before the answer was whole
 	EventTimeout = "timeout"
 )
 
@@ -83,14 +85,14 @@ func NewMachine(initial string, states []*State, transitions []*Transition, even
 		m.States[s.Name] = s
 	}
 	for i, e := range events {
-		if e.Name == EventFailed || e.Name == EventTimeout {
+		if e.Name == EventFailed || e.Name == EventAborted || e.Name == EventTimeout {
 			wrong(fmt.Sprintf("events[%d].name", i), "%s is not found in words: Weir tells it", e.Name)
 		}
 		if !slices.ContainsFunc(builtinEvents(), func(b *EventRule) bool { return b.Name == e.Name }) {
 			m.Events = append(m.Events, e)
 		}
 	}
-	known := map[string]bool{EventFailed: true, EventTimeout: true}
+	known := map[string]bool{EventFailed: true, EventAborted: true, EventTimeout: true}
 	for _, b := range builtinEvents() {
 		if i := slices.IndexFunc(events, func(e *EventRule) bool { return e.Name == b.Name }); i >= 0 {
 			if events[i].From != b.From {

@@ -52,7 +52,7 @@ func TestBuiltinMachine(t *testing.T) {
 				t.Fatalf("after %q the state is %s, not %s", user, s.State, during)
 			}
 			if answer == nil {
-				turn.Abort(ctx)
+				turn.Abort(ctx, EventFailed)
 			} else if err := turn.Commit(ctx, answer); err != nil {
 				t.Fatal(err)
 			}
@@ -73,6 +73,19 @@ func TestBuiltinMachine(t *testing.T) {
 		exchange("thanks", "reporting", answered2("You are welcome."), "reporting")
 		exchange("change the time", "adjusting", calling("c2", "change", "{}"), "executing")
 		exchange("still there?", "executing", nil, "asking_again")
+
+		// A caller who leaves is told from a failure.
+		exchange("again", "adjusting", calling("c3", "book", "{}"), "executing")
+		turn := r.begin(p, ana, "openai", chat("hm"))
+		turn.Abort(ctx, EventAborted)
+		turn.Abort(ctx, EventFailed) // it is over already
+		if events := r.get(p, ana).Events; state() != "adjusting" || events[len(events)-1].Name != EventAborted {
+			t.Errorf("the state is %s, the events %+v", state(), events)
+		}
+		turn = r.begin(p, ana, "openai", chat("hm")) // no transition takes it
+		if turn.Abort(ctx, EventAborted); state() != "adjusting" {
+			t.Errorf("the state is %s", state())
+		}
 
 		// Every time-out.
 		set := func(name string) {
@@ -112,6 +125,20 @@ func TestBuiltinMachine(t *testing.T) {
 			t.Error("time-outs are not counted")
 		}
 	})
+}
+
+// TestAbortSeesWhatIsThere: an event of a request that ends is told to the state that others have moved meanwhile.
+func TestAbortSeesWhatIsThere(t *testing.T) {
+	p := policyOf(with(t), inRedisToo)
+	r := newRig(t, nil, p)
+	r.upon(r.memory)
+	turn := r.begin(p, ana, "openai", chat("hello"))
+	r.say(p, ana, "book it", "Shall I book it?")
+	r.begin(p, ana, "openai", chat("yes"))
+	turn.Abort(context.Background(), EventFailed)
+	if s := r.get(p, ana); s.State != "asking_again" {
+		t.Errorf("the state is %s", s.State)
+	}
 }
 
 // TestMachine: guards, events of one's own, instructions with slots, what is told when a state is entered.
@@ -165,7 +192,7 @@ func TestMachine(t *testing.T) {
 func TestMachineProblems(t *testing.T) {
 	_, problems := NewMachine("a", []*State{{Name: "b"}, {Name: "b"}, {Name: "c", OnTimeout: "x", Timeout: 1}},
 		[]*Transition{{From: []string{"b", "y"}, To: "z", On: "nothing"}, {To: "b", On: EventTimeout}},
-		[]*EventRule{{Name: EventFailed}, {Name: "confirm", From: Assistant}})
+		[]*EventRule{{Name: EventFailed}, {Name: "confirm", From: Assistant}, {Name: EventAborted}})
 	var got []string
 	for _, p := range problems {
 		got = append(got, p.Field+": "+p.Err.Error())
@@ -173,6 +200,7 @@ func TestMachineProblems(t *testing.T) {
 	same(t, got, []string{
 		"states[1].name: there are two states b",
 		"events[0].name: failed is not found in words: Weir tells it",
+		"events[2].name: aborted is not found in words: Weir tells it",
 		"events[1].from: the built-in event confirm is of the other speaker: give this one another name",
 		"initial: there is no state a",
 		"states[2].onTimeout: there is no state x",
@@ -181,7 +209,7 @@ func TestMachineProblems(t *testing.T) {
 		"transitions[0].event: there is no event nothing: declare it in events, or use a built-in one",
 		"transitions[1].event: what a time-out leads to is said by the state: onTimeout",
 	})
-	m, problems := NewMachine("a", []*State{{Name: "a"}, {Name: "lost"}}, []*Transition{{To: "a", On: "confirm"}}, nil)
+	m, problems := NewMachine("a", []*State{{Name: "a"}, {Name: "lost"}}, []*Transition{{To: "a", On: "confirm"}, {To: "a", On: EventAborted}, {To: "a", On: EventFailed}}, nil)
 	if m == nil || len(problems) != 1 || problems[0].Field != "states[1].name" {
 		t.Errorf("%v", problems)
 	}

@@ -36,6 +36,10 @@ type Manager struct {
 	metrics *metrics
 	locks   locks
 	timers  timers
+	sums    sync.Map // Ref of sessions that are summed up now
+
+	// stores are memory and redis, as what reads and writes sessions sees them.
+	stores struct{ own, shared Store }
 
 	policies atomic.Pointer[map[string]*Policy]
 
@@ -76,8 +80,10 @@ func New(o Options) (*Manager, error) {
 	m := &Manager{now: o.Now, log: o.Log, codec: c, work: make(chan struct{}, maxWork)}
 	m.memory = newMemory(o.Now, func(part string) { m.metrics.evicted.WithLabelValues(part).Inc() })
 	m.metrics = newMetrics(o.Metrics, m.memory.count)
+	m.stores.own = m.memory
 	if o.Place != nil {
 		m.redis = newInRedis(o.Place, o.Now)
+		m.stores.shared = m.redis
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.policies.Store(&map[string]*Policy{})
@@ -193,10 +199,10 @@ func (m *Manager) failed(operation string, err error) {
 }
 
 func (m *Manager) storeOf(p *Policy) Store {
-	if p.Redis && m.redis != nil {
-		return m.redis
+	if p.Redis && m.stores.shared != nil {
+		return m.stores.shared
 	}
-	return m.memory
+	return m.stores.own
 }
 
 // key finds a key of any policy that is in force, beginning with p: a session may have been written under another one.
@@ -228,14 +234,51 @@ func (m *Manager) loadRef(ctx context.Context, p *Policy, at Ref) (*Session, Ver
 	if err != nil || blob == nil {
 		return nil, v, err
 	}
+	s, err := m.decode(p, at, blob)
+	return s, v, err
+}
+
+// decode gives the session of a value; nil where its time is over. Its Version counts then, too, so that it is replaced.
+func (m *Manager) decode(p *Policy, at Ref, blob []byte) (*Session, error) {
 	s, err := m.codec.decode(blob, at, m.key(p), len(p.Keys) > 0)
-	if err != nil {
-		return nil, v, err
+	if err != nil || m.ended(s) {
+		return nil, err
 	}
-	if !s.Erased && !s.Expires.After(m.now()) {
-		return nil, v, nil // whose Version stays, so that it is replaced
+	return s, nil
+}
+
+// ended says whether the time of a session is over.
+func (m *Manager) ended(s *Session) bool { return !s.Erased && !s.Expires.After(m.now()) }
+
+// seen is what was found at an address: nil and the Version of nothing, perhaps.
+type seen struct {
+	session *Session
+	version Version
+}
+
+// again reads what is at an address, where it may well be what was read before: then that is not decoded anew. From Redis it is not even
+// fetched: a write does not succeed if something else is there. So who may find nothing to change must not begin with what was read before.
+func (m *Manager) again(ctx context.Context, p *Policy, at Ref, before *seen) (*Session, Version, error) {
+	if before == nil || before.session != nil && m.ended(before.session) {
+		return m.loadRef(ctx, p, at)
 	}
-	return s, v, nil
+	if !p.Redis {
+		blob, v, err := m.storeOf(p).Get(ctx, at)
+		if err != nil {
+			return nil, v, err
+		}
+		if v != before.version {
+			if blob == nil {
+				return nil, v, nil
+			}
+			s, err := m.decode(p, at, blob)
+			return s, v, err
+		}
+	}
+	if before.session == nil {
+		return nil, before.version, nil
+	}
+	return before.session.clone(), before.version, nil
 }
 
 // Load reads a session; nil where there is none.
@@ -244,58 +287,84 @@ func (m *Manager) Load(ctx context.Context, p *Policy, a Address) (*Session, err
 	if err != nil || s == nil || s.Erased {
 		return nil, err
 	}
+	if err := s.open(); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
 // Update changes a session, or the beginning of one where there is none. do may run several times, on what is there each time: it makes the
-// same change to whatever it finds. An error of it is given back, and changes nothing.
+// same change to whatever it finds. An error of it is given back, and changes nothing. It may replace turns, which are not open, and does not change them.
 func (m *Manager) Update(ctx context.Context, p *Policy, a Address, do func(*Session) error) (*Session, error) {
-	return m.change(ctx, p, a, func(s *Session, _ bool, _ func(Event)) (bool, error) { return true, do(s) })
+	return m.change(ctx, p, a, func(s *Session, _ bool, _ func(Event)) (bool, error) {
+		if err := s.openResponses(); err != nil {
+			return false, err
+		}
+		return true, do(s)
+	})
 }
 
+// edit changes a session. It says whether it did, and what is told.
+type edit func(s *Session, there bool, tell func(Event)) (changed bool, err error)
+
 // change is Update for who needs to know whether the session is there, wants to tell events, or may find nothing to change.
-func (m *Manager) change(ctx context.Context, p *Policy, a Address, do func(s *Session, there bool, tell func(Event)) (changed bool, err error)) (*Session, error) {
+func (m *Manager) change(ctx context.Context, p *Policy, a Address, do edit) (*Session, error) {
+	now, err := m.changeFrom(ctx, p, a, nil, do)
+	return now.session, err
+}
+
+// changeFrom is change for who has read the session before; nil: has not. It gives what is there now.
+func (m *Manager) changeFrom(ctx context.Context, p *Policy, a Address, before *seen, do edit) (seen, error) {
 	at := a.Ref()
 	release, err := m.locks.take(ctx, at)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return seen{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	defer release()
 	began := m.now()
+	damaged := Version{} // of a value of which a part cannot be read
 	for try := range maxTries {
 		if try > 0 {
+			before = nil
 			m.metrics.conflicts.Inc()
 			if err := pauseFor(ctx, try); err != nil {
-				return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+				return seen{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 			}
 		}
-		have, v, err := m.loadRef(ctx, p, at)
+		have, v, err := m.again(ctx, p, at, before)
 		if err != nil && !errors.Is(err, errReplaceable) {
-			return nil, err
+			return seen{}, err
+		}
+		if v != (Version{}) && v == damaged {
+			have = nil
 		}
 		there := have != nil && !have.Erased
 		s := m.start(p, a, have)
 		var events []Event
 		changed, err := do(s, there, func(e Event) { events = append(events, e); s.note(e) })
-		if err != nil || !changed {
-			return s, err
-		}
 		gone := s.Forgotten
-		err = m.save(ctx, p, a, s, v)
+		now := seen{s, v}
+		if err == nil && changed {
+			now.version, err = m.save(ctx, p, a, s, v)
+		}
+		if errors.Is(err, errReplaceable) && damaged != v {
+			damaged = v // the next try begins anew
+			continue
+		}
 		if errors.Is(err, ErrConflict) {
 			continue
 		}
-		if err != nil {
-			return nil, err
+		if err != nil || !changed {
+			return now, err
 		}
 		if n := s.Forgotten - gone; n > 0 {
 			m.metrics.forgotten.WithLabelValues(p.ID, "size").Add(float64(n))
 		}
 		m.tell(p, events)
 		m.metrics.seconds.WithLabelValues("write").Observe(m.now().Sub(began).Seconds())
-		return s, nil
+		return now, nil
 	}
-	return nil, fmt.Errorf("%w, %d times in a row", ErrConflict, maxTries)
+	return seen{}, fmt.Errorf("%w, %d times in a row", ErrConflict, maxTries)
 }
 
 // start is a session to change: what is there, or a new one.
@@ -315,10 +384,12 @@ func (m *Manager) start(p *Policy, a Address, have *Session) *Session {
 }
 
 // save writes a session that was changed, in place of what was read.
-func (m *Manager) save(ctx context.Context, p *Policy, a Address, s *Session, was Version) error {
-	s.trim(p.KeepTurns, p.KeepBytes)
-	if int64(len(s.Responses)) > p.KeepBytes {
-		return ErrTooLarge
+func (m *Manager) save(ctx context.Context, p *Policy, a Address, s *Session, was Version) (Version, error) {
+	if err := s.trim(p.KeepTurns, p.KeepBytes); err != nil {
+		return Version{}, err
+	}
+	if s.responsesBytes() > p.KeepBytes {
+		return Version{}, ErrTooLarge
 	}
 	now := m.now()
 	s.Policy, s.Used = p.ID, now
@@ -330,20 +401,21 @@ func (m *Manager) save(ctx context.Context, p *Policy, a Address, s *Session, wa
 	at := a.Ref()
 	blob, err := m.codec.encode(s, at, p.writes())
 	if err != nil {
-		return err
+		return Version{}, err
 	}
 	life := Life{TTL: s.Expires.Sub(now), Part: p.ID, PartBytes: p.MemoryBytes}
 	if life.TTL <= 0 {
 		life.TTL = time.Millisecond
 	}
-	if _, err := m.storeOf(p).Put(ctx, at, blob, was, life); err != nil {
-		return err
+	v, err := m.storeOf(p).Put(ctx, at, blob, was, life)
+	if err != nil {
+		return Version{}, err
 	}
 	if p.Machine != nil {
 		due, _ := p.Machine.due(s)
 		m.timers.set(a, at, due)
 	}
-	return nil
+	return v, nil
 }
 
 // pauseFor waits a little before the next try: longer each time, and each for a time of its own.
@@ -367,21 +439,22 @@ func (m *Manager) tell(p *Policy, events []Event) {
 	}
 }
 
-// Erase erases a session for good: a request that is under way does not bring it back. It says whether there was one. Sessions are
-// looked for in memory and in Redis.
+// Erase erases a session for good: a request that is under way does not bring it back, nor the beginning of one whose first request is. It
+// says whether there was one. Sessions are looked for in memory and in Redis.
 func (m *Manager) Erase(ctx context.Context, a Address) (bool, error) {
 	was := false
 	var errs []error
 	for _, p := range m.readers() {
-		done, err := m.erase(ctx, p, a.Ref())
+		done, err := m.erase(ctx, p, a.Ref(), &a)
 		was = was || done
 		errs = append(errs, err)
 	}
 	return was, errors.Join(errs...)
 }
 
-// erase puts a note in place of a session. What cannot be read is only removed: what key a note would need is not known.
-func (m *Manager) erase(ctx context.Context, p *Policy, at Ref) (bool, error) {
+// erase puts a note in place of a session, also where there is none yet. name is nil where only the Ref is known: then there is no note in
+// place of what cannot be read, which is only removed.
+func (m *Manager) erase(ctx context.Context, p *Policy, at Ref, name *Address) (bool, error) {
 	release, err := m.locks.take(ctx, at)
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -398,23 +471,29 @@ func (m *Manager) erase(ctx context.Context, p *Policy, at Ref) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		if blob == nil {
+		if blob == nil && (name == nil || !m.inUse(store)) {
 			return false, nil
 		}
-		s, err := m.codec.decode(blob, at, m.key(p), false)
+		var s *Session // nil: there is none, or it cannot be read
+		if blob != nil {
+			s, _ = m.codec.decode(blob, at, m.key(p), false)
+		}
 		switch {
-		case err != nil:
-			err = store.Remove(ctx, at, v)
-		case s.Erased:
-			return false, nil
-		default:
+		case s != nil: // a note as well: a request that knows it may be under way
 			err = m.bury(ctx, store, s, v)
+		case name != nil:
+			err = m.bury(ctx, store, &Session{Tenant: name.Tenant, Consumer: name.Consumer, ID: name.ID}, v)
+		default:
+			err = store.Remove(ctx, at, v)
 		}
 		if errors.Is(err, ErrConflict) {
 			continue
 		}
 		if err != nil {
 			return false, err
+		}
+		if blob == nil || s != nil && s.Erased {
+			return false, nil
 		}
 		m.timers.set(Address{}, at, time.Time{})
 		m.metrics.erased.Inc()
@@ -426,10 +505,35 @@ func (m *Manager) erase(ctx context.Context, p *Policy, at Ref) (bool, error) {
 	return false, fmt.Errorf("%w, %d times in a row", ErrConflict, maxTries)
 }
 
+// inUse says whether a policy in force keeps its sessions in a store.
+func (m *Manager) inUse(store Store) bool {
+	for _, p := range *m.policies.Load() {
+		if m.storeOf(p) == store {
+			return true
+		}
+	}
+	return false
+}
+
+// common is the key of what no policy is known of, nil where none has keys. Policies that have some read nothing unencrypted, and all read
+// what the key of another one has sealed.
+func (m *Manager) common() *Key {
+	var of *Policy
+	for _, p := range *m.policies.Load() {
+		if p.writes() != nil && (of == nil || p.ID < of.ID) {
+			of = p
+		}
+	}
+	if of == nil {
+		return nil
+	}
+	return of.writes()
+}
+
 // bury puts the note in place of a session, under the key that the session's policy writes with.
 func (m *Manager) bury(ctx context.Context, store Store, s *Session, was Version) error {
-	var k *Key
-	life := Life{TTL: tombstoneTTL, PartBytes: 1 << 20, Hidden: true} // in a part of its own where the policy is gone
+	k := m.common()
+	life := Life{TTL: tombstoneTTL, PartBytes: 1 << 20, Hidden: true} // in a part of its own where the policy is not known
 	if p := m.policy(s.Policy); p != nil {
 		k, life.Part, life.PartBytes = p.writes(), p.ID, p.MemoryBytes
 	}

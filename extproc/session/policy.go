@@ -96,6 +96,10 @@ func CheckName(v string) error {
 	if strings.ContainsFunc(v, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return errors.New("it may hold printable ASCII without spaces")
 	}
+	// A segment of a path that means another path: clients and servers resolve it, and /api/sessions/. would be all sessions.
+	if v == "." || v == ".." {
+		return fmt.Errorf("it may not be %q, which no path can hold", v)
+	}
 	return nil
 }
 

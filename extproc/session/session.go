@@ -39,6 +39,7 @@ type Session struct {
 
 	// Responses is what the stateful Responses API keeps of it.
 	Responses json.RawMessage `json:"responses,omitempty"`
+	packed    *segment        // Responses, not opened yet; nil: it is
 
 	// Erasure is the ID of the last time that what was here before was erased.
 	Erasure string `json:"erasure,omitempty"`
@@ -46,7 +47,7 @@ type Session struct {
 	Erased bool `json:"erased,omitempty"`
 }
 
-// Said is what was said in one exchange with a model.
+// Said is what was said in one exchange with a model. Entries of a session are replaced and not changed: copies of the session have them, too.
 type Said struct {
 	ID string    `json:"id"` // random
 	At time.Time `json:"at"` // of the answer
@@ -57,6 +58,14 @@ type Said struct {
 	// Tokens of both, estimated.
 	Tokens int64  `json:"tokens"`
 	Model  string `json:"model,omitempty"`
+
+	// in has the bytes from from to to of Input and Output; nil where nobody has written them yet. They are there once the entry is opened.
+	in       *segment
+	from, to int
+	opened   bool
+	// What is known of an entry before it is opened; size is 0 where it is not known.
+	size          int64
+	images, calls bool
 }
 
 // Summary stands for turns that are not kept any more.
@@ -139,34 +148,73 @@ func (s *Session) note(e Event) {
 // clone copies what changes of a session may touch.
 func (s *Session) clone() *Session {
 	out := *s
-	out.Turns = slices.Clone(s.Turns)
+	out.Turns = slices.Clip(s.Turns) // whose entries are replaced in a copy
 	out.Slots = maps.Clone(s.Slots)
 	out.Entities = maps.Clone(s.Entities)
 	out.Events = slices.Clone(s.Events)
 	return &out
 }
 
+// open reads all that was said.
+func (s *Session) open() error {
+	if err := s.openResponses(); err != nil {
+		return err
+	}
+	return openAll(s.Turns)
+}
+
+// openResponses reads what the Responses API keeps.
+func (s *Session) openResponses() error {
+	if s.packed == nil {
+		return nil
+	}
+	raw, err := s.packed.open()
+	if err != nil {
+		return unreadable(err)
+	}
+	s.Responses, s.packed = raw, nil
+	return nil
+}
+
 // append adds what was said, once. What continues a call goes behind the turn with the call.
-func (s *Session) append(said Said) {
+func (s *Session) append(said Said) error {
 	at := len(s.Turns)
 	for i := range s.Turns {
 		if s.Turns[i].ID == said.ID {
-			return
+			return nil
 		}
 	}
 	if ids := leadingResults(said.Input); len(ids) > 0 {
-		for i := len(s.Turns) - 1; i >= 0; i-- {
-			if callsAny(s.Turns[i].Output, ids) {
-				said.Continues = true
-				at = i + 1
-				for at < len(s.Turns) && s.Turns[at].Continues {
-					at++
-				}
-				break
+		i, err := lastCall(s.Turns, ids)
+		if err != nil {
+			return err
+		}
+		if i >= 0 {
+			said.Continues = true
+			at = i + 1
+			for at < len(s.Turns) && s.Turns[at].Continues {
+				at++
 			}
 		}
 	}
-	s.Turns = slices.Insert(s.Turns, at, said)
+	s.Turns = slices.Concat(s.Turns[:at], []Said{said}, s.Turns[at:])
+	return nil
+}
+
+// lastCall is the last of the turns that has a call of one of the IDs, or -1.
+func lastCall(turns []Said, ids []string) (int, error) {
+	for i := len(turns) - 1; i >= 0; i-- {
+		if !turns[i].hasCalls() {
+			continue
+		}
+		if err := turns[i].open(); err != nil {
+			return 0, err
+		}
+		if callsAny(turns[i].Input, ids) || callsAny(turns[i].Output, ids) {
+			return i, nil
+		}
+	}
+	return -1, nil
 }
 
 // first is how many entries the oldest turn has: what continues it goes with it.
@@ -180,32 +228,53 @@ func (s *Session) first() int {
 
 // trim forgets the oldest turns until the session is as small as it may be. Images are forgotten before words are. The newest turn
 // stays, however large it is, up to the bytes.
-func (s *Session) trim(turns int, bytes int64) {
+func (s *Session) trim(turns int, bytes int64) error {
 	groups := 0
 	for i := range s.Turns {
 		if !s.Turns[i].Continues {
 			groups++
 		}
 	}
-	for ; groups > turns; groups-- {
+	for ; groups > turns && len(s.Turns) > 0; groups-- {
 		s.forget(s.first())
 	}
-	size := int64(len(s.Responses))
+	size := s.responsesBytes()
 	for i := range s.Turns {
-		size += sizeOf(&s.Turns[i])
+		size += s.Turns[i].bytes()
 	}
+	copied := false
 	for i := 0; size > bytes && i < len(s.Turns); i++ {
-		before := sizeOf(&s.Turns[i])
-		s.Turns[i].Input, s.Turns[i].Output = withoutImages(s.Turns[i].Input), withoutImages(s.Turns[i].Output)
-		size -= before - sizeOf(&s.Turns[i])
+		if !s.Turns[i].hasImages() {
+			continue
+		}
+		if err := s.Turns[i].open(); err != nil {
+			return err
+		}
+		t := s.Turns[i]
+		t.Input, t.Output = withoutImages(t.Input), withoutImages(t.Output)
+		t.in, t.size = nil, 0
+		size -= s.Turns[i].bytes() - t.bytes()
+		if !copied {
+			s.Turns, copied = slices.Clone(s.Turns), true
+		}
+		s.Turns[i] = t
 	}
 	for size > bytes && len(s.Turns) > 0 {
 		n := s.first()
 		for i := range n {
-			size -= sizeOf(&s.Turns[i])
+			size -= s.Turns[i].bytes()
 		}
 		s.forget(n)
 	}
+	return nil
+}
+
+// responsesBytes is what the Responses API keeps.
+func (s *Session) responsesBytes() int64 {
+	if s.packed != nil {
+		return int64(s.packed.size)
+	}
+	return int64(len(s.Responses))
 }
 
 // forget drops the oldest entries, which are whole turns.
@@ -215,14 +284,55 @@ func (s *Session) forget(entries int) {
 			s.Forgotten++
 		}
 	}
-	s.Turns = slices.Delete(s.Turns, 0, entries)
+	s.Turns = s.Turns[entries:]
 }
 
-// sizeOf is about what an entry has as JSON.
-func sizeOf(s *Said) int64 {
-	r := canon.Request{Messages: s.Input}
-	o := canon.Request{Messages: s.Output}
-	return int64(r.SizeHint() + o.SizeHint() - 768)
+// bytes is about what an entry has as JSON.
+func (t *Said) bytes() int64 {
+	if t.size == 0 {
+		r := canon.Request{Messages: t.Input}
+		o := canon.Request{Messages: t.Output}
+		t.size = int64(r.SizeHint() + o.SizeHint() - 768)
+	}
+	return t.size
+}
+
+// hasImages says whether an entry has images that are kept as bytes.
+func (t *Said) hasImages() bool {
+	if t.in != nil {
+		return t.images
+	}
+	image := func(p *canon.Part) bool { return p.Image != nil && p.Image.Data != "" }
+	return hasPart(t.Input, image) || hasPart(t.Output, image)
+}
+
+// hasCalls says whether an entry has calls of tools.
+func (t *Said) hasCalls() bool {
+	if t.in != nil {
+		return t.calls
+	}
+	call := func(p *canon.Part) bool { return p.Call != nil }
+	return hasPart(t.Input, call) || hasPart(t.Output, call)
+}
+
+// hasPart says whether a part of messages, or of the results in them, is of some kind.
+func hasPart(list []canon.Message, is func(*canon.Part) bool) bool {
+	for i := range list {
+		for j := range list[i].Parts {
+			p := &list[i].Parts[j]
+			if is(p) {
+				return true
+			}
+			if p.Result != nil {
+				for k := range p.Result.Parts {
+					if is(&p.Result.Parts[k]) {
+						return true
+					}
+				}
+			}
+		}
+	}
+	return false
 }
 
 // imageGone stands for an image that is not kept.

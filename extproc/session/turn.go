@@ -33,7 +33,7 @@ type Call struct {
 const (
 	StateOK   = "ok"
 	StateNew  = "new"
-	StateLost = "lost" // it could not be read, so the request went on without it
+	StateLost = "lost" // it could not be read, so the request went on without it, or was refused
 )
 
 // Turn is one request in a session. It ends with Commit or Abort. It is used by one goroutine at a time.
@@ -45,15 +45,19 @@ type Turn struct {
 	id     string
 
 	body    []byte
-	request *canon.Request // of body; nil: not parsed yet
+	layout  *layout         // of the caller's body; nil for dialects that cannot be added to
+	request *canon.Request  // of body; nil: not parsed yet
+	talk    []canon.Message // the caller's, without system prompts
 	fresh   []canon.Message
 	user    *said
 	model   string
 	sticky  string
 	add     []canon.Message
-	added   int // turns
+	added   int  // turns
+	summed  bool // a summary of what was before them goes with them
 
 	base    *Session // as it was; nil: there was none, or it could not be read
+	last    *seen    // what was there when the turn looked last; nil: that is not known
 	erasure string   // the last one that this turn knows of
 	changed bool     // what the user said has been written already
 	found   found    // by rules in what the user said
@@ -62,67 +66,76 @@ type Turn struct {
 
 const codeUnavailable = "session_unavailable"
 
-// Begin reads the session of a request and adds what the policy says to it.
+// Begin reads the session of a request and adds what the policy says to it. Where the request is refused after that was tried there is a turn
+// beside the error: its State is what the caller is told, and it is to be aborted.
 func (m *Manager) Begin(ctx context.Context, p *Policy, c Call) (*Turn, *canon.Error) {
 	t := &Turn{m: m, policy: p, call: c, state: StateOK, id: newID()}
-	s, erasure, lost := m.fetch(ctx, p, c.Address)
-	switch {
-	case lost != nil:
+	if err := t.parse(); err != nil {
+		return nil, err
+	}
+	found, lost := m.fetch(ctx, p, c.Address)
+	s := t.knows(found)
+	if lost == nil {
+		lost = t.plan(s)
+	}
+	if lost != nil {
 		m.failed("read", lost)
 		if p.Deny {
 			m.metrics.requests.WithLabelValues(p.ID, "denied").Inc()
-			return nil, &canon.Error{Kind: canon.ErrOverloaded, Code: codeUnavailable, RetryAfter: time.Second,
+			t.state, t.done = StateLost, true
+			return t, &canon.Error{Kind: canon.ErrOverloaded, Code: codeUnavailable, RetryAfter: time.Second,
 				Message: "The session of the request cannot be read now; try again in a moment."}
 		}
+		s = t.knows(nil)
+		_ = t.plan(s) // there is nothing in it that could not be read
 		t.state = StateLost
-	case s == nil:
-		t.state = StateNew
-	}
-	t.base, t.erasure = s, erasure
-	if s == nil {
-		s = m.start(p, c.Address, nil)
-	} else {
-		s = s.clone()
 	}
 	if p.Sticky {
 		t.sticky = strings.Join([]string{c.Address.Tenant, c.Address.Consumer, c.Address.ID}, "\x00")
 	}
-	if err := t.read(s); err != nil {
-		return nil, err
-	}
 	t.listen(ctx, s)
 	if err := t.write(s); err != nil {
-		return nil, err
+		return t, err
 	}
 	m.metrics.requests.WithLabelValues(p.ID, t.state).Inc()
 	return t, nil
 }
 
-// fetch reads a session, and which erasure of it is known.
-func (m *Manager) fetch(ctx context.Context, p *Policy, a Address) (s *Session, erasure string, err error) {
+// fetch reads what is at an address, a note that it was erased included.
+func (m *Manager) fetch(ctx context.Context, p *Policy, a Address) (*seen, error) {
 	began := m.now()
-	s, _, err = m.load(ctx, p, a)
+	s, v, err := m.load(ctx, p, a)
 	m.metrics.seconds.WithLabelValues("read").Observe(m.now().Sub(began).Seconds())
-	if err != nil || s == nil {
-		return nil, "", err
+	if err != nil {
+		return nil, err
 	}
-	if s.Erased {
-		return nil, s.Erasure, nil
-	}
-	return s, s.Erasure, nil
+	return &seen{s, v}, nil
 }
 
-// read parses the request and decides what is added to it.
-func (t *Turn) read(s *Session) *canon.Error {
+// knows notes what was found, nil where that is not known, and gives the session to work with.
+func (t *Turn) knows(found *seen) *Session {
+	t.base, t.last, t.erasure, t.state = nil, found, "", StateNew
+	if found != nil && found.session != nil {
+		t.erasure = found.session.Erasure
+		if !found.session.Erased {
+			t.base, t.state = found.session, StateOK
+			return t.base.clone()
+		}
+	}
+	return t.m.start(t.policy, t.call.Address, nil)
+}
+
+// parse reads the request.
+func (t *Turn) parse() *canon.Error {
 	c := &t.call
 	if c.OwnHistory || shapeOf(c.Dialect.Name) == noShape {
 		t.request = c.Request
 	} else {
-		l, err := layoutOf(c.Body)
-		if err != nil {
+		var err *canon.Error
+		if t.layout, err = layoutOf(c.Body); err != nil {
 			return err
 		}
-		if t.request, err = l.parse(c.Dialect, shapeOf(c.Dialect.Name)); err != nil {
+		if t.request, err = t.layout.parse(c.Dialect, shapeOf(c.Dialect.Name)); err != nil {
 			return err
 		}
 	}
@@ -130,22 +143,32 @@ func (t *Turn) read(s *Session) *canon.Error {
 		return &canon.Error{Kind: canon.ErrInternal, Message: "The dialect " + c.Dialect.Name + " cannot hold a session here."}
 	}
 	t.model = strings.Clone(t.request.Model)
-	talk := make([]canon.Message, 0, len(t.request.Messages))
+	t.talk = make([]canon.Message, 0, len(t.request.Messages))
 	for _, m := range t.request.Messages {
 		if !isSystem(m.Role) {
-			talk = append(talk, m)
+			t.talk = append(t.talk, m)
 		}
 	}
-	t.fresh = unmarked(talk[answered(talk):])
-	if !c.OwnHistory {
-		plan := planOf(s.Turns, talk, bounds{t.policy.HistoryTurns, t.policy.HistoryTokens})
+	return nil
+}
+
+// plan decides what is added to the request. Its error is of turns that cannot be read.
+func (t *Turn) plan(s *Session) error {
+	t.fresh = unmarked(t.talk[answered(t.talk):])
+	if !t.call.OwnHistory {
+		plan, err := planOf(s.Turns, t.talk, bounds{t.policy.HistoryTurns, t.policy.HistoryTokens})
+		if err != nil {
+			return err
+		}
 		t.fresh, t.add, t.added = unmarked(plan.fresh), plan.add, plan.turns
-		t.request = withMessages(t.request, plan.add)
+		t.summed = plan.all || plan.turns > 0
+		if shapeOf(t.call.Dialect.Name) == noShape {
+			t.request = withMessages(t.call.Request, plan.add)
+		}
 		t.m.metrics.added.WithLabelValues(t.policy.ID).Add(float64(tokensOf(plan.add)))
 	}
-	w := saidOf(t.fresh, canon.RoleUser)
-	w.text = strings.Clone(w.text)
-	t.user = w
+	t.user = saidOf(t.fresh, canon.RoleUser)
+	t.user.text = strings.Clone(t.user.text)
 	return nil
 }
 
@@ -180,7 +203,7 @@ func (t *Turn) listen(ctx context.Context, s *Session) {
 	if t.state == StateLost || before.State == s.State && before.Entered.Equal(s.Entered) && t.found.empty() {
 		return
 	}
-	_, err := m.change(ctx, p, t.call.Address, func(s *Session, there bool, tell func(Event)) (bool, error) {
+	written, err := m.changeFrom(ctx, p, t.call.Address, t.last, func(s *Session, there bool, tell func(Event)) (bool, error) {
 		t.restore(s, there)
 		if t.erased(s) {
 			return false, ErrErased
@@ -188,11 +211,12 @@ func (t *Turn) listen(ctx context.Context, s *Session) {
 		t.userSays(s, now, tell)
 		return true, nil
 	})
-	if err == nil {
-		t.changed = true
-	} else {
+	if err != nil {
+		t.last = nil
 		m.failed("write", err)
+		return
 	}
+	t.changed, t.last = true, &written
 }
 
 func cmpOr(a, b string) string {
@@ -249,7 +273,7 @@ func (m *Manager) apply(p *Policy, s *Session, from Speaker, text string, header
 // write makes the body that is sent on.
 func (t *Turn) write(s *Session) *canon.Error {
 	var system []string
-	if t.base != nil && t.base.Summary != nil && !t.call.OwnHistory && t.added > 0 {
+	if t.base != nil && t.base.Summary != nil && t.summed {
 		system = append(system, summaryHead+t.base.Summary.Text)
 	}
 	if t.policy.Machine != nil {
@@ -270,17 +294,13 @@ func (t *Turn) write(s *Session) *canon.Error {
 		t.body = c.Body
 		return nil
 	}
-	l, err := layoutOf(c.Body)
-	if err != nil {
-		return err
-	}
 	elements, err := printed(c.Dialect, t.add)
 	if err != nil {
 		return err
 	}
 	t.body = c.Body
 	if len(elements) > 0 || len(system) > 0 {
-		t.body = l.into(form, system, elements)
+		t.body = t.layout.into(form, system, elements)
 	}
 	t.request = nil
 	return nil
@@ -324,7 +344,7 @@ func (t *Turn) Commit(ctx context.Context, r *canon.Response) error {
 	answer := saidOf(output, canon.RoleAssistant)
 	entry := Said{ID: t.id, At: now, Input: t.fresh, Output: output, Model: t.model}
 	entry.Tokens = tokensOf(entry.Input) + tokensOf(entry.Output)
-	s, err := m.change(ctx, p, t.call.Address, func(s *Session, there bool, tell func(Event)) (bool, error) {
+	kept, err := m.changeFrom(ctx, p, t.call.Address, t.last, func(s *Session, there bool, tell func(Event)) (bool, error) {
 		restored := t.restore(s, there)
 		if t.erased(s) {
 			return false, ErrErased
@@ -342,7 +362,7 @@ func (t *Turn) Commit(ctx context.Context, r *canon.Response) error {
 			p.Machine.step(s, Assistant, answer, &facts{s: s, text: answer.text, headers: t.call.Headers}, now, tell, m.ruleFailed(p))
 		}
 		if !t.call.OwnHistory && len(output[0].Parts) > 0 {
-			s.append(entry)
+			return true, s.append(entry)
 		}
 		return true, nil
 	})
@@ -352,7 +372,7 @@ func (t *Turn) Commit(ctx context.Context, r *canon.Response) error {
 		}
 		return err
 	}
-	t.after(s, strings.Clone(answer.text))
+	t.after(kept.session, strings.Clone(answer.text))
 	return nil
 }
 
@@ -368,8 +388,8 @@ func (t *Turn) restore(s *Session, there bool) bool {
 	return true
 }
 
-// Abort ends a turn that got no answer.
-func (t *Turn) Abort(ctx context.Context) {
+// Abort ends a turn that got no answer. event says why: EventFailed, or EventAborted where the caller did not wait for it.
+func (t *Turn) Abort(ctx context.Context, event string) {
 	if t.done {
 		return
 	}
@@ -380,12 +400,12 @@ func (t *Turn) Abort(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
 	defer cancel()
-	_, err := m.change(ctx, p, t.call.Address, func(s *Session, there bool, tell func(Event)) (bool, error) {
+	_, err := m.change(ctx, p, t.call.Address, func(s *Session, there bool, tell func(Event)) (bool, error) { // what is there, for it may not change
 		if !there || t.erased(s) {
 			return false, nil
 		}
 		f := &facts{s: s, headers: t.call.Headers}
-		return p.Machine.fire(s, EventFailed, f, m.now(), tell, m.ruleFailed(p)), nil
+		return p.Machine.fire(s, event, f, m.now(), tell, m.ruleFailed(p)), nil
 	})
 	if err != nil {
 		m.failed("write", err)
@@ -419,14 +439,27 @@ func (t *Turn) after(s *Session, answer string) {
 		})
 	}
 	if p.Summary != nil && p.Summary.split(s) > 0 {
-		m.askLater(p, PurposeSummary, func(ctx context.Context) { m.sumUp(ctx, p, a, s, caller) })
+		at := a.Ref()
+		if _, busy := m.sums.LoadOrStore(at, true); busy {
+			return // a turn before this one has begun it, and turns come faster than a model sums up
+		}
+		begun := m.askLater(p, PurposeSummary, func(ctx context.Context) {
+			defer m.sums.Delete(at)
+			m.sumUp(ctx, p, a, s, caller)
+		})
+		if !begun {
+			m.sums.Delete(at)
+		}
 	}
 }
 
-func (m *Manager) askLater(p *Policy, purpose Purpose, what func(ctx context.Context)) {
-	if !m.later(what) {
+// askLater says whether there is room for another question.
+func (m *Manager) askLater(p *Policy, purpose Purpose, what func(ctx context.Context)) bool {
+	begun := m.later(what)
+	if !begun {
 		m.metrics.asks.WithLabelValues(p.ID, string(purpose), "skipped").Inc()
 	}
+	return begun
 }
 
 // ask asks a model and counts how that went.
@@ -467,6 +500,10 @@ func (m *Manager) sumUp(ctx context.Context, p *Policy, a Address, s *Session, c
 		return
 	}
 	old := slices.Clone(s.Turns[:n])
+	if err := openAll(old); err != nil {
+		m.failed("read", err)
+		return
+	}
 	r, err := m.ask(ctx, p, caller, Ask{PurposeSummary, p.Summary.request(s.Summary, old)}, p.Summary.Timeout)
 	text := ""
 	if err == nil {

@@ -2,7 +2,9 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -185,7 +187,7 @@ func TestTimeOuts(t *testing.T) {
 	if turn.State() != StateNew {
 		t.Errorf("after the idle time-out the state is %s", turn.State())
 	}
-	turn.Abort(context.Background())
+	turn.Abort(context.Background(), EventFailed)
 	r.Tick(context.Background())
 	if n, bytes := r.memory.count(); n != 0 || bytes != 0 {
 		t.Errorf("%d sessions with %d bytes are left in memory", n, bytes)
@@ -271,6 +273,56 @@ func TestSummary(t *testing.T) {
 	}
 }
 
+// TestSummaryAlone: the sum goes out where the last turn is too long to, and not where the caller sends a history.
+func TestSummaryAlone(t *testing.T) {
+	p := policyOf(func(p *Policy) {
+		p.HistoryTokens = 50
+		p.Summary = &SummaryPolicy{Model: "cheap", AfterTokens: 60, KeepTurns: 1, MaxTokens: 100, Timeout: time.Second}
+	})
+	r := newRig(t, nil, p)
+	c := func(c *Call) {
+		c.Caller = scripted(func(Ask) (*canon.Response, error) { return answered2("the sum"), nil })
+	}
+	r.say(p, ana, "q1", "a1", c)
+	r.say(p, ana, "q2", strings.Repeat("word ", 100), c)
+	r.Wait()
+	same(t, texts(t, string(r.begin(p, ana, "openai", chat("q3")).Body())), []string{"system: " + summaryHead + "the sum", "user: q3"})
+	own := `{"model":"gpt","messages":[{"role":"user","content":"mine"},{"role":"assistant","content":"mine too"},{"role":"user","content":"q3"}]}`
+	same(t, texts(t, string(r.begin(p, ana, "openai", own).Body())), []string{"user: mine", "assistant: mine too", "user: q3"})
+}
+
+// TestOneSummaryAtATime: turns that come while a model sums up do not have another one do it, too.
+func TestOneSummaryAtATime(t *testing.T) {
+	p := policyOf(func(p *Policy) {
+		p.Summary = &SummaryPolicy{Model: "cheap", AfterTokens: 10, KeepTurns: 1, MaxTokens: 100, Timeout: time.Minute}
+	})
+	r := newRig(t, nil, p)
+	asked := make(chan struct{}, 10)
+	going := make(chan struct{})
+	c := func(c *Call) {
+		c.Caller = scripted(func(Ask) (*canon.Response, error) {
+			asked <- struct{}{}
+			<-going
+			return answered2("the sum"), nil
+		})
+	}
+	for i := range 2 {
+		r.say(p, ana, fmt.Sprintf("a question of some words %d", i), "and its answer of some words", c)
+	}
+	<-asked
+	for i := range 3 {
+		r.say(p, ana, fmt.Sprintf("another question of some words %d", i), "and its answer of some words", c)
+	}
+	close(going)
+	r.Wait()
+	if len(asked) > 0 {
+		t.Errorf("%d more models were asked", len(asked))
+	}
+	if s := r.get(p, ana); s.Summary == nil || s.Summary.Turns != 1 || len(s.Turns) != 4 {
+		t.Errorf("%+v, %d turns", s.Summary, len(s.Turns))
+	}
+}
+
 // TestErase: what was erased does not come back with a request that was under way, and can be begun anew.
 func TestErase(t *testing.T) {
 	for _, first := range []bool{true, false} { // whether there was a session when the request began
@@ -311,6 +363,71 @@ func TestErase(t *testing.T) {
 			t.Errorf("erasing nothing: %v %v", was, err)
 		}
 	}
+}
+
+// TestEraseOfABeginning: a session that is erased while its first request is under way does not appear with the answer, whatever policy it is
+// under and however often it is erased; one that begins later does.
+func TestEraseOfABeginning(t *testing.T) {
+	stores(t, func(t *testing.T, place Place, change func(*Policy)) {
+		for name, with := range map[string][]func(*Policy){"plain": nil, "encrypted": {encrypted(mustKey(t, 1))}} {
+			t.Run(name, func(t *testing.T) {
+				ctx := context.Background()
+				a := Address{"acme", "acme/ana", "first " + name}
+				p := policyOf(append(with, change)...)
+				plain := policyOf(change, func(p *Policy) { p.ID = "default/plain" })
+				r := newRig(t, place, plain, p)
+				for _, state := range []string{"never used", "erased before"} {
+					turn, moved := r.begin(p, a, "openai", chat("under way")), r.begin(plain, a, "openai", chat("under way, too"))
+					if turn.State() != StateNew || moved.State() != StateNew {
+						t.Fatalf("%s: the states are %s and %s", state, turn.State(), moved.State())
+					}
+					if was, err := r.Erase(ctx, a); was || err != nil {
+						t.Fatalf("%s: %v %v", state, was, err)
+					}
+					for _, turn := range []*Turn{turn, moved} {
+						if err := turn.Commit(ctx, answered2("late")); !errors.Is(err, ErrErased) {
+							t.Errorf("%s: the answer is kept: %v", state, err)
+						}
+					}
+					if s := r.get(p, a); s != nil {
+						t.Errorf("%s: it is there: %+v", state, s)
+					}
+				}
+				if lines, _, err := r.List(ctx, Filter{}, "", 10); err != nil || slices.ContainsFunc(lines, func(l Line) bool { return l.ID == a.ID }) {
+					t.Errorf("the list has %+v, %v", lines, err)
+				}
+				same(t, texts(t, r.say(p, a, "fresh", "a")), []string{"user: fresh"})
+				if s := r.get(p, a); s == nil || len(s.Turns) != 1 {
+					t.Errorf("what begins later is not kept: %+v", s)
+				}
+			})
+		}
+	})
+}
+
+// TestEraseOfWhatCannotBeRead: it is gone for a request that is under way, too.
+func TestEraseOfWhatCannotBeRead(t *testing.T) {
+	stores(t, func(t *testing.T, place Place, change func(*Policy)) {
+		ctx := context.Background()
+		gone := policyOf(encrypted(mustKey(t, 1)), change)
+		r := newRig(t, place, gone)
+		r.say(gone, ana, "q1", "a1")
+		p := policyOf(encrypted(mustKey(t, 2)), change)
+		r.Use([]*Policy{p})
+		turn := r.begin(p, ana, "openai", chat("under way"))
+		if turn.State() != StateLost {
+			t.Fatalf("the state is %s", turn.State())
+		}
+		if was, err := r.Erase(ctx, ana); !was || err != nil {
+			t.Fatalf("%v %v", was, err)
+		}
+		if err := turn.Commit(ctx, answered2("late")); !errors.Is(err, ErrErased) {
+			t.Errorf("the answer is kept: %v", err)
+		}
+		if next := r.begin(p, ana, "openai", chat("q")); next.State() != StateNew {
+			t.Errorf("after erasing the state is %s", next.State())
+		}
+	})
 }
 
 // TestNothingIsLogged: no text, slot or name of a session is in the log or a metric, whatever goes wrong.

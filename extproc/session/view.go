@@ -81,6 +81,9 @@ func lineOf(s *Session, store string) Line {
 
 // export is a session as it is kept, but for what is Weir's own business.
 func export(s *Session) ([]byte, error) {
+	if err := s.open(); err != nil {
+		return nil, err
+	}
 	out := *s
 	out.Erasure = ""
 	return json.Marshal(&out)

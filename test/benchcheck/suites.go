@@ -25,6 +25,7 @@ var suites = []suite{
 	{200, "^Benchmark(Key|TokenHit|TokenVerify|UnknownKey)$", []string{"extproc/identity"}},
 	{200, "^Benchmark(Admit|Refuse|Find|AllowDone|Begin)$",
 		[]string{"extproc/limit", "extproc/table", "extproc/breaker", "internal/trace"}},
+	{200, "^Benchmark(Turn|Exchange)$", []string{"extproc/session", "extproc/session/responses"}},
 	{3, "^BenchmarkCompile$/^1000$", []string{"xds/compile"}},
 	{200, "^BenchmarkChange$/./^1000$", []string{"xds/compile"}},
 }

@@ -122,8 +122,12 @@ func ReqString(v jsonx.Value, field string) (string, *canon.Error) {
 }
 
 // Clip shortens what a caller sent for use in an error.
-func Clip(s string) string {
-	const most = 40
+func Clip(s string) string { return clip(s, 40) }
+
+// ClipID is Clip for IDs, of which Weir's own are shown whole.
+func ClipID(s string) string { return clip(s, 128) }
+
+func clip(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/adapters/jsonx"
 	face "github.com/weir-dev/weir/adapters/responses"
 	"github.com/weir-dev/weir/extproc/session"
 )
@@ -49,10 +50,110 @@ func readLog(s *session.Session) (*log, error) {
 	if s == nil || len(s.Responses) == 0 {
 		return l, nil
 	}
-	if err := json.Unmarshal(s.Responses, l); err != nil {
+	if err := l.parse(s.Responses); err != nil {
 		return nil, fmt.Errorf("what is kept of the responses of a session cannot be read: %w", err)
 	}
 	return l, nil
+}
+
+// parse reads what text writes. Turns share their bytes with it. A log is read with every request and is as long as its conversation: json.Unmarshal
+// takes ten times as long.
+func (l *log) parse(text []byte) error {
+	if err := jsonx.Check(text); err != nil {
+		return err
+	}
+	root := jsonx.Root(text)
+	if root.Kind() != jsonx.Object {
+		return fmt.Errorf("it is %s", root.Kind())
+	}
+	for name, v := range root.Members() {
+		switch string(name) {
+		case "conversation":
+			if err := json.Unmarshal(v, &l.Conversation); err != nil {
+				return err
+			}
+		case "turns":
+			for _, e := range v.Elements() {
+				var t turn
+				for name, v := range e.Members() {
+					switch string(name) {
+					case "id":
+						t.ID = v.Share()
+					case "parent":
+						t.Parent = v.Share()
+					case "input":
+						t.Input = json.RawMessage(slices.Clip(v))
+					case "output":
+						t.Output = json.RawMessage(slices.Clip(v))
+					case "object":
+						t.Object = json.RawMessage(slices.Clip(v))
+					}
+				}
+				l.Turns = append(l.Turns, t)
+			}
+		}
+	}
+	return nil
+}
+
+// text is the log as JSON. What it holds is JSON already.
+func (l *log) text() ([]byte, error) {
+	var b jsonx.Builder
+	b.Text = make([]byte, 0, l.size())
+	b.Raw("{")
+	if l.Conversation != nil {
+		begun, err := json.Marshal(l.Conversation)
+		if err != nil {
+			return nil, fmt.Errorf("responses of a session: %w", err)
+		}
+		b.Raw(`"conversation":`)
+		b.Bytes(begun)
+	}
+	for i := range l.Turns {
+		t := &l.Turns[i]
+		switch {
+		case i > 0:
+			b.Raw(",")
+		case l.Conversation != nil:
+			b.Raw(`,"turns":[`)
+		default:
+			b.Raw(`"turns":[`)
+		}
+		b.Raw(`{"id":`)
+		b.Str(t.ID)
+		if t.Parent != "" {
+			b.Raw(`,"parent":`)
+			b.Str(t.Parent)
+		}
+		for _, f := range [...]struct {
+			name string
+			text json.RawMessage
+		}{{`,"input":`, t.Input}, {`,"output":`, t.Output}, {`,"object":`, t.Object}} {
+			if len(f.text) > 0 {
+				b.Raw(f.name)
+				b.Bytes(f.text)
+			}
+		}
+		b.Raw("}")
+	}
+	if len(l.Turns) > 0 {
+		b.Raw("]")
+	}
+	b.Raw("}")
+	return b.Text, nil
+}
+
+// size is about what text has, in bytes, and not less.
+func (l *log) size() int {
+	n := 256
+	if l.Conversation != nil {
+		n += len(l.Conversation.Metadata)
+	}
+	for i := range l.Turns {
+		t := &l.Turns[i]
+		n += 64 + len(t.ID) + len(t.Parent) + len(t.Input) + len(t.Output) + len(t.Object)
+	}
+	return n
 }
 
 // write puts the log into its session, as small as the policy has it. newest is a turn that must stay; "" where none must.
@@ -61,9 +162,9 @@ func (l *log) write(s *session.Session, p *session.Policy, newest string) error 
 		l.Turns = slices.Delete(l.Turns, 0, n)
 	}
 	for {
-		text, err := json.Marshal(l)
+		text, err := l.text()
 		if err != nil {
-			return fmt.Errorf("responses of a session: %w", err)
+			return err
 		}
 		if p.KeepBytes <= 0 || int64(len(text)) <= p.KeepBytes {
 			s.Responses = text

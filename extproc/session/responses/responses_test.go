@@ -22,7 +22,7 @@ import (
 // rig is a Keeper over a real Manager in memory.
 type rig struct {
 	*Keeper
-	t      *testing.T
+	t      testing.TB
 	m      *session.Manager
 	policy *session.Policy
 	caller Caller
@@ -30,7 +30,7 @@ type rig struct {
 	lost   []error
 }
 
-func newRig(t *testing.T, change ...func(*session.Policy)) *rig {
+func newRig(t testing.TB, change ...func(*session.Policy)) *rig {
 	t.Helper()
 	m, err := session.New(session.Options{Now: time.Now, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
