@@ -177,8 +177,7 @@ func (a *answer) onWhole(provider []byte) *extprocv3.ProcessingResponse {
 func (a *answer) whole(provider []byte) (status int, body []byte, contentType string) {
 	fail := func(err *canon.Error) (int, []byte, string) {
 		if err.Kind == canon.ErrAuthentication {
-			// The provider means the gateway's key, and may quote a part of it.
-			err.Message = "The backend refused the gateway's own credential; this is not about yours."
+			err.Message = canon.BackendCredential
 		}
 		return err.HTTPStatus(), a.in.AppendError(nil, err, a.requestID), contentJSON
 	}

@@ -15,6 +15,8 @@ import (
 	sessionresponses "github.com/weir-dev/weir/extproc/session/responses"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/internal/redact"
+	"github.com/weir-dev/weir/usage"
 )
 
 // OpenAI's Responses API has a memory. Where a SessionPolicy covers its requests, Weir is that memory: the relay asks for a chat, and keeps
@@ -52,7 +54,7 @@ func (s *Server) forKeeper(of *decision, t *table.Table, match *adapters.Match, 
 // toKeeper sends such a request to the relay, where the limits let it pass. It has no rule and no model, so that those of the gateway and of who
 // calls judge it, by what they say of requests.
 func (s *Server) toKeeper(ctx context.Context, of *decision, a *asked, known facts) *response {
-	done, limits, cerr := s.admitKept(ctx, of, a)
+	grant, limits, cerr := s.admitKept(ctx, of, a)
 	known = append(known, limits...)
 	if cerr != nil {
 		resp := refusal(a.dialect, of.refused(cerr), a.request.requestID, known)
@@ -61,19 +63,27 @@ func (s *Server) toKeeper(ctx context.Context, of *decision, a *asked, known fac
 		return resp
 	}
 	now := s.opts.Now()
-	f := &relay.Flight{
-		ID: relay.NewID(), Gateway: a.gateway, Identity: a.id, Dialect: a.dialect, RequestID: a.request.requestID,
-		Resource: true, Keepers: keepersOf(&a.table.Sessions, a.gateway, a.id), Done: done, Begun: now, Expires: now.Add(keeperTimeout),
+	of.open = &usage.Open{
+		ID: s.exchanges.newID(), PeekID: a.request.peek.id, RequestID: a.request.requestID, Trace: a.trace, Time: a.now, Gateway: a.gateway,
+		Tenant: a.id.Tenant, Namespace: a.id.Namespace, Consumer: a.id.Consumer, Credential: a.id.Credential, Path: redact.Path(a.request.path),
+		Dialect: a.dialect.Name, Grant: settled{grant}, Relayed: true, Resource: true, Waited: of.waited,
+		Expires: now.Add(keeperTimeout + relayMargin + expiryMargin),
 	}
+	f := &relay.Flight{
+		ID: relay.NewID(), Gateway: a.gateway, Identity: a.id, Dialect: a.dialect, RequestID: a.request.requestID, Trace: a.trace, Open: of.open,
+		Resource: true, Keepers: keepersOf(&a.table.Sessions, a.gateway, a.id), Begun: now, Expires: now.Add(keeperTimeout),
+	}
+	of.flight, of.begun = f.ID, true
+	s.opts.Desk.Begin(of.open)
 	s.opts.Flights.Put(f)
 	resp, common := newOnward()
 	toTheRelay(common, f, keeperTimeout)
-	resp.tell(wire.DecisionNamespace, append(known, fact{wire.KeyDialect, a.dialect.Name}))
+	resp.tell(wire.DecisionNamespace, append(known, fact{wire.KeyDialect, a.dialect.Name}, fact{wire.KeyExchange, of.open.ID}, fact{wire.KeyRelayed, "true"}))
 	return resp
 }
 
-// admitKept asks the limits of requests, and of requests at once. done ends what the request holds of them.
-func (s *Server) admitKept(ctx context.Context, of *decision, a *asked) (done func(), _ facts, _ *canon.Error) {
+// admitKept asks the limits of requests, and of requests at once.
+func (s *Server) admitKept(ctx context.Context, of *decision, a *asked) (*limit.Grant, facts, *canon.Error) {
 	policies := a.table.Applying(a.fewPolicies[:0], a.gateway, a.rule, a.id, a.model)
 	if cerr := shut(policies); cerr != nil {
 		return nil, nil, cerr
@@ -86,7 +96,7 @@ func (s *Server) admitKept(ctx context.Context, of *decision, a *asked) (done fu
 	if refused != nil {
 		return nil, limitFacts(refused.Headers), refusedBy(refused, a.now)
 	}
-	return func() { grant.Settle(limit.Amounts{}) }, limitFacts(grant.Headers()), nil
+	return grant, limitFacts(grant.Headers()), nil
 }
 
 // keepersOf are the policies that may have kept something for a caller, the most specific first. Which rule a response came by is not known

@@ -66,6 +66,21 @@ func (s *Server) fillOf(ctx context.Context, r *request) (f *relay.Fill, ok bool
 	return f, f != nil
 }
 
+// lost makes a fill one that never was, because another buys its answer: nobody reads what it is told, and nothing counts it.
+func (d *decision) lost(told *response) *response {
+	d.taken = true
+	if g, ok := d.grant.(settled); ok {
+		g.Void()
+	}
+	d.giveBack()
+	for i := range told.facts {
+		if f := &told.facts[i]; f.key == wire.KeyFill {
+			f.value = wire.FillTaken
+		}
+	}
+	return told
+}
+
 // remembered are the policies of the relay that cover a request.
 type remembered struct {
 	cache   *table.Kept[table.CachePolicy]

@@ -15,7 +15,6 @@ import (
 	"github.com/weir-dev/weir/extproc/relay"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
-	"github.com/weir-dev/weir/usage"
 )
 
 // relayRig is a server whose requests for gpt-4o go to the relay, with a limit of requests and one of tokens for each tenant.
@@ -81,7 +80,7 @@ func TestRelayedRequest(t *testing.T) {
 	flights.PutFill(fill)
 	bare := chatHeaders().with("authorization", "Bearer fill").with(wire.FlightHeader, fill.ID)
 	resp := r.innerly(bare)
-	if setHeader(resp, wire.RuleHeader) != "direct-of-kept" || said(resp, wire.KeyFill) != usage.FillAnswer || said(resp, wire.KeyConsumer) != "demo" ||
+	if setHeader(resp, wire.RuleHeader) != "direct-of-kept" || said(resp, wire.KeyFill) != wire.FillAnswer || said(resp, wire.KeyConsumer) != "demo" ||
 		said(resp, wire.KeyTenant) != "acme" {
 		t.Errorf("the fill: %v", resp)
 	}
@@ -90,6 +89,36 @@ func TestRelayedRequest(t *testing.T) {
 	}
 	if again := r.innerly(bare); again.GetImmediateResponse().GetStatus().GetCode() != 503 {
 		t.Errorf("the fill, once more: %v", again)
+	}
+}
+
+// A fill whose answer another buys is told so, and is nowhere: no decision that refused, nothing that limits have counted, no record that
+// anybody hears of.
+func TestTakenFill(t *testing.T) {
+	r, flights := relayRig(t, 10, 1_000_000)
+	d := r.open(chatHeaders(), peekedAt(`"gpt-4o"`, "", ""))
+	f := flights.Take(setHeader(d.first, wire.FlightHeader))
+	fill := &relay.Fill{Flight: f, ID: relay.NewID(), Cache: "miss", Claim: func() bool { return false }}
+	flights.PutFill(fill)
+	r.mu.Lock()
+	before := len(r.statuses)
+	r.mu.Unlock()
+	resp := r.innerly(chatHeaders().with("authorization", "Bearer fill").with(wire.FlightHeader, fill.ID))
+	if code := resp.GetImmediateResponse().GetStatus().GetCode(); code != 503 || said(resp, wire.KeyFill) != wire.FillTaken || said(resp, wire.KeyExchange) != "" {
+		t.Fatalf("the fill: %v", resp)
+	}
+	r.mu.Lock()
+	if told := r.statuses[before:]; len(told) != 0 {
+		t.Errorf("metrics were told %v", told)
+	}
+	r.mu.Unlock()
+	for _, l := range r.server.opts.Limits.States(10) {
+		if l.Rule.Name == "p/tokens" && (l.Admitted != 0 || l.Refused != 0) || l.Rule.Name == "p/requests" && l.Admitted != 1 {
+			t.Errorf("%s: %d admitted, %d refused", l.Rule.Name, l.Admitted, l.Refused)
+		}
+	}
+	if r.used("p/tokens") != 0 || fill.Refused() != nil || r.server.opts.Desk.InFlight() != 1 {
+		t.Errorf("%d tokens are counted, refused %v, %d requests are open", r.used("p/tokens"), fill.Refused(), r.server.opts.Desk.InFlight())
 	}
 }
 

@@ -9,8 +9,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
-
-	"github.com/weir-dev/weir/extproc/wire"
 )
 
 // Sink takes records. It is called by several goroutines, and must not keep the pointer: the next record is read to the same place. It may
@@ -50,9 +48,9 @@ func (r *Receiver) Register(g *grpc.Server) {
 	}, r)
 }
 
-// receive receives one stream; Envoy keeps one open for each of its workers and logs.
+// receive receives one stream; Envoy keeps one open for each of its workers.
 func (r *Receiver) receive(stream grpc.ServerStream) error {
-	d, attempts := newDecoder(r.begins), false
+	d := newDecoder(r.begins)
 	var m message
 	for {
 		if err := stream.RecvMsg(&m); err != nil {
@@ -61,55 +59,39 @@ func (r *Receiver) receive(stream grpc.ServerStream) error {
 			}
 			return err
 		}
-		ok := m.read()
-		if m.identified { // the first message of a stream is
-			attempts = m.log == wire.AttemptLog
-		}
-		ok = ok && m.entries(func(entry []byte) bool {
-			if attempts {
-				return r.attempt(d, entry)
-			}
-			return r.request(d, entry)
-		})
-		if !ok {
+		if !m.read() || !m.entries(func(entry []byte) bool { return r.record(d, entry) }) {
 			return status.Error(codes.Internal, "an access log of Envoy cannot be read: it is no message of envoy.service.accesslog.v3")
 		}
 	}
 }
 
-// request hands the record of a request on. It is false for what is none.
-func (r *Receiver) request(d *decoder, entry []byte) bool {
-	rec, ok := d.record(entry)
-	if !ok {
+// record hands the record of a request, or of an attempt, on. It is false for what is none.
+func (r *Receiver) record(d *decoder, entry []byte) bool {
+	if !d.entry.read(entry) {
 		return false
 	}
+	if d.entry.kind == attemptEnded {
+		if f, known := d.failed(); known {
+			for _, sink := range r.failed {
+				sink(&f)
+			}
+		}
+		return true
+	}
+	rec := d.made()
 	for _, sink := range r.sinks {
 		sink(rec)
 	}
 	return true
 }
 
-// attempt hands the record of an attempt on. It is false for what is none.
-func (r *Receiver) attempt(d *decoder, entry []byte) bool {
-	f, known, ok := d.failed(entry)
-	if !known {
-		return ok
-	}
-	for _, sink := range r.failed {
-		sink(&f)
-	}
-	return true
-}
-
 // message is an envoy.service.accesslog.v3.StreamAccessLogsMessage.
 type message struct {
-	encoded    []byte
-	logs       []byte // the part of it in which the entries are
-	identified bool
-	log        string // its name, where it is identified
+	encoded []byte
+	logs    []byte // the part of it in which the entries are
 }
 
-// largeMessage is the largest buffer that is kept for the next message, in bytes. Envoy sends its records some 16 KiB at a time.
+// largeMessage is the largest buffer that is kept for the next message, in bytes. Envoy sends its records some 64 KiB at a time at most.
 const largeMessage = 256 << 10
 
 // UnmarshalWire implements wire.Unmarshaler: it copies the message, which is read later.
@@ -123,28 +105,13 @@ func (m *message) UnmarshalWire(data mem.BufferSlice) error {
 	return nil
 }
 
-// read reads what is not entries.
+// read finds the entries.
 func (m *message) read() bool {
-	m.logs, m.identified, m.log = m.encoded, false, ""
-	ok := true
+	m.logs = m.encoded
 	f := read(m.encoded)
-	for ok && f.next() {
-		switch f.tag {
-		case 1<<3 | sized:
-			m.identified = true
-			ok = m.identifier(f.bytes)
-		case 3<<3 | sized: // of TCP; of the two kinds, the last one counts
-			m.logs = f.rest
-		}
-	}
-	return ok && !f.broken
-}
-
-func (m *message) identifier(b []byte) bool {
-	f := read(b)
 	for f.next() {
-		if f.tag == 2<<3|sized {
-			m.log = string(f.bytes)
+		if f.tag == 3<<3|sized { // of TCP; of the two kinds, the last one counts
+			m.logs = f.rest
 		}
 	}
 	return !f.broken

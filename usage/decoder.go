@@ -34,11 +34,16 @@ func newDecoder(sampled func(traceID string) bool) *decoder {
 // record reads the record of a request. It is good until the next call, and nothing that it points to changes then. ok is false for what
 // is no record.
 func (d *decoder) record(b []byte) (r *Record, ok bool) {
-	e, t := &d.entry, d.texts
-	if !e.read(b) {
+	if !d.entry.read(b) {
 		return nil, false
 	}
-	r = &d.rec
+	return d.made(), true
+}
+
+// made is the record that the entry is, as record has it.
+func (d *decoder) made() *Record {
+	e, t := &d.entry, d.texts
+	r := &d.rec
 	*r = Record{
 		Start:     e.moments[atStart].time(),
 		Duration:  e.moments[untilLastByte].length(),
@@ -87,7 +92,7 @@ func (d *decoder) record(b []byte) (r *Record, ok bool) {
 	d.own.close(&r.Caller, begin)
 	d.own.take()
 	r.Trace = d.place()
-	return r, true
+	return r
 }
 
 // place is where the request is in a trace: as Weir decided, else in the caller's, else in one that begins here.
@@ -158,16 +163,13 @@ func microseconds(s string) time.Duration {
 	return time.Duration(n) * time.Microsecond
 }
 
-// failed reads the record of an attempt. of is false where it cannot be told whose it is, and ok for what is no record.
-func (d *decoder) failed(b []byte) (f Failed, of, ok bool) {
+// failed is the attempt that the entry is. of is false where it cannot be told whose it is.
+func (d *decoder) failed() (f Failed, of bool) {
 	e, t := &d.entry, d.texts
-	if !e.read(b) {
-		return Failed{}, false, false
-	}
 	span, n, of := trace.AttemptOf(sound(e.traceparent))
 	return Failed{
 		Span: span, N: n, RequestID: sound(e.requestID), Backend: t.of(e.backend), Endpoint: d.address(&e.upstream),
 		Start: e.moments[atStart].time(), Duration: e.moments[untilEnd].length(), Status: int(uint32(e.status.value)), Flags: d.flags(),
 		Reason: t.of(e.noConnection),
-	}, of, true
+	}, of
 }

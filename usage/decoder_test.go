@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
@@ -48,8 +47,11 @@ func failed(e *accesslogv3.HTTPAccessLogEntry) (Failed, bool) {
 	if err != nil {
 		panic(err)
 	}
-	f, of, ok := newDecoder(nil).failed(raw)
-	return f, of && ok
+	d := newDecoder(nil)
+	if !d.entry.read(raw) {
+		panic("what protobuf has written is not read")
+	}
+	return d.failed()
 }
 
 // recorded are the entries that an Envoy has sent: of good answers, streams, translated ones, fallbacks, refusals, errors, of a caller who
@@ -101,9 +103,12 @@ func compare(t *testing.T, d *decoder, raw []byte) {
 	if !reflect.DeepEqual(want, r) {
 		t.Fatalf("the decoder reads\n%+v, %+v\nprotobuf\n%+v, %+v\nof\n%v", r, r.Reported, want, want.Reported, &e)
 	}
+	if kind := int32(e.GetCommonProperties().GetAccessLogType()); d.entry.kind != kind {
+		t.Fatalf("the decoder reads the kind %d, protobuf %d", d.entry.kind, kind)
+	}
 	wantFailed, wantOf := plainFailed(&e)
-	gotFailed, of, ok := d.failed(raw)
-	if !ok || of != wantOf || gotFailed != wantFailed {
+	gotFailed, of := d.failed()
+	if of != wantOf || gotFailed != wantFailed {
 		t.Fatalf("the decoder reads the attempt %+v (%v, %v), protobuf %+v (%v)", gotFailed, of, ok, wantFailed, wantOf)
 	}
 }
@@ -338,6 +343,18 @@ func oddities(t testing.TB) map[string][]byte {
 			fact(wire.KeyRoute, field(2, text(3, "a"), num(4, 1))), fact(wire.KeyModel, field(2, num(4, 1), text(3, "m"))),
 			fact(wire.KeyTenant, field(2, text(3, "t"), num(3, 1), text(1, "x"))), fact(wire.KeyDialect, field(2, text(3, "d"), protowire.AppendFixed64(protowire.AppendTag(nil, 2, protowire.Fixed64Type), 1))),
 		)),
+		"facts of a lane": metadata(entryOf(wire.DecisionNamespace,
+			fact(wire.KeyTenant, value("own")), fact(wire.KeyConsumer, value("")),
+			fact(wire.KeyAhead, field(2, field(5,
+				fact(wire.KeyRoute, value("r")), fact(wire.KeyTenant, value("no")), fact("other", value("x")), fact(wire.KeyDialect, field(2, num(4, 1))),
+				fact(wire.KeyTrace, value("00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333")), fact(wire.KeyTraceFlags, value("-01")),
+				fact(wire.KeyRest, value("model\nm\nroute\nno\nconsumer\nc\nnative\ntrue\nother\n\ndialect\nopenai\nexchange\ne-1\nversion")))))),
+		),
+		"facts of a lane in parts": metadata(entryOf(wire.DecisionNamespace,
+			fact(wire.KeyAhead, field(2, field(5, fact(wire.KeyRoute, value("no"))))),
+			fact(wire.KeyAhead, field(2, text(3, "no"), field(5, fact(wire.KeyRoute, value("a"))), field(5, fact(wire.KeyRest, value("model\n"))), field(5, fact(wire.KeyRoute, value("b")), fact(wire.KeyRest, value("\nx\nmodel\nm")))))),
+		),
+		"facts of a lane that are none": metadata(entryOf(wire.DecisionNamespace, fact(wire.KeyAhead, field(2, field(5, fact(wire.KeyRoute, value("no"))), text(3, "no"))), fact(wire.KeyModel, value("m")))),
 		"a usage that comes twice": field(1, field(17,
 			field(2, text(1, wire.TokenUsageNamespace), field(2, text(1, "a/envoy.data.ai.v3.TokenUsage"), field(2, field(3, num(1, 5)), num(9, 1)))),
 			field(2, text(1, wire.TokenUsageNamespace), field(2, text(1, "a/envoy.data.ai.v3.TokenUsage")), field(2, field(2, field(4, num(1, 6))))))),
@@ -372,9 +389,6 @@ func TestDecoderTakesNothingBroken(t *testing.T) {
 			if _, ok := d.record(raw[:n]); ok {
 				t.Fatalf("%d of %d bytes were taken", n, len(raw))
 			}
-			if _, _, ok := d.failed(raw[:n]); ok {
-				t.Fatalf("%d of %d bytes were taken for an attempt", n, len(raw))
-			}
 		}
 	}
 }
@@ -401,8 +415,8 @@ func TestDecoderLooksInside(t *testing.T) {
 		}
 	}
 	var m message
-	if m.encoded = field(1, broken); m.read() {
-		t.Error("a broken identifier was taken")
+	if m.encoded = broken; m.read() {
+		t.Error("a broken message was taken")
 	}
 }
 
@@ -417,10 +431,10 @@ func FuzzDecoder(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) { compare(t, newDecoder(nil), raw) })
 }
 
-// FuzzMessage: the log and the entries of a message are those that protobuf finds.
+// FuzzMessage: the entries of a message are those that protobuf finds.
 func FuzzMessage(f *testing.F) {
 	for _, m := range []*alsv3.StreamAccessLogsMessage{
-		logs(), {}, {Identifier: &alsv3.StreamAccessLogsMessage_Identifier{LogName: wire.AttemptLog, Node: &corev3.Node{Id: "weir"}}},
+		logs(), {}, {Identifier: &alsv3.StreamAccessLogsMessage_Identifier{LogName: wire.AccessLog, Node: &corev3.Node{Id: "weir"}}},
 		{LogEntries: &alsv3.StreamAccessLogsMessage_TcpLogs{TcpLogs: &alsv3.StreamAccessLogsMessage_TCPAccessLogEntries{LogEntry: []*accesslogv3.TCPAccessLogEntry{{}}}}},
 	} {
 		raw, err := proto.Marshal(m)
@@ -442,8 +456,8 @@ func FuzzMessage(f *testing.F) {
 		if err := m.UnmarshalWire(mem.BufferSlice{mem.SliceBuffer(raw[:len(raw)/2]), half}); err != nil {
 			t.Fatal(err)
 		}
-		if ok := m.read(); !ok || m.identified != (want.GetIdentifier() != nil) || strings.ToValidUTF8(m.log, "?") != strings.ToValidUTF8(want.GetIdentifier().GetLogName(), "?") && utf8.ValidString(m.log) {
-			t.Fatalf("%v: log %q, %v of %v", ok, m.log, m.identified, &want)
+		if !m.read() {
+			t.Fatalf("%v is not read", &want)
 		}
 		d, n := newDecoder(nil), 0
 		list := want.GetHttpLogs().GetLogEntry()

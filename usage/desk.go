@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/usage/ledger"
 )
 
@@ -128,6 +129,10 @@ func (d *Desk) late(peekID string) *Open {
 // exchange; those that come twice, or are of a process that died, change nothing.
 func (d *Desk) Close(r *Record) {
 	id := r.Exchange
+	if r.Fill == wire.FillTaken {
+		d.failed.take(r.Trace.Span)
+		return
+	}
 	if id == "" {
 		o := d.late(r.PeekID)
 		if o == nil || o.Abandon() {
@@ -185,14 +190,26 @@ func (d *Desk) Close(r *Record) {
 }
 
 // Void takes back a request that was let in ahead and that Envoy has not gone on with after all, though it was taken to have come: it asks
-// for it anew. The ledger knows that it began, so it has an entry, of nothing.
+// for it anew, and that request is the one that counts. The ledger, which knows that this one began, is told to forget it.
 func (d *Desk) Void(id string) {
 	o := d.take(id)
 	if o == nil || !o.end() {
 		return
 	}
-	v := verdict{entry: o.entry(nil), begun: true}
-	d.settle(o, &v)
+	if o.Grant != nil {
+		o.Grant.Void()
+	}
+	for _, out := range o.Outcomes {
+		out.Drop()
+	}
+	if o.Hold != nil {
+		o.Hold.Free()
+	}
+	e := o.entry(nil)
+	e.Void = true
+	d.opts.Ledger.Commit(e)
+	o.forget()
+	o.isSettled(nil, "")
 }
 
 // Lost settles every request that began by now: the Envoy that had them is gone. Call it once no more records of that
@@ -269,7 +286,7 @@ func (d *Desk) settle(o *Open, v *verdict) {
 		}
 	}
 	d.opts.Ledger.Commit(v.entry)
-	o.isSettled(&v.entry)
+	o.isSettled(&v.entry, v.endpoint)
 	if len(o.Outcomes) > 0 {
 		now := d.opts.Now()
 		for _, out := range o.Outcomes {

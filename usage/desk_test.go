@@ -22,8 +22,8 @@ import (
 
 // grant counts how it was ended.
 type grant struct {
-	settled, cancelled  atomic.Int32
-	input, output, cost int64
+	settled, cancelled, voided atomic.Int32
+	input, output, cost        int64
 }
 
 func (g *grant) Settle(input, output, cost int64) {
@@ -31,6 +31,8 @@ func (g *grant) Settle(input, output, cost int64) {
 	g.settled.Add(1)
 }
 func (g *grant) Cancel() { g.cancelled.Add(1) }
+
+func (g *grant) Void() { g.voided.Add(1) }
 
 // outcome counts what a breaker was told.
 type outcome struct{ good, bad, dropped atomic.Int32 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strconv"
 
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+
 	"github.com/weir-dev/weir/adapters/canon"
 	"github.com/weir-dev/weir/extproc/wire"
 )
@@ -12,6 +14,7 @@ import (
 // as it is meanwhile, and may not be UTF-8. Messages of all requests pass here, and protobuf's own decoding of everything that is in one of
 // them costs more than all that is done with it.
 type entry struct {
+	kind             int32              // an envoy.data.accesslog.v3.AccessLogType
 	moments          [numMoments]moment // by the number of their field in AccessLogCommon
 	upstream, caller address
 	attempts         uint32
@@ -49,6 +52,9 @@ const (
 	untilEnd             = 23
 	numMoments           = 24
 )
+
+// attemptEnded is the kind of the record of an attempt. Those of requests have another one.
+const attemptEnded = int32(accesslogv3.AccessLogType_UpstreamEnd)
 
 // signal is one text of LoadNamespace; nil for what is none.
 type signal struct{ key, text []byte }
@@ -100,6 +106,8 @@ func (e *entry) common(b []byte) bool {
 			}
 		case 24<<3 | varint:
 			e.attempts = uint32(f.value)
+		case 33<<3 | varint:
+			e.kind = int32(f.value)
 		}
 	}
 	return ok && !f.broken

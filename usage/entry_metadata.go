@@ -1,6 +1,10 @@
 package usage
 
-import "github.com/weir-dev/weir/extproc/wire"
+import (
+	"bytes"
+
+	"github.com/weir-dev/weir/extproc/wire"
+)
 
 // The facts of a decision that records have.
 const (
@@ -107,14 +111,7 @@ func (e *entry) namespace(b []byte) bool {
 	}
 	switch string(name) {
 	case wire.DecisionNamespace:
-		e.facts = [numFacts][]byte{}
-		return each(facts, func(key, value []byte) (ok bool) {
-			if n := factOf(key); n != noFact {
-				e.facts[n], ok = structText(value)
-				return ok
-			}
-			return true
-		})
+		return e.decision(facts)
 	case wire.PeekNamespace:
 		e.peekID = nil
 		return each(facts, func(key, value []byte) (ok bool) {
@@ -133,6 +130,66 @@ func (e *entry) namespace(b []byte) bool {
 		})
 	}
 	return true
+}
+
+// decision reads the facts of a decision. Those of a request in a lane are in a struct of their own, most of them in one text.
+func (e *entry) decision(b []byte) bool {
+	e.facts = [numFacts][]byte{}
+	var ahead []byte
+	ok := each(b, func(key, value []byte) (ok bool) {
+		if n := factOf(key); n != noFact {
+			e.facts[n], ok = structText(value)
+			return ok
+		}
+		if string(key) == wire.KeyAhead {
+			ahead, ok = structFields(value)
+			return ok
+		}
+		return true
+	})
+	if !ok || ahead == nil {
+		return ok
+	}
+	var (
+		own  [numFacts][]byte
+		rest []byte
+	)
+	ok = each(ahead, func(key, value []byte) (ok bool) {
+		if n := factOf(key); n != noFact {
+			own[n], ok = structText(value)
+			return ok
+		}
+		if string(key) == wire.KeyRest {
+			rest, ok = structText(value)
+			return ok
+		}
+		return true
+	})
+	for n, text := range own {
+		e.add(n, text)
+	}
+	for len(rest) > 0 {
+		var key, value []byte
+		key, rest = cutLine(rest)
+		value, rest = cutLine(rest)
+		e.add(factOf(key), value)
+	}
+	return ok
+}
+
+// cutLine cuts the first line off a text.
+func cutLine(b []byte) (line, rest []byte) {
+	if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		return b[:i], b[i+1:]
+	}
+	return b, nil
+}
+
+// add sets a fact that nothing has said yet.
+func (e *entry) add(fact int, text []byte) {
+	if fact != noFact && len(e.facts[fact]) == 0 {
+		e.facts[fact] = text
+	}
 }
 
 // each calls do for each field of a google.protobuf.Struct, with its name and its encoded google.protobuf.Value, until it returns false.

@@ -184,3 +184,22 @@ func structText(b []byte) (text []byte, ok bool) {
 	}
 	return text, !f.broken
 }
+
+// structFields reads a google.protobuf.Value that is a google.protobuf.Struct: the struct as it is encoded, nil where it is none. ok is false
+// where it is broken.
+func structFields(b []byte) (fields []byte, ok bool) {
+	f := read(b)
+	for f.next() {
+		switch f.tag {
+		case 5<<3 | sized:
+			if fields == nil {
+				fields = f.bytes
+			} else { // in several parts
+				fields = append(fields[:len(fields):len(fields)], f.bytes...)
+			}
+		case 1<<3 | varint, 2<<3 | uint64(protowire.Fixed64Type), 3<<3 | sized, 4<<3 | varint, 6<<3 | sized:
+			fields = nil // the last one counts
+		}
+	}
+	return fields, !f.broken
+}

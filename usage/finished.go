@@ -77,8 +77,8 @@ func (d *Desk) Each(f func(*Open) bool) {
 	}
 }
 
-// Failed keeps a failed attempt until its request ends. It is a FailedSink. Envoy tells of attempts and of requests in streams of their own:
-// an attempt that is told of after its request has ended changes nothing, because Close has made up for it.
+// Failed keeps a failed attempt until its request ends. It is a FailedSink. Envoy tells of an attempt before it tells of its request, but for
+// the last one, which it may end later: that changes nothing, because Close has made up for it.
 func (d *Desk) Failed(f *Failed) {
 	d.failed.put(*f, d.opts.Now())
 	d.follows.failed(f)

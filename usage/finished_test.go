@@ -26,7 +26,8 @@ const span = "b7ad6b716920333"
 func attempt(n int) *accesslogv3.HTTPAccessLogEntry {
 	return &accesslogv3.HTTPAccessLogEntry{
 		CommonProperties: &accesslogv3.AccessLogCommon{
-			StartTime: timestamppb.New(t0), Duration: durationpb.New(time.Second), CustomTags: map[string]string{wire.BackendTag: "ns/a"},
+			AccessLogType: accesslogv3.AccessLogType_UpstreamEnd,
+			StartTime:     timestamppb.New(t0), Duration: durationpb.New(time.Second), CustomTags: map[string]string{wire.BackendTag: "ns/a"},
 			ResponseFlags: &accesslogv3.ResponseFlags{UpstreamConnectionFailure: true}, UpstreamTransportFailureReason: "connection refused",
 			UpstreamRemoteAddress: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
 				Address: "10.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 80},
@@ -52,8 +53,8 @@ func TestFailedRecord(t *testing.T) {
 	}
 }
 
-// TestReceiverTellsLogsApart: Envoy names the log in the first message of a stream.
-func TestReceiverTellsLogsApart(t *testing.T) {
+// TestReceiverTellsRecordsApart: those of attempts and of requests come by one stream, and go on in the order in which they came.
+func TestReceiverTellsRecordsApart(t *testing.T) {
 	got := make(chan string, 10)
 	receiver := NewReceiver(func(r *Record) { got <- "request " + r.RequestID })
 	receiver.Failed(func(f *Failed) { got <- fmt.Sprint("attempt ", f.N) })
@@ -69,7 +70,7 @@ func TestReceiverTellsLogsApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	send := func(log string, entries ...*accesslogv3.HTTPAccessLogEntry) {
+	send := func(entries ...*accesslogv3.HTTPAccessLogEntry) {
 		stream, err := alsv3.NewAccessLogServiceClient(conn).StreamAccessLogs(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -79,7 +80,7 @@ func TestReceiverTellsLogsApart(t *testing.T) {
 				HttpLogs: &alsv3.StreamAccessLogsMessage_HTTPAccessLogEntries{LogEntry: []*accesslogv3.HTTPAccessLogEntry{e}},
 			}}
 			if i == 0 {
-				m.Identifier = &alsv3.StreamAccessLogsMessage_Identifier{LogName: log}
+				m.Identifier = &alsv3.StreamAccessLogsMessage_Identifier{LogName: wire.AccessLog}
 			}
 			if err := stream.Send(m); err != nil {
 				t.Fatal(err)
@@ -94,10 +95,8 @@ func TestReceiverTellsLogsApart(t *testing.T) {
 			}
 		}
 	}
-	send(wire.AttemptLog, attempt(1), attempt(2))
-	expect("attempt 1", "attempt 2")
-	send(wire.RequestLog, finished(t), finished(t))
-	expect("request req-1", "request req-1")
+	send(attempt(1), finished(t), attempt(2), attempt(3), finished(t))
+	expect("attempt 1", "request req-1", "attempt 2", "attempt 3", "request req-1")
 }
 
 func TestFinished(t *testing.T) {

@@ -10,12 +10,14 @@ import (
 	"github.com/weir-dev/weir/usage/money"
 )
 
-// Grant is what a request took of its limits and budgets. Exactly one of the two is called, once.
+// Grant is what a request took of its limits and budgets. Exactly one of the three is called, once.
 type Grant interface {
 	// Settle replaces what was reserved by what was used. A request that failed settles zeros: it was a request.
 	Settle(inputTokens, outputTokens, costNano int64)
 	// Cancel gives everything back, because no backend was asked.
 	Cancel()
+	// Void gives everything back as if the request had never come: it comes once more.
+	Void()
 }
 
 // Outcome is told how a request ended, for a circuit breaker. Exactly one of the two is called, once.
@@ -103,6 +105,8 @@ type Open struct {
 	Native bool
 	// Relayed says that the request goes to the relay, which tells by Serve what it did with it.
 	Relayed bool
+	// Resource says of such a request that it asks for something that the relay keeps: nothing is bought for it, and it has no entry.
+	Resource bool
 	// Fill says that the relay asks, for a caller; Purpose what for, "" where it is the answer to the caller. Cache is what came of the cache.
 	Fill           bool
 	Purpose, Cache string
@@ -130,10 +134,11 @@ type Open struct {
 	textBytes int64         // that was delivered
 	content   ContentSource // nil where no text is captured
 
-	served  Served // by the relay
-	settled bool   // of a fill: own is its entry, nil where it has none
-	own     *ledger.Entry
-	waiting []func(*ledger.Entry) // for own
+	served   Served // by the relay
+	settled  bool   // of a fill: own is its entry, nil where it has none, and endpoint what was asked last
+	own      *ledger.Entry
+	endpoint string
+	waiting  []func(*ledger.Entry, string) // for own and endpoint
 }
 
 // maxCandidates that attempts are told apart for: as many as a rule may have.
@@ -291,8 +296,18 @@ func (o *Open) release(d *Desk) {
 		o.Hold.Free()
 	}
 	o.forget()
-	o.isSettled(nil)
+	o.isSettled(nil, "")
 	d.metrics.abandoned.Inc()
+}
+
+// UpstreamModel is what a backend that was asked calls the model; "" where that is not known.
+func (o *Open) UpstreamModel(backend string) string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if c := o.answering(backend, o.attempts); c != nil {
+		return c.UpstreamModel
+	}
+	return ""
 }
 
 // answering is the candidate that a backend is: the one of the last attempt at it. With no backend named, it is the one

@@ -25,7 +25,17 @@ import (
 func plainRecord(e *accesslogv3.HTTPAccessLogEntry, sampled func(traceID string) bool) Record {
 	c := e.GetCommonProperties()
 	facts := c.GetMetadata().GetFilterMetadata()[wire.DecisionNamespace].GetFields()
-	fact := func(key string) string { return facts[key].GetStringValue() }
+	ahead := facts[wire.KeyAhead].GetStructValue().GetFields()
+	rest := strings.Split(ahead[wire.KeyRest].GetStringValue(), "\n")
+	fact := func(key string) string {
+		text := cmp.Or(facts[key].GetStringValue(), ahead[key].GetStringValue())
+		for i := 0; i+1 < len(rest) && text == ""; i += 2 {
+			if rest[i] == key {
+				text = rest[i+1]
+			}
+		}
+		return text
+	}
 	flags := c.GetResponseFlags()
 	var firstToken time.Duration
 	status := int(e.GetResponse().GetResponseCode().GetValue())

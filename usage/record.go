@@ -65,7 +65,7 @@ type Record struct {
 	// came from, both "" where that is not known.
 	Relayed         bool
 	Cache, FilledBy string
-	// Fill is what the relay asked for: FillAnswer, or a purpose of its own; "" for requests of callers.
+	// Fill is what the relay asked for: wire.FillAnswer, or a purpose of its own; "" for requests of callers.
 	Fill string
 	// Scheme of the request, "http" or "https".
 	Scheme string

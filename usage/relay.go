@@ -1,7 +1,10 @@
 package usage
 
 import (
+	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/usage/ledger"
+	"github.com/weir-dev/weir/usage/money"
 )
 
 // The relay answers some requests from what it keeps, and gets the answers of others by fills: requests of its own, each on behalf of
@@ -10,6 +13,7 @@ import (
 //	answered from what is kept   its own, without tokens and cost
 //	its fill answered            the fill's
 //	refused                      none
+//	for something that is kept   none: nothing is bought for it
 //
 // A fill that answers no caller (an embedding, a summary, a refresh) has an entry that says its purpose.
 
@@ -17,8 +21,9 @@ import (
 type Served struct {
 	// Cache says what came of the cache, as the answer's header does: hit, stale, negative, shared, miss or bypass; "" where none was asked.
 	Cache string
-	// Kept says that the answer was bought by others, or before: the request cost nothing.
-	Kept bool
+	// Kept says that the answer was bought by others, or before: the request cost nothing. Saved is what it would have cost.
+	Kept  bool
+	Saved Saving
 	// Backend that the answer came from, as far as it is known, for metrics.
 	Backend string
 	// Fill is the fill that answered; nil where none did.
@@ -28,6 +33,26 @@ type Served struct {
 	Refusal, Policy string
 	// Kind of that error, "" where it has none.
 	Kind string
+}
+
+// Saving is what an answer that was not bought would have cost.
+type Saving struct {
+	Tokens Tokens
+	// Cost in billionths of the gateway's currency, by the price of that version; 0 and "" where no price applied.
+	Cost         money.Nano
+	PriceVersion string
+}
+
+// SavingOf is what an answer for which that many tokens were paid would cost by a price; nil where none applies. What a provider has in its
+// cache at one time or another is no property of the answer, so that all input is fresh.
+func SavingOf(u *canon.Usage, p *money.Price) Saving {
+	t := TokensOf(u)
+	s := Saving{Tokens: Tokens{Input: t.InputTotal(), Output: t.Output, Reasoning: t.Reasoning}}
+	if p != nil {
+		s.Cost, _ = p.Cost(money.Tokens(s.Tokens)) // one that is too much for a number is the greatest there is
+		s.PriceVersion = p.Version
+	}
+	return s
 }
 
 // Serve notes what the relay did with the request. The last call before the request's record counts.
@@ -55,6 +80,10 @@ func (d *Desk) relayedEnd(o *Open, r *Record) {
 		}
 	}
 	switch {
+	case o.Resource:
+		if o.Grant != nil {
+			o.Grant.Settle(0, 0, 0) // it was a request
+		}
 	case s.Kept:
 		e := o.keptEntry(&s, r)
 		d.settle(o, &verdict{entry: e, asked: true})
@@ -67,8 +96,11 @@ func (d *Desk) relayedEnd(o *Open, r *Record) {
 			own := *r // the record is not to be kept
 			f.Record = &own
 		}
-		s.Fill.whenSettled(func(e *ledger.Entry) {
+		s.Fill.whenSettled(func(e *ledger.Entry, endpoint string) {
 			f.Entry = e
+			if f.Record != nil {
+				f.Record.Endpoint = endpoint
+			}
 			d.finished(f)
 		})
 		return
@@ -84,6 +116,7 @@ func (d *Desk) relayedEnd(o *Open, r *Record) {
 func (o *Open) keptEntry(s *Served, r *Record) ledger.Entry {
 	e := o.entry(nil)
 	e.Cache, e.Cached = s.Cache, true
+	e.SavedTokens, e.SavedCost, e.PriceVersion = s.Saved.Tokens, int64(s.Saved.Cost), s.Saved.PriceVersion
 	if r == nil {
 		e.Interrupted = true
 		return e
@@ -92,9 +125,9 @@ func (o *Open) keptEntry(s *Served, r *Record) ledger.Entry {
 	return e
 }
 
-// whenSettled calls f with the entry of a fill, nil where it has none: at once where it is settled, else when it is. The entry is not to be
-// changed.
-func (o *Open) whenSettled(f func(*ledger.Entry)) {
+// whenSettled calls f with the entry of a fill, nil where it has none, and with the endpoint that was asked last, "" where nobody knows: at
+// once where it is settled, else when it is. The entry is not to be changed.
+func (o *Open) whenSettled(f func(e *ledger.Entry, endpoint string)) {
 	o.mu.Lock()
 	if !o.settled {
 		o.waiting = append(o.waiting, f)
@@ -102,11 +135,11 @@ func (o *Open) whenSettled(f func(*ledger.Entry)) {
 		return
 	}
 	o.mu.Unlock()
-	f(o.own)
+	f(o.own, o.endpoint)
 }
 
-// isSettled tells who waits for the entry of a fill; nil for none.
-func (o *Open) isSettled(e *ledger.Entry) {
+// isSettled tells who waits for the end of a fill, of which e is the entry, nil for none, and endpoint what was asked last.
+func (o *Open) isSettled(e *ledger.Entry, endpoint string) {
 	if !o.Fill {
 		return
 	}
@@ -115,12 +148,12 @@ func (o *Open) isSettled(e *ledger.Entry) {
 		e = &own
 	}
 	o.mu.Lock()
-	o.settled, o.own = true, e
+	o.settled, o.own, o.endpoint = true, e, endpoint
 	waiting := o.waiting
 	o.waiting = nil
 	o.mu.Unlock()
 	for _, f := range waiting {
-		f(e)
+		f(e, endpoint)
 	}
 }
 
@@ -130,11 +163,8 @@ func (f *Finished) Own() bool {
 	if f.Open != nil {
 		return !f.Open.Fill || f.Open.Purpose != ""
 	}
-	return f.Record == nil || f.Record.Fill != FillAnswer
+	return f.Record == nil || f.Record.Fill != wire.FillAnswer
 }
-
-// FillAnswer is what wire.KeyFill says of the fill that answers its caller. Others say their purpose.
-const FillAnswer = "answer"
 
 // IsFill says whether the relay asked, and not a caller.
 func (f *Finished) IsFill() bool {

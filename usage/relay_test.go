@@ -1,10 +1,17 @@
 package usage
 
 import (
+	"math"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/usage/ledger"
+	"github.com/weir-dev/weir/usage/money"
 )
 
 // relayRig is a Desk with what it tells of requests that are over.
@@ -52,7 +59,8 @@ func over(id string, status int) *Record {
 
 func filled(id string) *Record {
 	r := over(id, 200)
-	r.Backend, r.Reported, r.ReportedComplete, r.Fill, r.BytesOut = "b", usageOf(10, 0, 0, 2, 0), true, FillAnswer, 20
+	r.Backend, r.Reported, r.ReportedComplete, r.Fill, r.BytesOut = "b", usageOf(10, 0, 0, 2, 0), true, wire.FillAnswer, 20
+	r.Endpoint = "10.0.0.1:80"
 	return r
 }
 
@@ -63,18 +71,45 @@ func TestRelayedKept(t *testing.T) {
 	if len(r.book.intents["out"]) > 0 {
 		t.Error("it was entered before anybody knew what comes of it")
 	}
-	o.Serve(Served{Cache: "hit", Kept: true})
+	saved := SavingOf(usageOf(10, 4, 3, 5, 2), prices(t, 1).At(t0))
+	o.Serve(Served{Cache: "hit", Kept: true, Saved: saved})
 	r.Close(over("out", 200))
 	got := r.book.entries["out"]
 	if len(got) != 1 || got[0].Cache != "hit" || !got[0].Cached || got[0].Tokens != (ledger.Tokens{}) || got[0].Cost != 0 || got[0].Status != 200 ||
 		got[0].Duration != time.Second || got[0].Attempts != 0 {
 		t.Errorf("entries %+v", got)
 	}
+	if saved.Cost <= 0 || got[0].SavedCost != int64(saved.Cost) || got[0].SavedTokens != (Tokens{Input: 10, Output: 3, Reasoning: 2}) || got[0].PriceVersion == "" {
+		t.Errorf("saved %+v, entered %+v", saved, got)
+	}
+	if n := testutil.CollectAndCount(r.metrics.cost) + testutil.CollectAndCount(r.metrics.tokens); n != 0 {
+		t.Errorf("what was saved counts as spent in %d metrics", n)
+	}
 	if g.settled.Load() != 1 || g.input+g.output+g.cost != 0 || r.book.wrong != 0 {
 		t.Errorf("the grant was settled %d times, with %d %d %d; %d wrong", g.settled.Load(), g.input, g.output, g.cost, r.book.wrong)
 	}
-	if len(r.told) != 1 || r.told[0].Record.Attempts != 0 || r.told[0].Record.Cache != "hit" || r.told[0].Entry == nil || !r.told[0].Own() || !r.told[0].Relayed() {
+	if len(r.told) != 1 || r.told[0].Record.Attempts != 0 || r.told[0].Record.Cache != "hit" || r.told[0].Record.Endpoint != "" || r.told[0].Entry == nil || !r.told[0].Own() || !r.told[0].Relayed() {
 		t.Errorf("told %+v", r.told)
+	}
+}
+
+// What an answer would have cost goes by its tokens and by the price, but not by what a provider had in its own cache.
+func TestSavingOf(t *testing.T) {
+	p := &money.Price{Version: "v", Input: 2_000_000, CacheRead: 1, CacheWrite: 9_000_000, Output: 5_000_000, Reasoning: 7_000_000, Request: 100}
+	for name, c := range map[string]struct {
+		u    *canon.Usage
+		p    *money.Price
+		want Saving
+	}{
+		"all kinds":     {usageOf(10, 4, 3, 5, 2), p, Saving{Tokens{Input: 10, Output: 3, Reasoning: 2}, 2*10 + 5*3 + 7*2 + 100, "v"}},
+		"no tokens":     {nil, p, Saving{Cost: 100, PriceVersion: "v"}},
+		"no price":      {usageOf(10, 0, 0, 5, 0), nil, Saving{Tokens: Tokens{Input: 10, Output: 5}}},
+		"rubbish":       {usageOf(-1, 5, 5, -1, 5), p, Saving{Cost: 100, PriceVersion: "v"}},
+		"beyond number": {usageOf(maxTokens, 0, 0, 0, 0), &money.Price{Input: money.Max}, Saving{Tokens: Tokens{Input: maxTokens}, Cost: math.MaxInt64}},
+	} {
+		if got := SavingOf(c.u, c.p); got != c.want {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
 	}
 }
 
@@ -116,7 +151,7 @@ func TestRelayedFilled(t *testing.T) {
 			for _, f := range r.told {
 				if f.Own() {
 					own++
-					if f.Open != o || f.Entry == nil || f.Entry.ID != "in" || f.Record.FilledBy != "b" {
+					if f.Open != o || f.Entry == nil || f.Entry.ID != "in" || f.Record.FilledBy != "b" || f.Record.Endpoint != "10.0.0.1:80" || f.Record.Attempts != 0 {
 						t.Errorf("told %+v", f)
 					}
 				}
@@ -141,6 +176,44 @@ func TestRelayedRefused(t *testing.T) {
 	}
 	if f := r.told[0]; !f.Record.Immediate || f.Record.Refusal != "no" || f.Record.Policy != "p" || f.Record.Details != "weir_rate_limit" || result(&f) != "refused" {
 		t.Errorf("told %+v", f.Record)
+	}
+}
+
+// A request for something that the relay keeps has no entry, counts as a request, and holds nothing when its record has come, whether or not
+// the relay has seen it; nor when Envoy has died.
+func TestRelayedResource(t *testing.T) {
+	for name, end := range map[string]func(*relayRig){
+		"answered":              func(r *relayRig) { r.Close(over("out", 200)) },
+		"its caller left early": func(r *relayRig) { r.Close(over("out", 0)) },
+		"Envoy died":            func(r *relayRig) { r.Lost(r.now.Add(time.Second)) },
+	} {
+		r := newRelayRig()
+		g := &grant{}
+		o := &Open{ID: "out", Time: t0, Relayed: true, Resource: true, Grant: g, Expires: t0.Add(time.Minute)}
+		r.Begin(o)
+		o.Confirm()
+		end(r)
+		end(r)
+		if g.settled.Load() != 1 || g.cancelled.Load() != 0 || g.input+g.output+g.cost != 0 || len(r.book.entries)+len(r.book.intents) != 0 || r.InFlight() != 0 {
+			t.Errorf("%s: settled %d, cancelled %d; entries %v", name, g.settled.Load(), g.cancelled.Load(), r.book.entries)
+		}
+		if len(r.told) == 0 || r.told[0].Entry != nil || !r.told[0].Own() {
+			t.Errorf("%s: told %+v", name, r.told)
+		}
+	}
+}
+
+// A fill whose answer another bought was for nobody: there is no entry of it, and nobody is told.
+func TestRelayTaken(t *testing.T) {
+	r := newRelayRig()
+	m := NewMetrics(prometheus.NewRegistry())
+	for _, status := range []int{503, 0} {
+		rec := &Record{Start: t0, Status: status, Immediate: status > 0, Aborted: status == 0, Fill: wire.FillTaken, Tenant: "acme", Details: "weir_overloaded_error"}
+		r.Close(rec)
+		m.Count(rec)
+	}
+	if len(r.told)+len(r.book.entries)+len(r.book.intents) != 0 || testutil.ToFloat64(r.metrics.unmatched) != 0 || testutil.CollectAndCount(m.requests) != 0 {
+		t.Errorf("told %+v, entries %+v", r.told, r.book.entries)
 	}
 }
 

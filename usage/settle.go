@@ -14,7 +14,8 @@ type verdict struct {
 	begun     bool // the ledger knows of it
 	asked     bool // some backend has been asked
 	end       end
-	exemplary bool // reported, whole and undisturbed: others can be estimated by it
+	exemplary bool   // reported, whole and undisturbed: others can be estimated by it
+	endpoint  string // of the last attempt; "" where nobody knows
 }
 
 // end is what circuit breakers are told.
@@ -55,6 +56,7 @@ func (o *Open) judge(r *Record, est *Estimator) verdict {
 		e.Backend = r.Backend
 	}
 	e.Status, e.Attempts, e.TTFT, e.Duration = r.Status, attempts, r.FirstByte, r.Duration
+	v.endpoint = r.Endpoint
 
 	answered := r.Status >= 200 && r.Status < 400 && r.Backend != "" && !r.Immediate
 	unanswered := r.Status == 0 && v.asked && !r.Immediate

@@ -35,6 +35,9 @@ var kindStatus = map[ErrorKind]int{
 // dialect, and that a backend of that dialect may well serve, but that canon cannot carry.
 const CodeNotTranslatable = "not_translatable"
 
+// BackendCredential is what callers are told of an authentication error of a backend: it means the gateway's key, and may quote a part of it.
+const BackendCredential = "The backend refused the gateway's own credential; this is not about yours."
+
 // Error is a failure a caller is told about: by a provider, or by Weir itself. It never holds a
 // credential, and holds prompt text only where the provider quoted it.
 type Error struct {

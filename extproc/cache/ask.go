@@ -195,6 +195,20 @@ type Lookup struct {
 	Entry   *Entry  // nil with Miss
 	Age     time.Duration
 	Tier    Tier // where Entry was
-	// Refresh asks for the answer to be bought again in the background, by Cache.Refresh.
+	// Refresh asks for the answer to be bought again in the background, by Cache.Refresh with Again.
 	Refresh bool
+}
+
+// maxTags that an answer takes over from the one in whose place it comes.
+const maxTags = 64
+
+// Again is what the found answer is bought again with, for who asks by a: with the tags that it has, so that who gave them finds by them what
+// comes in its place too.
+func (l *Lookup) Again(a Ask) Ask {
+	if all := tags(l.Entry.Tags, a.Tags); len(all) <= maxTags {
+		a.Tags = all
+	} else {
+		a.Tags = l.Entry.Tags
+	}
+	return a
 }

@@ -373,7 +373,7 @@ func (c *Cache) forget(f *flight) {
 
 // kept is a reader of a record.
 func kept(r *record, age time.Duration) *Reader {
-	f := &flight{buf: newBuffer(0, &budget{}), over: true}
+	f := &flight{buf: newBuffer(0, &budget{}), over: true, bought: r.entry.Purchase}
 	f.buf.fill(r.entry)
 	f.buf.ended = true
 	o := Hit

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +97,39 @@ func TestRefreshAhead(t *testing.T) {
 	random = 0.1
 	if l := get(t, c, a, Hit, "one"); !l.Refresh {
 		t.Error("it is not bought again although -ln(0.1)*10 s is 23 s")
+	}
+}
+
+// TestRefreshKeepsTags: what is bought again in the background is still found by the tags of who bought it first, whoever asked for it
+// then.
+func TestRefreshKeepsTags(t *testing.T) {
+	var now clock
+	c := newCache(t, Options{Now: now.now})
+	p := policy(func(p *Policy) { p.StaleWhileRevalidate, p.Tags = time.Hour, []string{"policy"} })
+	first := ask(p, "q")
+	first.Tags = []string{"catalogue"}
+	buy(t, c, first, "one")
+	now.advance(p.TTL + time.Second)
+	other := ask(p, "q")
+	other.Tags = []string{"other", "catalogue"}
+	l := get(t, c, other, Stale, "one")
+	c.Refresh(context.Background(), l.Again(other), answers("two"))
+	until(t, "it is bought again", func() bool { return c.Get(context.Background(), other).Outcome == Hit })
+	l = get(t, c, other, Hit, "two")
+	if got, want := strings.Join(l.Entry.Tags, " "), "policy catalogue other"; got != want {
+		t.Errorf("tags %q, want %q", got, want)
+	}
+	if n, err := c.Purge(context.Background(), Selector{Tag: "catalogue"}); n != 1 || err != nil {
+		t.Errorf("%d purged, %v; want 1", n, err)
+	}
+	get(t, c, other, Miss, "")
+
+	many := ask(p, "q")
+	for i := range 2 * maxTags {
+		many.Tags = append(many.Tags, strconv.Itoa(i))
+	}
+	if got := l.Again(many).Tags; !slices.Equal(got, l.Entry.Tags) {
+		t.Errorf("%d tags are taken over, want at most %d", len(got), maxTags)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 // What a record is in Redis: a byte for the version, the stamp (8 bytes, when it was stored), what is said of the answer as
 // lengths and bytes, the body compressed, and 8 bytes of xxHash64 over all before.
 const (
-	recordVersion = 1
+	recordVersion = 2
 	stampLen      = 8
 	sumLen        = 8
 	// maxBody that is read back, in bytes; no policy keeps more.
@@ -65,6 +65,8 @@ func (c *codec) encode(r *record) []byte {
 	text(e.Dialect)
 	text(string(e.Operation))
 	text(e.Model)
+	text(e.Backend)
+	text(e.UpstreamModel)
 	text(e.Tenant)
 	u := &e.Tokens
 	for _, n := range []int64{u.Input, u.CacheRead, u.CacheWrite, u.Output, u.Reasoning} {
@@ -116,7 +118,8 @@ func (c *codec) decode(b []byte) (*record, error) {
 	r.ttl, r.stale, r.took = time.Duration(d.number()), time.Duration(d.number()), time.Duration(d.number())
 	r.epoch = d.number()
 	e.Status = int(d.number())
-	e.Dialect, e.Operation, e.Model, e.Tenant = d.text(), canon.Operation(d.text()), d.text(), d.text()
+	e.Dialect, e.Operation = d.text(), canon.Operation(d.text())
+	e.Model, e.Backend, e.UpstreamModel, e.Tenant = d.text(), d.text(), d.text(), d.text()
 	u := &e.Tokens
 	for _, n := range []*int64{&u.Input, &u.CacheRead, &u.CacheWrite, &u.Output, &u.Reasoning} {
 		*n = d.number()

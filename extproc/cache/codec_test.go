@@ -23,9 +23,10 @@ func sample() *record {
 		key: key("q"), policy: "ns/p", scope: ScopeConsumer, owner: "acme\x00acme/bot", negative: true,
 		ttl: time.Hour, took: 3 * time.Second, stale: time.Minute, epoch: 1_700_000_000_000_001,
 		entry: &Entry{
-			Head: Head{Status: 200, Header: [][2]string{{"content-type", "text/event-stream"}}, Dialect: "openai", Operation: canon.OpChat, Stream: true},
-			Body: []byte(stream(20)), Model: "gpt", Tokens: canon.Usage{Input: 1, CacheRead: 2, CacheWrite: 3, Output: 4, Reasoning: 5},
-			Stored: time.Unix(0, 1_700_000_000_123_456_789), Tags: []string{"a", "b"}, Tenant: "acme",
+			Head:     Head{Status: 200, Header: [][2]string{{"content-type", "text/event-stream"}}, Dialect: "openai", Operation: canon.OpChat, Stream: true},
+			Purchase: Purchase{Model: "gpt", Backend: "ns/b", UpstreamModel: "gpt-2024", Tokens: canon.Usage{Input: 1, CacheRead: 2, CacheWrite: 3, Output: 4, Reasoning: 5}},
+			Body:     []byte(stream(20)),
+			Stored:   time.Unix(0, 1_700_000_000_123_456_789), Tags: []string{"a", "b"}, Tenant: "acme",
 		},
 	}
 }

@@ -41,12 +41,19 @@ func (h *Head) Get(name string) string {
 	return ""
 }
 
+// Purchase is how an answer was bought: by it one can tell what it would cost to buy it again, which is what each hit saves.
+type Purchase struct {
+	Model         string // as the caller who bought the answer named it
+	Backend       string // that answered, "namespace/name"; "" where nothing was paid, as for a refusal
+	UpstreamModel string // what that backend calls the model; "" where nobody knows
+	Tokens        canon.Usage
+}
+
 // Entry is what is kept of one answer. It never changes once it is made, and may be read by many at once.
 type Entry struct {
 	Head
-	Body   []byte      // whole: one JSON text, or the events of a stream from first to last
-	Model  string      // as the caller who bought the answer named it
-	Tokens canon.Usage // what the answer cost, which each hit saves
+	Purchase
+	Body   []byte // whole: one JSON text, or the events of a stream from first to last
 	Stored time.Time
 	Tags   []string
 	Tenant string // whose it is, for purges; the key says who may read it

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/bits"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -214,7 +215,7 @@ func (f *filter) follow(ctx context.Context, r *remote, working *sync.WaitGroup)
 		f.working.Store(true)
 		working.Go(func() {
 			defer f.working.Store(false)
-			if err := work(ctx, r); err != nil && ctx.Err() == nil {
+			if err := work(ctx, r); err != nil && ctx.Err() == nil && !f.mend(ctx, r, err) {
 				r.failed("filter", err)
 			}
 		})
@@ -224,9 +225,14 @@ func (f *filter) follow(ctx context.Context, r *remote, working *sync.WaitGroup)
 		r.c.metrics.errors.WithLabelValues("filter").Inc()
 		f.remake(r, began, later)
 	case err != nil:
-		if ctx.Err() == nil {
-			r.failed("filter", err)
+		if ctx.Err() != nil {
+			return
 		}
+		if !f.mend(ctx, r, err) {
+			r.failed("filter", err)
+			return
+		}
+		f.view.Store(nil) // the next look finds no state, or what another replica makes
 	case s == nil || !s.ready:
 		f.view.Store(nil)
 		f.remake(r, began, later)
@@ -261,6 +267,25 @@ func (f *filter) spoil(ctx context.Context, r *remote, epoch string) {
 	if err := r.script(ctx, r.scripts.filter, f.keys, "spoil", epoch).Err(); err != nil && ctx.Err() == nil {
 		r.failed("filter", err)
 	}
+}
+
+// mend removes what somebody else has put in place of a part of the filter, so that it can be made anew. err is what Redis said to a command; the
+// answer says whether that was why, and is not any more.
+func (f *filter) mend(ctx context.Context, r *remote, err error) bool {
+	if !strings.Contains(err.Error(), "WRONGTYPE") { // a script may say where it was before that
+		return false
+	}
+	wrong, err := r.script(ctx, r.scripts.filter, f.keys, "mend").Int64()
+	if err != nil {
+		return false
+	}
+	if wrong > 0 { // else another replica was faster
+		r.c.metrics.errors.WithLabelValues("filter").Inc()
+		if r.mayTell() {
+			r.c.log.Warn("Redis had something else in place of a policy's bloom filter; that was removed, and the filter is made anew", "policy", f.policy)
+		}
+	}
+	return true
 }
 
 func (f *filter) size() (m, k uint) {
@@ -420,12 +445,15 @@ func (r *remote) announce(ctx context.Context, p *Policy, key Key) (announced, e
 	var element [len(key) + tokenLen]byte
 	copy(element[:], key[:])
 	_, _ = rand.Read(element[len(key):]) // never fails
-	for range 3 {
+	for range 4 {
 		v := f.view.Load()
 		if v == nil {
 			// It is not read yet, or there is none. Who makes it then finds the record, and who has a copy of what was lost has
 			// let go of it by the time the record can be found.
 			s, err := f.look(ctx, r, "", 0)
+			if err != nil && f.mend(ctx, r, err) {
+				continue
+			}
 			if err != nil && !errors.Is(err, errFilter) {
 				return announced{}, err
 			}
@@ -439,6 +467,9 @@ func (r *remote) announce(ctx context.Context, p *Policy, key Key) (announced, e
 			args = append(args, at)
 		}
 		done, err := r.script(ctx, r.scripts.filter, f.keys, args...).Int64()
+		if err != nil && f.mend(ctx, r, err) {
+			continue
+		}
 		if err != nil {
 			return announced{}, err
 		}

@@ -3,6 +3,9 @@ package cache
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -174,6 +177,79 @@ func TestFilterFollowsFarBehind(t *testing.T) {
 	}
 	if n := f.view.Load().estimate(); n < recentKeys*9/10 || n > recentKeys*11/10 {
 		t.Errorf("it is taken to have %v keys", n)
+	}
+}
+
+// TestFilterIsMended: where somebody else has written in place of a part of the filter it is made anew, nothing that is kept is lost meanwhile,
+// and the log says so once.
+func TestFilterIsMended(t *testing.T) {
+	for part, wrong := range map[string]func(ctx context.Context, c *redis.Client, key string) error{
+		"state":  func(ctx context.Context, c *redis.Client, key string) error { return c.Set(ctx, key, "x", 0).Err() },
+		"bits":   func(ctx context.Context, c *redis.Client, key string) error { return c.HSet(ctx, key, "a", "b").Err() },
+		"recent": func(ctx context.Context, c *redis.Client, key string) error { return c.Set(ctx, key, "x", 0).Err() },
+		"lock":   func(ctx context.Context, c *redis.Client, key string) error { return c.RPush(ctx, key, "x").Err() },
+	} {
+		t.Run(part, func(t *testing.T) {
+			s := redistest.Start(t)
+			ctx := context.Background()
+			p := filtered(1000, 0.01)
+			var lines atomic.Int64
+			log := slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
+				if strings.Contains(string(b), "made anew") || strings.Contains(string(b), "refused") {
+					lines.Add(1)
+				}
+				return len(b), nil
+			}), nil))
+			one, two := replicaWith(t, s, "1", Options{Log: log}, nil), replicaWith(t, s, "2", Options{Log: log}, nil)
+			f := settled(t, one, p)
+			settled(t, two, p)
+			var kept []Ask
+			write := func(c *Cache) {
+				a := ask(p, len(kept))
+				buy(t, c, a, "x")
+				kept = append(kept, a)
+			}
+			for range 5 {
+				write(one)
+			}
+			at := strings.TrimSuffix(f.keys[0], "state")
+			client := s.Client()
+			if err := client.Del(ctx, at+part).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if err := wrong(ctx, client, at+part); err != nil {
+				t.Fatal(err)
+			}
+			if part == "lock" && client.Del(ctx, at+"state").Err() != nil { // nobody looks at it else
+				t.Fatal("the state is not gone")
+			}
+			for i := range 6 {
+				c, other := one, two
+				if i%2 == 1 {
+					c, other = two, one
+				}
+				write(c)
+				get(t, other, kept[len(kept)-1], Hit, "x")
+			}
+			for _, c := range []*Cache{one, two} {
+				settled(t, c, p)
+				for _, a := range kept {
+					get(t, c, a, Hit, "x")
+				}
+			}
+			for key, kind := range map[string]string{"state": "hash", "bits": "string", "recent": "list"} {
+				if got := client.Type(ctx, at+key).Val(); got != kind && (key != "recent" || got != "none") {
+					t.Errorf("%s is a %s", key, got)
+				}
+			}
+			want := int64(1)
+			if part == "lock" { // what is in its place is found when the lock is wanted, and nothing is lost with it
+				want = 0
+			}
+			if n := lines.Load(); n != want {
+				t.Errorf("the log has %d lines of it, want %d", n, want)
+			}
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/weir-dev/weir/adapters/canon"
 )
 
 // Fill buys an answer and writes it. nil: it is whole, and kept if the policy keeps it; an error: it broke off, and that is
@@ -32,6 +31,7 @@ type flight struct {
 	leader  *Reader // who came first; nil with refresh
 
 	mu      sync.Mutex
+	bought  Purchase  // of a whole answer, before its readers learn that it is
 	waiting []*Reader // who still reads, in the order in which they came
 	over    bool      // nobody may join any more
 	racing  []*Writer // the fills that run at once, after a refusal
@@ -114,18 +114,6 @@ func (f *flight) join(ctx context.Context, fill Fill, o Outcome) *Reader {
 	return r
 }
 
-// followers is how many read what another buys.
-func (f *flight) followers() (n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, r := range f.waiting {
-		if r.outcome == Shared {
-			n++
-		}
-	}
-	return n
-}
-
 // leave takes a reader out; the last one ends a flight that does not go on without.
 func (f *flight) leave(r *Reader) {
 	f.mu.Lock()
@@ -169,6 +157,13 @@ func (r *Reader) Outcome() Outcome {
 	return r.outcome
 }
 
+// Purchase is how the answer was bought, by whoever did, once Read has come to its end. It is empty where nothing was paid.
+func (r *Reader) Purchase() Purchase {
+	r.flight.mu.Lock()
+	defer r.flight.mu.Unlock()
+	return r.flight.bought
+}
+
 // Age of the answer: 0 but for one that was kept.
 func (r *Reader) Age() time.Duration { return r.age }
 
@@ -183,8 +178,7 @@ type Writer struct {
 	refused bool
 	nowhere bool
 	status  int
-	model   string
-	tokens  canon.Usage
+	bought  Purchase
 	kept    func()
 	found   bool
 }
@@ -195,7 +189,7 @@ func (w *Writer) Begin(h Head) error {
 		return errors.New("the answer has begun already")
 	}
 	if !w.Claim() {
-		return errTaken
+		return ErrTaken
 	}
 	if !w.f.buf.begin(h) {
 		return errors.New("the answer has begun already")
@@ -230,9 +224,8 @@ func (w *Writer) Refuse(h Head, body []byte) error {
 	return nil
 }
 
-// Bought says what model the answer came from, by the caller's name, and what it cost. The last call before the fill returns
-// counts.
-func (w *Writer) Bought(model string, tokens canon.Usage) { w.model, w.tokens = model, tokens }
+// Bought says how the answer was bought. The last call before the fill returns counts.
+func (w *Writer) Bought(p Purchase) { w.bought = p }
 
 // NoStore keeps the answer from being kept; those who wait get it.
 func (w *Writer) NoStore() { w.nowhere = true }
@@ -241,11 +234,11 @@ func (w *Writer) NoStore() { w.nowhere = true }
 // returns counts.
 func (w *Writer) Kept(f func()) { w.kept = f }
 
-// Found says that the answer was not bought: it is kept already, as that to another request, and cost these tokens then.
-func (w *Writer) Found(tokens canon.Usage) { w.found, w.nowhere, w.tokens = true, true, tokens }
+// Found says that the answer was not bought: it is kept already, as that to another request, and was bought so then.
+func (w *Writer) Found(p Purchase) { w.found, w.nowhere, w.bought = true, true, p }
 
-// errTaken ends a fill while another buys the answer.
-var errTaken = errors.New("another caller's fill buys the answer")
+// ErrTaken ends a fill while another buys the answer. It is the cause of the end of its context.
+var ErrTaken = errors.New("another caller's fill buys the answer")
 
 // Claim says that the fill has been let in. Of several that run at once, after a refusal, the first to say so buys; false: another does, and
 // this one must buy nothing. Begin claims too.
@@ -260,7 +253,7 @@ func (w *Writer) Claim() bool {
 		}
 		for _, other := range f.racing {
 			if other != w {
-				other.cancel(errTaken)
+				other.cancel(ErrTaken)
 			}
 		}
 	}
@@ -343,7 +336,7 @@ func (f *flight) race(round []*Writer) (bought *Writer, err error) {
 		switch {
 		case buys:
 			return e.w, e.err
-		case !e.w.refused && !errors.Is(context.Cause(e.w.ctx), errTaken):
+		case !e.w.refused && !errors.Is(context.Cause(e.w.ctx), ErrTaken):
 			bought, err = e.w, e.err
 		}
 	}
@@ -378,7 +371,7 @@ func (f *flight) run(values context.Context, fill Fill) {
 			w.kept()
 		}
 		if err == nil {
-			f.c.saved(p, w.tokens, f.followers())
+			f.paid(w.bought)
 		}
 		f.finish(err)
 		return
@@ -409,21 +402,25 @@ func (f *flight) store(w *Writer, begun time.Time) bool {
 		f.c.metrics.dropped.WithLabelValues(p.ID, "size").Inc()
 		return false
 	}
-	model := f.ask.Model
-	if w.model != "" {
-		model = w.model
-	}
+	bought := w.bought
+	bought.Model = cmp.Or(bought.Model, f.ask.Model)
 	now := f.c.now()
 	r := &record{
 		key: f.ask.Key, policy: p.ID, scope: p.Scope, owner: f.ask.owner(), negative: negative,
 		ttl: p.ttl(negative, f.c.random()), stale: p.stale(negative), took: now.Sub(begun), epoch: f.from.epoch, seq: f.from.seq,
 		entry: &Entry{
-			Head: f.buf.head, Body: body, Model: model, Tokens: w.tokens, Stored: now,
-			Tags: tags(p.Tags, f.ask.Tags), Tenant: f.ask.Tenant,
+			Head: f.buf.head, Purchase: bought, Body: body, Stored: now, Tags: tags(p.Tags, f.ask.Tags), Tenant: f.ask.Tenant,
 		},
 	}
 	f.c.keep(p, r, f.from, f.lease)
 	return true
+}
+
+// paid notes how the answer was bought, for those who read it.
+func (f *flight) paid(p Purchase) {
+	f.mu.Lock()
+	f.bought = p
+	f.mu.Unlock()
 }
 
 // finish ends the flight: nobody joins any more, and the readers read to the end.
@@ -444,8 +441,8 @@ func (f *flight) give(r *record) {
 	for _, w := range f.waiting {
 		w.outcome = Shared
 	}
+	f.bought = r.entry.Purchase
 	f.mu.Unlock()
-	f.c.saved(f.ask.Policy, r.entry.Tokens, f.followers())
 	f.buf.fill(r.entry)
 	f.finish(nil)
 }

@@ -58,13 +58,16 @@ func newCache(t testing.TB, o Options) *Cache {
 
 var okHead = Head{Status: 200, Header: [][2]string{{"content-type", "application/json"}}, Dialect: "openai", Operation: canon.OpChat}
 
+// bought is how answers of tests are bought.
+var bought = Purchase{Backend: "ns/b", UpstreamModel: "m-1", Tokens: canon.Usage{Input: 3, Output: 5}}
+
 // answers is a fill that gives this text at once.
 func answers(text string) Fill {
 	return func(_ context.Context, w *Writer) error {
 		if err := w.Begin(okHead); err != nil {
 			return err
 		}
-		w.Bought("", canon.Usage{Input: 3, Output: 5})
+		w.Bought(bought)
 		_, err := io.WriteString(w, text)
 		return err
 	}

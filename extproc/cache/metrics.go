@@ -1,7 +1,12 @@
 package cache
 
 import (
+	"sync"
+	"sync/atomic"
+
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weir-dev/weir/usage/money"
 )
 
 // metrics are what the cache counts; docs/metrics.md says what they mean.
@@ -12,6 +17,36 @@ type metrics struct {
 	filterKeys                                        *prometheus.GaugeVec
 	purges                                            prometheus.Counter
 	up                                                prometheus.Gauge
+	savedCost                                         savedCosts
+}
+
+// savedCost is what amounts of money are counted by.
+type savedCost struct{ policy, currency string }
+
+// savedCosts counts money as the ledger does, in billionths: a counter of Prometheus is a float.
+type savedCosts struct{ m sync.Map } // of *atomic.Int64, by savedCost
+
+func (c *savedCosts) add(of savedCost, n money.Nano) {
+	if n <= 0 {
+		return
+	}
+	v, ok := c.m.Load(of)
+	if !ok {
+		v, _ = c.m.LoadOrStore(of, &atomic.Int64{})
+	}
+	for sum := v.(*atomic.Int64); ; {
+		old := sum.Load()
+		if sum.CompareAndSwap(old, int64(money.Nano(old).Add(n))) {
+			return
+		}
+	}
+}
+
+func (c *savedCosts) each(do func(of savedCost, n money.Nano)) {
+	c.m.Range(func(of, n any) bool {
+		do(of.(savedCost), money.Nano(n.(*atomic.Int64).Load()))
+		return true
+	})
 }
 
 func newMetrics(reg prometheus.Registerer, c *Cache) *metrics {
@@ -45,7 +80,7 @@ func newMetrics(reg prometheus.Registerer, c *Cache) *metrics {
 		return m
 	}
 	reg.MustRegister(m.lookups, m.shared, m.fills, m.refreshes, m.waits, m.dropped, m.evictions, m.written, m.writtenBytes, m.repeats, m.errors,
-		m.filter, m.filterMade, m.saved, m.filterKeys, m.purges, m.up, &collector{c},
+		m.filter, m.filterMade, m.saved, m.filterKeys, m.purges, m.up, &collector{c, m},
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "weir_cache_flights", Help: "Answers that are being bought.",
 		}, func() float64 {
@@ -91,11 +126,16 @@ func (m *metrics) filterAnswers(policy string) filterAnswers {
 // forget takes the gauges of a policy away that is not in use any more. Counters stay: they are of what has happened.
 func (m *metrics) forget(policy string) { m.filterKeys.DeleteLabelValues(policy) }
 
-// collector gives what the memory of each policy has.
-type collector struct{ c *Cache }
+// collector gives what the memory of each policy has, and the money that each has saved.
+type collector struct {
+	c *Cache
+	m *metrics
+}
 
 var (
-	bytesDesc   = prometheus.NewDesc("weir_cache_memory_bytes", "Bytes of entries in memory.", []string{"policy"}, nil)
+	bytesDesc     = prometheus.NewDesc("weir_cache_memory_bytes", "Bytes of entries in memory.", []string{"policy"}, nil)
+	savedCostDesc = prometheus.NewDesc("weir_cache_saved_cost_total",
+		"What answers that were given without being bought would have cost, in units of the currency.", []string{"policy", "currency"}, nil)
 	entriesDesc = prometheus.NewDesc("weir_cache_memory_entries", "Entries in memory.", []string{"policy"}, nil)
 )
 
@@ -103,10 +143,14 @@ var (
 func (*collector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- bytesDesc
 	ch <- entriesDesc
+	ch <- savedCostDesc
 }
 
 // Collect is prometheus.Collector's.
 func (k *collector) Collect(ch chan<- prometheus.Metric) {
+	k.m.savedCost.each(func(of savedCost, n money.Nano) {
+		ch <- prometheus.MustNewConstMetric(savedCostDesc, prometheus.CounterValue, float64(n)/float64(money.Unit), of.policy, of.currency)
+	})
 	k.c.tiers.Range(func(id, t any) bool {
 		if m := t.(*tier).memory; m != nil {
 			bytes, records := m.usage()

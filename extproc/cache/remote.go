@@ -49,6 +49,8 @@ const (
 	busyFor = 10 * time.Second
 	// memberFor is how long a silent replica counts as one.
 	memberFor = 10 * time.Second
+	// tellEvery is how often the log says that Redis refuses commands.
+	tellEvery = 10 * time.Second
 	// purgesFor is how long Redis keeps what was purged.
 	purgesFor = 7 * 24 * time.Hour
 )
@@ -68,6 +70,7 @@ type remote struct {
 	up         atomic.Bool
 	retired    atomic.Bool  // another Redis is used by now
 	unwritable atomic.Int64 // until then, in Unix nanoseconds
+	told       atomic.Int64 // when a refusal was last logged, in Unix nanoseconds
 	nudge      chan struct{}
 	asked      atomic.Int64 // when a filter was last asked, in Unix nanoseconds
 
@@ -145,7 +148,10 @@ func (r *remote) failed(op string, err error) {
 	}
 	r.c.metrics.errors.WithLabelValues(op).Inc()
 	if !redisconn.Unavailable(err) {
-		r.c.log.Warn("Redis refused a command of the cache", "operation", op, "error", err)
+		// A key that somebody else has overwritten is refused with each command, fifty times a second by the filters alone.
+		if r.mayTell() {
+			r.c.log.Warn("Redis refused a command of the cache; weir_cache_errors_total counts all that it refuses", "operation", op, "error", err)
+		}
 		return
 	}
 	if full(err) {
@@ -161,6 +167,12 @@ func (r *remote) failed(op string, err error) {
 			r.ask()
 		}
 	}
+}
+
+// mayTell says whether the log may be told of a refusal: not of each.
+func (r *remote) mayTell() bool {
+	now, told := r.c.now().UnixNano(), r.told.Load()
+	return (told == 0 || now-told >= int64(tellEvery)) && r.told.CompareAndSwap(told, now)
 }
 
 // ask has the next beat come at once: one command that came late is no reason to do without Redis for long.

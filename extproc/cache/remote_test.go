@@ -2,8 +2,10 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -20,7 +22,12 @@ import (
 // replica is a Cache over a Redis.
 func replica(t testing.TB, s *redistest.Server, id string, edit func(*redisconn.Config)) *Cache {
 	t.Helper()
-	c := newCache(t, Options{})
+	return replicaWith(t, s, id, Options{}, edit)
+}
+
+func replicaWith(t testing.TB, s *redistest.Server, id string, o Options, edit func(*redisconn.Config)) *Cache {
+	t.Helper()
+	c := newCache(t, o)
 	cfg := redisconn.Config{Addresses: []string{s.Addr}, Timeout: time.Second}
 	if edit != nil {
 		edit(&cfg)
@@ -579,3 +586,39 @@ func TestEverythingInRedisEnds(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusalsAreToldNowAndThen: a key of the wrong kind is refused each time, and the log does not fill with that.
+func TestRefusalsAreToldNowAndThen(t *testing.T) {
+	var told atomic.Int64
+	clk := &clock{}
+	c := newCache(t, Options{Now: clk.now, Log: slog.New(slog.NewTextHandler(writerFunc(func(p []byte) (int, error) {
+		told.Add(1)
+		return len(p), nil
+	}), nil))})
+	r := &remote{c: c}
+	refused := wrongType{errors.New("WRONGTYPE Operation against a key holding the wrong kind of value")}
+	for range 100 {
+		r.failed("filter", refused)
+		r.failed("get", refused)
+	}
+	if n := told.Load(); n != 1 {
+		t.Errorf("200 refusals at once are %d lines, want 1", n)
+	}
+	clk.advance(tellEvery)
+	r.failed("filter", refused)
+	if n := told.Load(); n != 2 {
+		t.Errorf("after %s there are %d lines, want 2", tellEvery, n)
+	}
+	if n := testutil.ToFloat64(c.metrics.errors.WithLabelValues("filter")); n != 101 {
+		t.Errorf("%v refusals counted, want 101", n)
+	}
+}
+
+// wrongType is an answer of Redis (redis.Error).
+type wrongType struct{ error }
+
+func (wrongType) RedisError() {}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

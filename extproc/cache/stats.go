@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
-	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/usage/money"
 )
 
 // Stats are what the cache of this replica has and has done since the process began.
@@ -40,8 +40,10 @@ type PolicyStats struct {
 	Bought, Failed, Refreshes int64
 	// Evictions are the entries that left the memory for others.
 	Evictions int64
-	// SavedInput and SavedOutput are the tokens of answers that were not bought again.
+	// SavedInput and SavedOutput are the tokens of answers that were given without being bought.
 	SavedInput, SavedOutput int64
+	// SavedCost is what those answers would have cost, by currency; nil for nothing.
+	SavedCost map[string]money.Nano
 	// Bloom is nil where there is no filter.
 	Bloom *BloomStats
 }
@@ -57,17 +59,22 @@ type BloomStats struct {
 	No, Right, Wrong int64
 }
 
-// Saved counts the tokens of an answer that was given without being bought.
-func (c *Cache) Saved(p *Policy, tokens canon.Usage) { c.saved(p, tokens, 1) }
+// Saving is what an answer would have cost that was given without being bought.
+type Saving struct {
+	Input, Output int64 // tokens, all kinds of them
+	Cost          money.Nano
+	Currency      string
+}
 
-func (c *Cache) saved(p *Policy, tokens canon.Usage, times int) {
-	for kind, n := range map[string]int64{
-		"input": tokens.Input + tokens.CacheRead + tokens.CacheWrite, "output": tokens.Output + tokens.Reasoning,
-	} {
-		if n > 0 && times > 0 {
-			c.metrics.saved.WithLabelValues(p.ID, kind).Add(float64(n) * float64(times))
-		}
+// Saved counts what an answer saved that was given without being bought.
+func (c *Cache) Saved(p *Policy, s Saving) {
+	if s.Input > 0 {
+		c.metrics.saved.WithLabelValues(p.ID, "input").Add(float64(s.Input))
 	}
+	if s.Output > 0 {
+		c.metrics.saved.WithLabelValues(p.ID, "output").Add(float64(s.Output))
+	}
+	c.metrics.savedCost.add(savedCost{p.ID, s.Currency}, s.Cost)
 }
 
 // Stats tells how the cache is.
@@ -172,6 +179,17 @@ func (m *metrics) byPolicy() map[string]*PolicyStats {
 		} else {
 			p.SavedOutput += n
 		}
+	})
+	m.savedCost.each(func(of savedCost, n money.Nano) {
+		p := out[of.policy]
+		if p == nil {
+			p = &PolicyStats{}
+			out[of.policy] = p
+		}
+		if p.SavedCost == nil {
+			p.SavedCost = map[string]money.Nano{}
+		}
+		p.SavedCost[of.currency] = n
 	})
 	each(m.filter, func(p *PolicyStats, label func(string) string, n int64) {
 		if p.Bloom == nil {

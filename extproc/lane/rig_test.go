@@ -39,6 +39,7 @@ type claim struct{ begun, cancelled atomic.Int32 }
 
 func (*claim) Settle(_, _, _ int64) {}
 func (*claim) Cancel()              {}
+func (*claim) Void()                {}
 
 // desk is a Maker that writes down what it is told.
 type desk struct {

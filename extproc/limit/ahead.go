@@ -150,7 +150,7 @@ func (g *Grant) Came() {
 		h := &g.holds[i]
 		h.c.with(func() { h.arrive(m) })
 		if g.e.metrics != nil {
-			g.e.metrics.Count(h.rule, Admitted)
+			g.e.countAdmitted(h)
 		}
 	}
 }

@@ -90,6 +90,30 @@ func TestAheadIsCountedWhenItComes(t *testing.T) {
 	}
 }
 
+// A request that was let in ahead, and asks for it anew after all, is one request.
+func TestVoidIsCountedOnce(t *testing.T) {
+	rec := &recorder{n: map[string]map[Outcome]int{}}
+	e := New(Options{Now: newClock().now, Metrics: rec})
+	defer e.Close(context.Background())
+	r := rule("r", Requests, 1000)
+	for range 3 {
+		ahead, _ := e.Ahead([]*Rule{r}, Subject{Tenant: "a"}, Estimate{})
+		ahead.Came()
+		ahead.Void()
+		ahead.Void()
+		ahead.Cancel()
+		admitted(t, e, Subject{Tenant: "a"}, Estimate{}, r).Settle(Amounts{})
+	}
+	if s := admitted(t, e, Subject{Tenant: "a"}, Estimate{}, r).Headers().Requests; s.Remaining != 996 {
+		t.Errorf("%d requests remain of 1000, want 996", s.Remaining)
+	}
+	if n, told := ruleState(t, e, "r").Admitted, rec.n["r"][Admitted]; n != 4 || told != 4 {
+		t.Errorf("%d requests count as admitted, and metrics say %d, want 4", n, told)
+	}
+	var none *Grant
+	none.Void()
+}
+
 // keeper is a Reclaimer.
 type keeper struct {
 	mu       sync.Mutex

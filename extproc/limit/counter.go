@@ -27,6 +27,9 @@ type counter struct {
 	// counts.
 	lately, latelyIn int64
 
+	// voided are requests that count as admitted in metrics, and come once more.
+	voided atomic.Int64
+
 	key    string // in the store, once it was asked
 	counts counts
 }

@@ -259,12 +259,22 @@ func (e *Engine) count(q *request, o *outcome) {
 		case o.waited:
 			e.metrics.Count(h.rule, AdmittedLate)
 		default:
-			e.metrics.Count(h.rule, Admitted)
+			e.countAdmitted(h)
 		}
 		if h.source == unasked {
 			e.metrics.Count(h.rule, Unasked)
 		}
 	}
+}
+
+// countAdmitted counts a hold as admitted, unless it is that of a request which came before already, and was void.
+func (e *Engine) countAdmitted(h *hold) {
+	for n := h.c.voided.Load(); n > 0; n = h.c.voided.Load() {
+		if h.c.voided.CompareAndSwap(n, n-1) {
+			return
+		}
+	}
+	e.metrics.Count(h.rule, Admitted)
 }
 
 // settle ends a hold with what was used.

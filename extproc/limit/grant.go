@@ -149,6 +149,20 @@ func (g *Grant) Cancel() {
 	g.unpin()
 }
 
+// Void is Cancel for a request that has come and comes once more: of the two, one counts as admitted.
+func (g *Grant) Void() {
+	if g == nil || g.done.Swap(true) {
+		return
+	}
+	for i := range g.holds {
+		if h := &g.holds[i]; h.source != nowhere {
+			h.c.voided.Add(1)
+		}
+	}
+	g.e.undo(g)
+	g.unpin()
+}
+
 // Spend notes what a running request has cost so far, in nano-units, and says whether one of its CutStreams budgets is
 // spent. What is beyond the reservation counts at once, so that streams that run at the same time see each other's.
 func (g *Grant) Spend(nano int64) (spent bool) {

@@ -36,7 +36,7 @@ const (
 func (x *exchange) cached(ctx context.Context) {
 	c, p := x.opts.Cache, x.Cache.Policy
 	in := key.Input{
-		Policy: p, Rule: x.Rule.Name, Tenant: x.Identity.Tenant, Consumer: x.Identity.ConsumerID, Dialect: x.Dialect.Name, Operation: x.op,
+		Policy: p, Rule: x.Rule.Name, Models: x.Rule.UpstreamModels(x.Model), Tenant: x.Identity.Tenant, Consumer: x.Identity.ConsumerID, Dialect: x.Dialect.Name, Operation: x.op,
 		Body: x.body, Request: x.parsed(), Header: x.header,
 	}
 	k, may, cerr := key.Of(&in)
@@ -161,11 +161,10 @@ func (x *exchange) kept(ctx context.Context, c *cache.Cache, ask cache.Ask, cont
 		return false, true
 	}
 	if l.Refresh {
-		c.Refresh(ctx, ask, x.fill(purposeRefresh, nil))
+		c.Refresh(ctx, l.Again(ask), x.fill(purposeRefresh, nil))
 	}
 	x.outcome = l.Outcome.String()
-	x.Open.Serve(usage.Served{Cache: x.outcome, Kept: true})
-	c.Saved(ask.Policy, l.Entry.Tokens)
+	x.saves(&l.Entry.Purchase)
 	x.listens(l.Entry.Head)
 	x.hears(ctx, l.Entry.Body, int64(len(l.Entry.Body)))
 	h := x.w.Header()
@@ -184,10 +183,15 @@ func (x *exchange) kept(ctx context.Context, c *cache.Cache, ask cache.Ask, cont
 // follow gives the caller an answer that is being bought, as it comes.
 func (x *exchange) follow(ctx context.Context, r *cache.Reader) {
 	defer r.Close()
-	err := x.player.Live(ctx, x.hearing(r), x.to(), &sink{x: x, reader: r})
+	to := &sink{x: x, reader: r}
+	err := x.player.Live(ctx, x.hearing(r), x.to(), to)
 	var broken *replay.Broken
 	switch {
 	case err == nil:
+		if to.given { // its record comes after the end of this request, which is when the relay has done with it
+			p := r.Purchase()
+			x.saves(&p)
+		}
 	case errors.As(err, &broken) && broken.Told: // in the stream, which is over
 	case x.begun:
 		x.broken = true
@@ -203,6 +207,7 @@ func (x *exchange) follow(ctx context.Context, r *cache.Reader) {
 type sink struct {
 	x      *exchange
 	reader *cache.Reader
+	given  bool // the answer is not bought for this caller
 }
 
 // Begin implements replay.Sink.
@@ -228,7 +233,8 @@ func (s *sink) Begin(status int, header [][2]string) error {
 		if !near && (o == cache.Hit || o == cache.Negative) {
 			h.Set(ageHeader, strconv.FormatInt(int64(s.reader.Age()/time.Second), 10))
 		}
-		x.Open.Serve(usage.Served{Cache: x.outcome, Kept: true})
+		s.given = true
+		x.Open.Serve(usage.Served{Cache: x.outcome, Kept: true}) // what that saves is known at its end
 	}
 	h.Del("content-length")
 	for _, kv := range header {
@@ -350,8 +356,8 @@ func (x *exchange) buy(w *cache.Writer, head cache.Head, l *landed) error {
 		tokens, complete := x.complete(&head, whole)
 		if !complete || l.fill.cut() {
 			w.NoStore()
-		} else if tokens != nil {
-			w.Bought(x.Model, *tokens)
+		} else {
+			w.Bought(x.purchase(l, tokens))
 		}
 	}
 	return nil

@@ -113,6 +113,10 @@ func tokensOf(v jsonx.Value) *canon.Usage {
 			u.CacheRead = min(n, u.Input)
 		}
 	}
-	u.Input -= u.CacheRead
+	for _, details := range [...]string{"output_tokens_details", "completion_tokens_details"} {
+		if n := number(v.Get(details).Get("reasoning_tokens")); n > 0 {
+			u.Reasoning = min(n, u.Output)
+		}
+	}
 	return u
 }

@@ -16,7 +16,7 @@ func TestComplete(t *testing.T) {
 	r := newRig(t, plainly)
 	x := &exchange{Server: r.server}
 	const (
-		done     = `{"status":"completed","error":null,"output":[],"usage":{"input_tokens":10,"input_tokens_details":{"cached_tokens":4},"output_tokens":3}}`
+		done     = `{"status":"completed","error":null,"output":[],"usage":{"input_tokens":10,"input_tokens_details":{"cached_tokens":4},"output_tokens":3,"output_tokens_details":{"reasoning_tokens":2}}}`
 		told     = "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":" + done + "}\n\n"
 		piece    = "data: {\"choices\":[{\"text\":\"a\"}]}\n\n"
 		end      = "data: [DONE]\n\n"
@@ -29,12 +29,12 @@ func TestComplete(t *testing.T) {
 		ok     bool
 		tokens canon.Usage
 	}{
-		"a response":                   {canon.OpResponses, false, done, true, canon.Usage{Input: 6, CacheRead: 4, Output: 3}},
+		"a response":                   {canon.OpResponses, false, done, true, canon.Usage{Input: 10, CacheRead: 4, Output: 3, Reasoning: 2}},
 		"one that is not complete":     {canon.OpResponses, false, `{"status":"incomplete"}`, false, canon.Usage{}},
 		"one in progress":              {canon.OpResponses, false, `{"status":"in_progress"}`, false, canon.Usage{}},
 		"one with an error":            {canon.OpResponses, false, `{"status":"completed","error":{"code":"x"}}`, false, canon.Usage{}},
 		"half a response":              {canon.OpResponses, false, `{"status":"completed"`, false, canon.Usage{}},
-		"a stream of it":               {canon.OpResponses, true, told, true, canon.Usage{Input: 6, CacheRead: 4, Output: 3}},
+		"a stream of it":               {canon.OpResponses, true, told, true, canon.Usage{Input: 10, CacheRead: 4, Output: 3, Reasoning: 2}},
 		"a stream without an end":      {canon.OpResponses, true, "data: {\"type\":\"response.created\",\"response\":{}}\n\n", false, canon.Usage{}},
 		"a stream with an error":       {canon.OpResponses, true, "event: error\ndata: {\"type\":\"error\"}\n\n" + told, false, canon.Usage{}},
 		"a stream that failed":         {canon.OpResponses, true, "data: {\"type\":\"response.failed\",\"response\":{\"status\":\"failed\"}}\n\n", false, canon.Usage{}},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/cache"
 	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/internal/trace"
 )
@@ -68,7 +69,14 @@ func (s *Server) send(ctx context.Context, f *Flight, o *order) (*landed, error)
 			break
 		}
 	}
-	if err != nil {
+	switch {
+	case fill.lost(ctx):
+		s.metrics.fills.WithLabelValues(fill.Word(), "taken").Inc()
+		if err == nil {
+			resp.Body.Close()
+		}
+		return &landed{fill: fill}, cache.ErrTaken
+	case err != nil:
 		s.metrics.fills.WithLabelValues(fill.Word(), "failed").Inc()
 		return &landed{fill: fill}, err
 	}

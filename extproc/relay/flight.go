@@ -2,16 +2,20 @@ package relay
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/weir-dev/weir/adapters/canon"
+	"github.com/weir-dev/weir/extproc/cache"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/session"
 	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/internal/trace"
 	"github.com/weir-dev/weir/usage"
 )
@@ -34,19 +38,11 @@ type Flight struct {
 	Cache   *table.Kept[table.CachePolicy]
 	Session *table.Kept[table.SessionPolicy]
 	// Resource says that it asks for something that the Responses API keeps, and Keepers are the policies that may have kept it, if there are
-	// any. Such a request has no Rule, Model and Open; Done is called when it has ended, or is forgotten.
+	// any. Such a request has no Rule and no Model.
 	Resource bool
 	Keepers  []*session.Policy
-	Done     func()
 	// Begun is when it was decided, and Expires when Envoy ends it at the latest.
 	Begun, Expires time.Time
-}
-
-// land ends what a flight holds beside its Open. It may be called on nil.
-func (f *Flight) land() {
-	if f != nil && f.Done != nil {
-		f.Done()
-	}
 }
 
 // Fill is a request of the relay's on behalf of a caller, between the relay and the inner listener's decision, which says what came of it.
@@ -68,21 +64,31 @@ type Fill struct {
 	mu      sync.Mutex
 	open    *usage.Open
 	refused *canon.Error
+	taken   bool // another buys the answer
+}
+
+// lost says whether another buys the answer, so that nobody waits for this one.
+func (f *Fill) lost(ctx context.Context) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.taken || f.open == nil && errors.Is(context.Cause(ctx), cache.ErrTaken)
 }
 
 // Shared says that others may read the answer, so that it must come whole.
 func (f *Fill) Shared() bool { return f.Claim != nil }
 
 // Word is what wire.KeyFill and metrics say of the fill: its purpose, or that it answers its caller.
-func (f *Fill) Word() string { return cmp.Or(f.Purpose, usage.FillAnswer) }
+func (f *Fill) Word() string { return cmp.Or(f.Purpose, wire.FillAnswer) }
 
 // Began notes that the fill was let in. The decision calls it before Envoy is told: the caller's record may come as soon as the caller leaves.
 // false: the answer is being bought by another fill, and this one must go no further.
 func (f *Fill) Began(o *usage.Open) bool {
-	if f.Claim != nil && !f.Claim() {
+	claimed := f.Claim == nil || f.Claim()
+	f.mu.Lock()
+	if f.taken = !claimed; f.taken {
+		f.mu.Unlock()
 		return false
 	}
-	f.mu.Lock()
 	f.open = o
 	f.mu.Unlock()
 	if f.answers() {
@@ -174,23 +180,17 @@ func (x *Flights) PutFill(f *Fill) { x.fills.put(f.ID, f, x.now().Add(landing)) 
 func (x *Flights) TakeFill(id string) *Fill { return x.fills.take(id) }
 
 // Drop forgets a flight whose caller has gone.
-func (x *Flights) Drop(id string) { x.flights.take(id).land() }
+func (x *Flights) Drop(id string) { x.flights.take(id) }
 
 // Sweep forgets what never landed, and says how many that were.
 func (x *Flights) Sweep() int {
 	now := x.now()
-	lost := x.flights.sweep(now)
-	for _, f := range lost {
-		f.land()
-	}
-	return len(lost) + len(x.fills.sweep(now))
+	return x.flights.sweep(now) + x.fills.sweep(now)
 }
 
 // Clear forgets everything: Envoy has died, and with it all that was on its way.
 func (x *Flights) Clear() {
-	for _, f := range x.flights.clear() {
-		f.land()
-	}
+	x.flights.clear()
 	x.fills.clear()
 }
 
@@ -224,28 +224,23 @@ func (s *shelf[T]) take(id string) (what T) {
 	return what
 }
 
-// sweep returns what it has forgotten.
-func (s *shelf[T]) sweep(now time.Time) (lost []T) {
+// sweep says how many it has forgotten.
+func (s *shelf[T]) sweep(now time.Time) (lost int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, x := range s.m {
 		if now.After(x.until) {
 			delete(s.m, id)
-			lost = append(lost, x.what)
+			lost++
 		}
 	}
 	return lost
 }
 
-// clear returns what it has forgotten.
-func (s *shelf[T]) clear() (lost []T) {
+func (s *shelf[T]) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, x := range s.m {
-		lost = append(lost, x.what)
-	}
 	clear(s.m)
-	return lost
 }
 
 // NoStore says whether a caller wants its answer neither from the cache nor in it.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/weir-dev/weir/extproc/wire"
 )
@@ -108,17 +109,33 @@ func TestFillIsSentOnce(t *testing.T) {
 	}
 }
 
-// What a request for a kept thing holds is given back when it has ended, and when it never came.
-func TestFlightIsDone(t *testing.T) {
-	r := newRig(t, nil)
-	done := 0
-	add := func() *Flight {
-		return r.flight(nil, func(f *Flight) { f.Done = func() { done++ } })
+// What never lands is forgotten: when its caller leaves, in time, and with Envoy.
+func TestFlightsForget(t *testing.T) {
+	now := time.Now()
+	flights := NewFlights(func() time.Time { return now })
+	put := func() (*Flight, *Fill) {
+		f, fill := &Flight{ID: NewID()}, &Fill{ID: NewID()}
+		flights.Put(f)
+		flights.PutFill(fill)
+		return f, fill
 	}
-	r.flights.Drop(add().ID)
-	add()
-	r.flights.Clear()
-	if done != 2 {
-		t.Errorf("%d of 2 are done", done)
+	forgotten := func(f *Flight, fill *Fill) bool { return flights.Take(f.ID) == nil && flights.TakeFill(fill.ID) == nil }
+	f, _ := put()
+	flights.Drop(f.ID)
+	if flights.Take(f.ID) != nil {
+		t.Error("one whose caller has left is there")
+	}
+	now = now.Add(landing)
+	if n := flights.Sweep(); n != 0 {
+		t.Errorf("%d were forgotten too early", n)
+	}
+	now = now.Add(time.Nanosecond)
+	if n := flights.Sweep(); n != 1 {
+		t.Errorf("%d were forgotten, want the fill", n)
+	}
+	f, fill := put()
+	flights.Clear()
+	if !forgotten(f, fill) {
+		t.Error("those of an Envoy that has died are there")
 	}
 }

@@ -102,8 +102,7 @@ func (m *meaning) choose(ctx context.Context, w *cache.Writer, probe *semantic.P
 		ask.Key = match.Key
 		l := c.Get(ctx, ask)
 		if l.Outcome == cache.Hit && m.takes(l.Age) {
-			w.Found(l.Entry.Tokens)
-			c.Saved(ask.Policy, l.Entry.Tokens)
+			w.Found(l.Entry.Purchase)
 			f.Served(probe, match)
 			return true, m.give(w, &l, match)
 		}

@@ -118,7 +118,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.metrics.running.Inc()
 	defer func() {
 		s.metrics.running.Dec()
-		f.land()
 		p := recover()
 		if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // it is compared as net/http does
 			s.opts.Log.Error("a request made the relay panic", "panic", p, "stack", string(debug.Stack()))

@@ -42,7 +42,9 @@ type rig struct {
 	answer http.HandlerFunc
 	refuse func(*Fill) *canon.Error
 	fills  atomic.Int64
-	door   *http.Server // the inner listener
+	// candidates are those of fills.
+	candidates []usage.Candidate
+	door       *http.Server // the inner listener
 }
 
 func overSocket(path string) *http.Transport {
@@ -121,7 +123,10 @@ func (r *rig) inner(w http.ResponseWriter, req *http.Request) {
 			return
 		}
 	}
-	fill.Began(&usage.Open{ID: fill.ID, Fill: true})
+	if !fill.Began(&usage.Open{ID: fill.ID, Fill: true, Candidates: r.candidates}) {
+		http.Error(w, "taken", http.StatusServiceUnavailable)
+		return
+	}
 	w.Header().Set(wire.BackendHeader, "default/b")
 	r.answer(w, req)
 }
@@ -342,6 +347,59 @@ func TestOwnRefusal(t *testing.T) {
 	}
 	if status, h, _ := r.ask(r.flight(p)); status != 200 || h.Get(wire.CacheHeader) != "miss" {
 		t.Errorf("the next one: %d %v", status, h)
+	}
+}
+
+// Where the first who asks is refused, the others ask at once. One of them buys; the rest were nobody's, and have not failed.
+func TestLosersAreNobody(t *testing.T) {
+	r := newRig(t, plainly)
+	waiting, both := make(chan struct{}), make(chan struct{}, 2)
+	r.refuse = func(f *Fill) *canon.Error {
+		if f.Identity.ConsumerID == "default/poor" {
+			<-waiting
+			return &canon.Error{Kind: canon.ErrBilling, Status: 429, Policy: "default/budget", Message: "The budget is spent."}
+		}
+		both <- struct{}{}
+		for len(both) < cap(both) { // until the other is here
+			runtime.Gosched()
+		}
+		return nil
+	}
+	p := policyOf()
+	done := make(chan int, 3)
+	ask := func(f *Flight) {
+		resp, err := r.send(t.Context(), f, plainAsk)
+		if err != nil {
+			t.Error(err)
+			done <- 0
+			return
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		done <- resp.StatusCode
+	}
+	go ask(r.flight(p, func(f *Flight) { f.Identity = &identity.Identity{Tenant: "acme", ConsumerID: "default/poor"} }))
+	waitFor(t, "the first has asked", func() bool { return r.fills.Load() == 1 })
+	for range 2 {
+		go ask(r.flight(p))
+	}
+	waitFor(t, "the others wait", func() bool { return testutil.ToFloat64(r.server.metrics.running) == 3 })
+	r.server.opts.Cache.Use([]*cache.Policy{p})
+	waitFor(t, "they share", func() bool { return r.server.opts.Cache.Stats().Policies[0].Shared == 2 })
+	close(waiting)
+	got := map[int]int{}
+	for range 3 {
+		got[<-done]++
+	}
+	if got[200] != 2 || got[429] != 1 {
+		t.Errorf("answers: %v", got)
+	}
+	count := func(outcome string) float64 {
+		return testutil.ToFloat64(r.server.metrics.fills.WithLabelValues(wire.FillAnswer, outcome))
+	}
+	waitFor(t, "the loser has ended", func() bool { return count("taken")+count("failed")+count("error") > 0 })
+	if count("ok") != 1 || count("refused") != 1 || count("taken") != 1 || count("failed") != 0 || count("error") != 0 {
+		t.Errorf("ok %v, refused %v, taken %v, failed %v, error %v", count("ok"), count("refused"), count("taken"), count("failed"), count("error"))
 	}
 }
 

@@ -136,7 +136,13 @@ const (
 	KeyLanePath   = "lane_path"   // for PathHeader
 	KeyLaneVary   = "lane_vary"   // "a,b": request headers, in lower case, that the decision depends on besides those that all do
 	KeyLaneSample = "lane_sample" // the share of traces that begin here to be sampled, from 0 to 1
-	KeyLaneFacts  = "lane_facts"  // "a,b": those of the decision's facts that requests in the lane have, too; all where it is not there
+)
+
+// A request in a lane has its facts together under KeyAhead, in a struct: those that Envoy reads by their keys, and the others, which are for
+// its record alone, in one text. Envoy takes a microsecond or more for each value that is set.
+const (
+	KeyAhead = "ahead"
+	KeyRest  = "rest" // in KeyAhead: "key\nvalue\nkey\nvalue"
 )
 
 // Keys in DecisionNamespace that are headers of the answer by the same name.
@@ -154,6 +160,12 @@ const (
 var AnswerHeaders = []string{
 	KeyLimitRequests, KeyRemainingRequests, KeyResetRequests, KeyLimitTokens, KeyRemainingTokens, KeyResetTokens, KeyBudgetWarning,
 }
+
+// Values of KeyFill; a fill with a purpose of its own says that.
+const (
+	FillAnswer = "answer" // it answers its caller, or nobody has decided about it
+	FillTaken  = "taken"  // it was refused because another buys its answer: it was for nobody, and nothing is told of it
+)
 
 // Keys in AttemptNamespace.
 const KeyContentLength = "content_length" // of a replaced body, decimal
@@ -177,11 +189,9 @@ const (
 	HostMetadataAttribute = "xds.upstream_host_metadata"
 )
 
-// The access logs that Envoy sends to Weir: one record for each request, and one for each attempt that failed.
-const (
-	RequestLog = "weir"
-	AttemptLog = "weir.attempt"
-)
+// AccessLog is what Envoy sends to Weir: one record for each request, and one for each attempt that failed. They have one log, and so one
+// stream for each of Envoy's workers, in which a failed attempt comes before its request.
+const AccessLog = "weir"
 
 // BackendTag is the custom tag of the access log that holds the ID of the backend that gave the answer.
 const BackendTag = "backend"

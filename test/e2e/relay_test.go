@@ -2,12 +2,17 @@ package e2e
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/weir-dev/weir/envoy"
 	"github.com/weir-dev/weir/test/e2e/harness"
 	"github.com/weir-dev/weir/test/sim"
 	"github.com/weir-dev/weir/usage/ledger"
@@ -254,5 +259,43 @@ func TestRelayFailures(t *testing.T) {
 		if (e.Cost > 0) != (e.Status == 200) || e.Cache != "miss" {
 			t.Errorf("entry %+v", e)
 		}
+	}
+}
+
+// A fill that is given up before anybody has decided about it is no request of a caller's.
+func TestRelayUndecided(t *testing.T) {
+	r := startRemembering(t, harness.Document("CachePolicy", "cache", "targetRefs: [{kind: Route, name: all}]\n"))
+	socket := regexp.MustCompile(`"path":\s*"([^"]*` + envoy.InnerSocketName + `)"`).FindSubmatch(r.Envoy("/listeners?format=json"))
+	if socket == nil {
+		t.Fatal("Envoy has no inner listener")
+	}
+	active := func(n int64) func() bool {
+		return func() bool {
+			return r.EnvoyStats(`http\.inner\.downstream_rq_active`)["http.inner.downstream_rq_active"] == n
+		}
+	}
+	if err := syscall.Kill(r.PID(), syscall.SIGSTOP); err != nil { // nobody decides
+		t.Fatal(err)
+	}
+	goOn := func() { _ = syscall.Kill(r.PID(), syscall.SIGCONT) }
+	t.Cleanup(goOn)
+	conn, err := net.Dial("unix", string(socket[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "POST /v1/chat/completions HTTP/1.1\r\nhost: inner\r\ncontent-length: 2\r\n\r\n{}"); err != nil {
+		t.Fatal(err)
+	}
+	harness.WaitFor(t, "Envoy to have the request", active(1))
+	conn.Close()
+	harness.WaitFor(t, "it to be over", active(0))
+	goOn()
+	if a := r.say(t, "openai", "gpt-4o", "Hello", false); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	r.entries(t, 1)
+	if got := r.Metric("weir_requests_total"); got != 1 {
+		t.Errorf("weir_requests_total is %v, want that of the one request", got)
 	}
 }

@@ -195,6 +195,10 @@ func (o *object) usage(e *ledger.Entry) {
 	o.key("cost")
 	o.b = append(money.Nano(e.Cost).Append(append(o.b, '"')), '"')
 	o.text("currency", e.Currency, maxText)
+	if e.SavedCost > 0 {
+		o.key("saved_cost")
+		o.b = append(money.Nano(e.SavedCost).Append(append(o.b, '"')), '"')
+	}
 }
 
 func (o *object) names(name string, list []string) {

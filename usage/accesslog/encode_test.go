@@ -60,6 +60,7 @@ func samples() map[string]*usage.Finished {
 	unpriced.Unpriced, unpriced.Cost, unpriced.Flags = true, 0, ledger.Flags{Unpriced: true}
 	kept := *entry
 	kept.Backend, kept.UpstreamModel, kept.Tokens, kept.Cost, kept.Attempts, kept.Flags, kept.Cache = "", "", ledger.Tokens{}, 0, 0, ledger.Flags{}, "hit"
+	kept.SavedTokens, kept.SavedCost = ledger.Tokens{Input: 120, Output: 47}, 420_001
 	summary := *entry
 	summary.Purpose = "summary"
 	return map[string]*usage.Finished{

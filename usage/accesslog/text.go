@@ -70,6 +70,13 @@ func appendText(b []byte, f *usage.Finished) []byte {
 			b = append(b, e.Currency...)
 		}
 	}
+	if e := r.entry; e != nil && e.SavedCost > 0 {
+		gap()
+		b = append(b, "saved "...)
+		b = money.Nano(e.SavedCost).Append(b)
+		b = append(b, ' ')
+		b = append(b, e.Currency...)
+	}
 	if names := r.flags().Names(); len(names) > 0 {
 		gap()
 		b = append(b, strings.Join(names, ", ")...)

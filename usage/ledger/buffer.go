@@ -88,7 +88,7 @@ func (b *buffers) begin(in *Intent) bool {
 	return true
 }
 
-// commit notes an entry. It reports whether its request was open.
+// commit notes an entry. It reports whether its request was open. A void one whose intent stands in no journal yet is forgotten.
 func (b *buffers) commit(e *Entry) bool {
 	s := b.shard(e.ID)
 	s.mu.Lock()
@@ -97,6 +97,13 @@ func (b *buffers) commit(e *Entry) bool {
 	if !open {
 		s.doubles++
 		return false
+	}
+	if e.Void && m.journal == 0 {
+		delete(s.open, e.ID)
+		if m.at > 0 {
+			s.begun[m.at-1].done = true
+		}
+		return true
 	}
 	size := e.size()
 	if s.bytes+size > b.limit {

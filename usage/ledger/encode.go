@@ -36,14 +36,17 @@ func appendEntry(b []byte, e *Entry) []byte {
 	b = appendFlag(b, "stream", e.Stream)
 	b = appendInt(b, "status", int64(e.Status))
 	b = appendInt(b, "attempts", int64(e.Attempts))
-	b = appendTokens(b, e.Tokens)
+	b = appendTokens(b, "tokens", e.Tokens)
 	b = appendInt(b, "costNanos", e.Cost)
 	b = appendText(b, "currency", e.Currency)
 	b = appendText(b, "priceVersion", e.PriceVersion)
+	b = appendTokens(b, "savedTokens", e.SavedTokens)
+	b = appendInt(b, "savedCostNanos", e.SavedCost)
 	b = appendInt(b, "ttftNanos", int64(e.TTFT))
 	b = appendInt(b, "durationNanos", int64(e.Duration))
 	b = appendText(b, "cache", e.Cache)
 	b = appendText(b, "purpose", e.Purpose)
+	b = appendFlag(b, "void", e.Void)
 	b = appendFlag(b, "estimated", e.Estimated)
 	b = appendFlag(b, "aborted", e.Aborted)
 	b = appendFlag(b, "interrupted", e.Interrupted)
@@ -70,7 +73,7 @@ func appendIntent(b []byte, i *Intent) []byte {
 	b = appendText(b, "operation", i.Operation)
 	b = appendText(b, "dialect", i.Dialect)
 	b = appendFlag(b, "stream", i.Stream)
-	b = appendTokens(b, i.Tokens)
+	b = appendTokens(b, "tokens", i.Tokens)
 	b = appendInt(b, "costNanos", i.Cost)
 	b = appendText(b, "currency", i.Currency)
 	b = appendText(b, "priceVersion", i.PriceVersion)
@@ -88,11 +91,11 @@ func appendHead(b []byte, id string, t time.Time) []byte {
 	return append(b, '"')
 }
 
-func appendTokens(b []byte, t Tokens) []byte {
+func appendTokens(b []byte, name string, t Tokens) []byte {
 	if t == (Tokens{}) {
 		return b
 	}
-	b = append(b, `,"tokens":{`...)
+	b = append(appendName(b, name), '{')
 	n := len(b)
 	b = appendInt(b, "input", t.Input)
 	b = appendInt(b, "cacheRead", t.CacheRead)
@@ -183,7 +186,7 @@ func decodeEntry(line []byte, e *Entry) error {
 	if err := json.Unmarshal(line, e); err != nil {
 		return err
 	}
-	if e.Tokens.negative() || e.Cost < 0 {
+	if e.Tokens.negative() || e.Cost < 0 || e.SavedTokens.negative() || e.SavedCost < 0 {
 		return errors.New("a count is negative")
 	}
 	return checkHead(e.ID, e.Time)

@@ -16,6 +16,8 @@ func TestEntryRoundTrip(t *testing.T) {
 	full.Tokens.CacheWrite = 4
 	full.Flags = Flags{true, true, true, true, true, true, true}
 	full.Cache, full.Purpose = "miss", "summary"
+	full.Void = true
+	full.SavedTokens, full.SavedCost = Tokens{1, 2, 3, 4, 5}, 6
 	noZero(t, reflect.ValueOf(full), "Entry")
 	fullIntent := intent("i1")
 	fullIntent.Namespace, fullIntent.Backend, fullIntent.UpstreamModel, fullIntent.RequestID = "a", "b", "c", "r"

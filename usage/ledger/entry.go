@@ -121,8 +121,12 @@ type Entry struct {
 	// Cost in nano-units of Currency: 1e9 is one unit.
 	Cost     int64  `json:"costNanos,omitempty"`
 	Currency string `json:"currency,omitempty"`
-	// PriceVersion names the price that Cost was worked out with.
+	// PriceVersion names the price that Cost, or SavedCost, was worked out with.
 	PriceVersion string `json:"priceVersion,omitempty"`
+	// SavedTokens and SavedCost are what an answer from a cache of the gateway would have taken and cost, in nano-units of Currency, had it
+	// been bought for this request. They are no part of Tokens and Cost, and nobody has spent them.
+	SavedTokens Tokens `json:"savedTokens,omitzero"`
+	SavedCost   int64  `json:"savedCostNanos,omitempty"`
 	// TTFT is the time to the first token; 0 when not known.
 	TTFT time.Duration `json:"ttftNanos,omitempty"`
 	// Duration of the whole request.
@@ -132,6 +136,9 @@ type Entry struct {
 	Cache string `json:"cache,omitempty"`
 	// Purpose is what the gateway asked for by itself, such as summary or refresh; empty where a caller asked.
 	Purpose string `json:"purpose,omitempty"`
+	// Void: there was no such request. It had been noted as begun, and was asked for once more, under another ID. Nobody sees such entries:
+	// they are for the journals alone.
+	Void bool `json:"void,omitempty"`
 	Flags
 }
 

@@ -24,6 +24,7 @@ func someEntries(r *rand.Rand, n int) []Entry {
 			Credential: pick("k1", "k2"), Gateway: pick("default/a", "default/b", ""), Route: pick("chat", "embed"), Backend: pick("b1", "b2"), Model: pick("m1", "m2", "m3"),
 			Currency: pick("USD", "USD", "EUR"), Status: []int{200, 200, 429, 500}[r.IntN(4)],
 			Tokens: Tokens{r.Int64N(100), r.Int64N(100), r.Int64N(100), r.Int64N(100), r.Int64N(100)}, Cost: r.Int64N(1e12),
+			SavedTokens: Tokens{Input: r.Int64N(100), Output: r.Int64N(100), Reasoning: r.Int64N(100)}, SavedCost: r.Int64N(1e12),
 			Flags: Flags{r.IntN(3) == 0, r.IntN(3) == 0, r.IntN(3) == 0, r.IntN(3) == 0, r.IntN(3) == 0, r.IntN(3) == 0, r.IntN(3) == 0},
 		}
 	}
@@ -104,11 +105,12 @@ func TestSumsAreTheSameHoweverTheyAreMade(t *testing.T) {
 func TestSumsStayInRange(t *testing.T) {
 	e := entry("x")
 	e.Cost, e.Tokens = math.MaxInt64, Tokens{Input: math.MaxInt64, Output: math.MaxInt64}
+	e.SavedCost, e.SavedTokens = e.Cost, e.Tokens
 	s := NewSummer(Query{})
 	s.Add(&e)
 	s.Add(&e)
 	row := s.Report().Rows[0]
-	if row.Cost != math.MaxInt64 || row.Tokens.Total() != math.MaxInt64 || row.Requests != 2 {
+	if row.Cost != math.MaxInt64 || row.Tokens.Total() != math.MaxInt64 || row.SavedCost != row.Cost || row.SavedTokens != row.Tokens || row.Requests != 2 {
 		t.Errorf("%+v", row)
 	}
 }
@@ -127,6 +129,33 @@ func TestFlagsAreCounted(t *testing.T) {
 	}
 	if got := e.Names(); len(got) != reflect.TypeFor[Flags]().NumField() || !slices.Contains(got, "cut") {
 		t.Errorf("%v", got)
+	}
+}
+
+// TestSavedIsNotSpent: what a cache has saved is summed up beside what was spent, of each tenant and model on each day, and is none of it.
+func TestSavedIsNotSpent(t *testing.T) {
+	dir := t.TempDir()
+	l := mustOpen(t, dir, manual())
+	hit := func(id, model string, saved int64) Entry {
+		e := entry(id)
+		e.Model, e.Cache, e.Flags, e.Backend, e.Tokens, e.Cost = model, "hit", Flags{Cached: true}, "", Tokens{}, 0
+		e.SavedTokens, e.SavedCost = Tokens{Input: 10, Output: 25}, saved
+		return e
+	}
+	put(t, l, entry("bought"), hit("h1", "fast", 123), hit("h2", "fast", 120), hit("h3", "slow", 7))
+	for name, sum := range map[string]func(context.Context, time.Time, time.Time, ...Dimension) ([]Row, error){"all slots": l.Sum, "its own": l.SumOwn} {
+		rows, err := sum(context.Background(), time.Time{}, time.Time{}, ByDay, ByTenant, ByModel)
+		if err != nil || len(rows) != 2 {
+			t.Fatalf("%s: %+v, %v", name, rows, err)
+		}
+		fast, slow := rows[0], rows[1]
+		if fast.Model != "fast" || fast.Requests != 3 || fast.Cached != 2 || fast.Cost != 123 || fast.Tokens != entry("").Tokens ||
+			fast.SavedCost != 243 || fast.SavedTokens != (Tokens{Input: 20, Output: 50}) || fast.EstimatedCost != 0 {
+			t.Errorf("%s: %+v", name, fast)
+		}
+		if slow.Model != "slow" || slow.Cost != 0 || slow.Tokens != (Tokens{}) || slow.SavedCost != 7 || slow.Day != "2026-03-14" || slow.Tenant != "acme" || slow.Currency != "USD" {
+			t.Errorf("%s: %+v", name, slow)
+		}
 	}
 }
 

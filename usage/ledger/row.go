@@ -127,6 +127,9 @@ type Sums struct {
 	// EstimatedTokens and EstimatedCost are the part of the above that is an estimate.
 	EstimatedTokens int64 `json:"estimatedTokens,omitempty"`
 	EstimatedCost   int64 `json:"estimatedCostNanos,omitempty"`
+	// SavedTokens and SavedCost are what answers from a cache of the gateway would have taken and cost. They are no part of the above.
+	SavedTokens Tokens `json:"savedTokens,omitzero"`
+	SavedCost   int64  `json:"savedCostNanos,omitempty"`
 	// Failed requests had a status of 400 or more.
 	Failed      int64 `json:"failed,omitempty"`
 	Estimated   int64 `json:"estimated,omitempty"`
@@ -154,7 +157,7 @@ func keyOf(e *Entry) Key {
 // add adds an entry.
 func (s *Sums) add(e *Entry) {
 	one := Sums{
-		Requests: 1, Tokens: e.Tokens, Cost: e.Cost,
+		Requests: 1, Tokens: e.Tokens, Cost: e.Cost, SavedTokens: e.SavedTokens, SavedCost: e.SavedCost,
 		Estimated: count(e.Estimated), Aborted: count(e.Aborted), Interrupted: count(e.Interrupted),
 		Unpriced: count(e.Unpriced), Translated: count(e.Translated), Cached: count(e.Cached), Cut: count(e.Cut),
 		Failed: count(e.Status >= 400),
@@ -166,10 +169,10 @@ func (s *Sums) add(e *Entry) {
 }
 
 func (s *Sums) plus(o *Sums) {
-	s.Tokens = s.Tokens.Plus(o.Tokens)
+	s.Tokens, s.SavedTokens = s.Tokens.Plus(o.Tokens), s.SavedTokens.Plus(o.SavedTokens)
 	for _, p := range [...]struct{ to, from *int64 }{
 		{&s.Requests, &o.Requests}, {&s.Cost, &o.Cost},
-		{&s.EstimatedTokens, &o.EstimatedTokens}, {&s.EstimatedCost, &o.EstimatedCost},
+		{&s.EstimatedTokens, &o.EstimatedTokens}, {&s.EstimatedCost, &o.EstimatedCost}, {&s.SavedCost, &o.SavedCost},
 		{&s.Failed, &o.Failed}, {&s.Estimated, &o.Estimated}, {&s.Aborted, &o.Aborted},
 		{&s.Interrupted, &o.Interrupted}, {&s.Unpriced, &o.Unpriced}, {&s.Translated, &o.Translated},
 		{&s.Cached, &o.Cached}, {&s.Cut, &o.Cut},
@@ -217,7 +220,7 @@ func (q *Query) inTime(t time.Time) bool {
 
 // Matches reports whether an entry is one that the query is about.
 func (q *Query) Matches(e *Entry) bool {
-	if !q.inTime(e.Time) {
+	if e.Void || !q.inTime(e.Time) {
 		return false
 	}
 	k := keyOf(e)
@@ -247,7 +250,7 @@ func NewSummer(q Query) *Summer { return &Summer{query: q, rows: map[Key]*Sums{}
 
 // Add adds an entry if the query is about it.
 func (s *Summer) Add(e *Entry) {
-	if !s.query.inTime(e.Time) {
+	if e.Void || !s.query.inTime(e.Time) {
 		return
 	}
 	k := keyOf(e)

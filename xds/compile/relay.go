@@ -12,12 +12,13 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	setmetadatav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_metadata/v3"
 	codecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	earlyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/early_header_mutation/header_mutation/v3"
-	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
@@ -121,7 +122,7 @@ func (c *compiler) innerListener() *listenerv3.Listener {
 		StatPrefix:     "inner",
 		CodecType:      hcmv3.HttpConnectionManager_HTTP1, // a fill that is given up ends no other
 		RouteSpecifier: scopedRoutes(),
-		HttpFilters:    c.filters(decide, script(false, ""), pack(&routerv3.Router{SuppressEnvoyHeaders: true, UpstreamLog: c.attemptLog()}), false),
+		HttpFilters:    append([]*hcmv3.HttpFilter{undecidedFill()}, c.filters(decide, script(false, ""), pack(&routerv3.Router{SuppressEnvoyHeaders: true, UpstreamLog: c.attemptLog()}), false)...),
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{{
 			Name: "weir.strip", TypedConfig: pack(&earlyv3.HeaderMutation{Mutations: stripped(wire.FlightHeader)}),
 		}},
@@ -137,7 +138,7 @@ func (c *compiler) innerListener() *listenerv3.Listener {
 		RequestTimeout:               durationpb.New(request),
 		DrainTimeout:                 durationpb.New(drainTimeout),
 		LocalReplyConfig:             localReplies(c.opts.Dialects, maxBody, headerKiB),
-		AccessLog:                    []*accesslogv3.AccessLog{c.recordLog(wire.RequestLog, accessLogBatch, []*tracingv3.CustomTag{backendTag(), firstTokenTag()})},
+		AccessLog:                    []*accesslogv3.AccessLog{c.recordLog()},
 	}
 	return &listenerv3.Listener{
 		Name:    wire.InnerListener,
@@ -148,6 +149,16 @@ func (c *compiler) innerListener() *listenerv3.Listener {
 		PerConnectionBufferLimitBytes: wrapperspb.UInt32(maxBody),
 		IgnoreGlobalConnLimit:         true, // it is for callers, whose requests it has let in
 	}
+}
+
+// undecidedFill says of each request that it is a fill, until a decision says which: the record of one that was given up before it was decided
+// would be taken for a request of a caller's.
+func undecidedFill() *hcmv3.HttpFilter {
+	return filter("weir.fill", &setmetadatav3.Config{Metadata: []*setmetadatav3.Metadata{{
+		MetadataNamespace: wire.DecisionNamespace,
+		Value:             &structpb.Struct{Fields: map[string]*structpb.Value{wire.KeyFill: structpb.NewStringValue(wire.FillAnswer)}},
+		AllowOverwrite:    true,
+	}}})
 }
 
 // innerIdle is how long the inner listener keeps a connection without a request. The relay closes it before.

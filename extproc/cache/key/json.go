@@ -30,7 +30,10 @@ const (
 )
 
 // canonical makes the canonical form of JSON texts: one byte string for each value, whatever the order of members, white space, escapes
-// and the spelling of numbers; another for each other value. Members of one name keep their order among themselves.
+// and the spelling of numbers; another for each other value. Members of one name keep their order among themselves. So do those of
+// an object under the name "properties": a model writes the members of its answer, or of a call's arguments, in the order in which
+// the schema lists them ("outputs will be produced in the same order as the ordering of keys in the schema", OpenAI's guide to
+// structured outputs), and what it has written first decides what comes next.
 type canonical struct {
 	out     []byte
 	members []member // of the objects that are open
@@ -52,19 +55,20 @@ func (c *canonical) of(v []byte) []byte {
 		c.out, c.sorted, c.members = c.room.out[:0], c.room.sorted[:0], c.room.members[:0]
 	}
 	c.out, c.members = c.out[:0], c.members[:0]
-	c.value(v, 0)
+	c.value(v, 0, false)
 	return c.out
 }
 
-// value appends the value at b[i] and returns the index after it.
-func (c *canonical) value(b []byte, i int) int {
+// value appends the value at b[i] and returns the index after it. The members of an object stay as they are listed where that is
+// said.
+func (c *canonical) value(b []byte, i int, listed bool) int {
 	switch b[i] {
 	case '{':
-		return c.object(b, i)
+		return c.object(b, i, listed)
 	case '[':
 		c.out = append(c.out, jsonArray)
 		for i = space(b, i+1); b[i] != ']'; {
-			if i = space(b, c.value(b, i)); b[i] == ',' {
+			if i = space(b, c.value(b, i, false)); b[i] == ',' {
 				i = space(b, i+1)
 			}
 		}
@@ -91,14 +95,14 @@ func (c *canonical) value(b []byte, i int) int {
 	return end
 }
 
-func (c *canonical) object(b []byte, i int) int {
+func (c *canonical) object(b []byte, i int, listed bool) int {
 	mark, first := len(c.out), len(c.members)
 	ordered := true
 	for i = space(b, i+1); b[i] != '}'; {
 		m := member{start: len(c.out)}
 		i = space(b, c.text(b, i))
 		m.name = len(c.out)
-		i = c.value(b, space(b, i+1)) // after the colon
+		i = c.value(b, space(b, i+1), string(c.out[m.start+4:m.name]) == "properties") // after the colon
 		m.end = len(c.out)
 		if n := len(c.members); ordered && n > first && c.compare(c.members[n-1], m) > 0 {
 			ordered = false
@@ -109,7 +113,7 @@ func (c *canonical) object(b []byte, i int) int {
 		}
 	}
 	list := c.members[first:]
-	if !ordered {
+	if !ordered && !listed {
 		slices.SortStableFunc(list, c.compare)
 	}
 	if len(c.out)-mark > inlineObject {

@@ -14,8 +14,11 @@ const VersionHeader = "x-weir-prompt-version"
 
 // Input is a request, and on whose behalf it is made.
 type Input struct {
-	Policy    *cache.Policy
-	Rule      string // of the route, with its name: it decides which backends may serve the model
+	Policy *cache.Policy
+	Rule   string // of the route, with its name: it decides which backends may serve the model
+	// Models is what these backends call the model, in order and each name once: a name of the caller's that stands for another model than before
+	// asks for something else.
+	Models    []string
 	Tenant    string
 	Consumer  string
 	Dialect   string
@@ -230,6 +233,10 @@ func (in *Input) begin(purpose byte) *sum {
 		s.text(in.Consumer)
 	}
 	s.text(in.Rule)
+	s.uint(uint64(len(in.Models)))
+	for _, m := range in.Models {
+		s.text(m)
+	}
 	s.text(p.PromptVersion)
 	s.text(in.Header(VersionHeader))
 	s.text(string(in.Operation))

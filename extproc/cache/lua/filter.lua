@@ -1,4 +1,19 @@
 -- The bloom filter of a policy. KEYS: state, bits, recent keys (newest first), lock of who makes it; ARGV: what to do, ...
+if ARGV[1] == 'mend' then
+  -- Somebody else has written in place of it: what is of another kind goes, and the state with it, so that it is made anew. Answers how many were.
+  local wrong = 0
+  for i, kind in ipairs({'hash', 'string', 'list', 'string'}) do
+    local is = redis.call('TYPE', KEYS[i]).ok
+    if is ~= 'none' and is ~= kind then
+      redis.call('DEL', KEYS[i])
+      wrong = wrong + 1
+    end
+  end
+  if wrong > 0 then
+    redis.call('DEL', KEYS[1])
+  end
+  return wrong
+end
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'n', 'ready', 'm', 'k')
 local life = 604800000 -- a week without a write, in milliseconds
 if ARGV[1] == 'look' then
@@ -35,6 +50,9 @@ elseif ARGV[1] == 'add' then
   return 1
 elseif ARGV[1] == 'make' then
   -- epoch, m, k, milliseconds that the lock lives: an empty one, to be filled before it is ready
+  if redis.call('PTTL', KEYS[4]) == -1 then
+    redis.call('DEL', KEYS[4]) -- nobody's lock: those end by themselves
+  end
   if not redis.call('SET', KEYS[4], ARGV[2], 'NX', 'PX', ARGV[5]) then
     return 0
   end

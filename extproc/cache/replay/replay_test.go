@@ -257,6 +257,23 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// TestErrorOfCredential: what a provider says of the gateway's key, of which it may quote a part, is nobody's in another dialect.
+func TestErrorOfCredential(t *testing.T) {
+	set := catalog(t)
+	for from, body := range map[string]string{
+		"openai":    `{"error":{"message":"Incorrect API key provided: sk-ab***yz.","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}`,
+		"anthropic": `{"type":"error","error":{"type":"authentication_error","message":"Incorrect API key provided: sk-ab***yz."}}`,
+	} {
+		to := map[string]string{"openai": "anthropic", "anthropic": "openai"}[from]
+		e := &cache.Entry{Head: cache.Head{Status: 401, Dialect: from, Operation: canon.OpChat, Header: [][2]string{{"content-type", "application/json"}}},
+			Body: []byte(body), Stored: stored}
+		a, err := replay.New(set).Whole(e, replay.To{Dialect: dialect(t, set, to), Reply: reply, RequestID: "req-9"})
+		if err != nil || a.Status != 401 || !strings.Contains(string(a.Body), canon.BackendCredential) || strings.Contains(string(a.Body), "sk-ab") {
+			t.Errorf("%s to %s: %d %s (%v)", from, to, a.Status, a.Body, err)
+		}
+	}
+}
+
 func TestIdentity(t *testing.T) {
 	set := catalog(t)
 	p := replay.New(set)

@@ -148,7 +148,11 @@ func (t *teller) answer(r *canon.Response, err *canon.Error) error {
 	return nil
 }
 
+// fail prints an error of a backend.
 func (t *teller) fail(err *canon.Error) error {
+	if err.Kind == canon.ErrAuthentication {
+		err.Message = canon.BackendCredential
+	}
 	t.begin(err.HTTPStatus(), headersFor(&t.head, contentJSON))
 	t.out = t.to.Dialect.In.AppendError(t.out, err, t.to.RequestID)
 	return nil

@@ -11,6 +11,13 @@ import { useFetched } from '../ui/fetched.js';
 const answered = (p) => p.hits.memory + p.hits.redis + p.stale + p.negative;
 const sum = (list, of) => list.reduce((n, p) => n + of(p), 0);
 
+/** What policies have saved, an amount for each currency: money of two currencies is not added. */
+function savedCost(list) {
+  const by = new Map();
+  for (const { amount, currency } of list.flatMap((p) => p.savedCost)) by.set(currency, (by.get(currency) ?? 0) + Number(amount));
+  return by.size > 0 ? [...by].map(([currency, n]) => f.money(String(n), currency)).join(' + ') : f.NONE;
+}
+
 /** The page. */
 export function Cache() {
   const { data, error, reload } = useFetched('api/cache', { every: 3 });
@@ -31,6 +38,7 @@ function Figures({ c }) {
   const all = given + sum(list, (p) => p.misses);
   const tiles = [
     ['Hit ratio', all > 0 ? f.percent(given / all) : f.NONE, `${f.compact(given)} of ${f.compact(all)}`],
+    ['Money saved', savedCost(list), 'not spent'],
     ['Tokens saved', f.compact(sum(list, (p) => p.savedTokens.input + p.savedTokens.output)), `${f.compact(sum(list, (p) => p.savedTokens.output))} of output`],
     ['Shared', f.compact(sum(list, (p) => p.shared)), 'while bought'],
     ['Entries', f.compact(sum(list, (p) => p.entries)), f.bytes(sum(list, (p) => p.bytes))],
@@ -44,11 +52,11 @@ function Policies({ list }) {
   return html`<section class="panel flush" aria-labelledby="by-policy"><header><h2 id="by-policy">Policies</h2><span class="sub num">${f.count(list.length)}</span></header>
     <${Scroll} label="Policies"><table class="table"><caption class="sr">What the cache has done for each CachePolicy</caption>
       <thead><tr><th scope="col">Policy</th><th scope="col" class="n">Hit ratio</th><th scope="col" class="n">Memory hits</th><th scope="col" class="n">Redis hits</th><th scope="col" class="n" title="Past the TTL, given while bought again">Stale</th>
-        <th scope="col" class="n" title="Refusals that were given again">Negative</th><th scope="col" class="n" title="Answered by what another was buying">Shared</th><th scope="col" class="n">Misses</th><th scope="col" class="n">Tokens saved</th><th scope="col">Memory</th></tr></thead>
+        <th scope="col" class="n" title="Refusals that were given again">Negative</th><th scope="col" class="n" title="Answered by what another was buying">Shared</th><th scope="col" class="n">Misses</th><th scope="col" class="n">Tokens saved</th><th scope="col" class="n" title="What the answers would have cost">Money saved</th><th scope="col">Memory</th></tr></thead>
       <tbody>${list.map((p) => html`<tr key=${p.id}><th scope="row"><a href=${link('config', 'objects', { kind: 'CachePolicy', object: `CachePolicy/${p.id}` })}>${f.shortID(p.id)}</a>
           <br /><span class="quiet">${[`TTL ${f.span(p.ttlSeconds)}`, p.sharedStore && 'Redis', p.semantic && 'by meaning'].filter(Boolean).join(' · ')}</span></th>
         <td class="n">${p.hitRatio === undefined ? f.NONE : f.percent(p.hitRatio)}</td><td class="n">${f.count(p.hits.memory)}</td><td class="n">${f.count(p.hits.redis)}</td><td class="n">${f.count(p.stale)}</td><td class="n">${f.count(p.negative)}</td>
-        <td class="n">${f.count(p.shared)}</td><td class="n">${f.count(p.misses)}</td><td class="n">${f.compact(p.savedTokens.input + p.savedTokens.output)}</td>
+        <td class="n">${f.count(p.shared)}</td><td class="n">${f.count(p.misses)}</td><td class="n">${f.compact(p.savedTokens.input + p.savedTokens.output)}</td><td class="n">${savedCost([p])}</td>
         <td class="share">${p.maxBytes > 0 ? html`<${Bar} value=${p.bytes / p.maxBytes} level=${fullness(p.bytes / p.maxBytes)} /><span class="quiet num">${f.plural(p.entries, 'entry', 'entries')}, ${f.bytes(p.bytes)} of ${f.bytes(p.maxBytes)}${p.evicted > 0 && `, ${f.count(p.evicted)} evicted`}</span>` : html`<span class="quiet">none: in Redis alone</span>`}</td></tr>`)}</tbody></table><//></section>`;
 }
 

@@ -66,24 +66,25 @@ function Sums({ rows, group, measure, from, to }) {
   const total = sums.reduce((n, s) => n + s.value, 0);
   const currencies = [...new Set(sums.map((s) => s.currency).filter(Boolean))];
   const currency = currencies.length === 1 ? currencies[0] : '';
-  const format = measure === 'cost' ? (v) => (v === 0 ? '0' : f.money(String(v), currency)) : f.compact;
+  const money = measure === 'cost' || measure === 'saved';
+  const format = money ? (v) => (v === 0 ? '0' : f.money(String(v), currency)) : f.compact;
   const list = useMemo(() => days(from, to), [from, to]);
   const lines = useMemo(() => series(rows, group.id, of, list), [rows, group.id, measure, list]);
   const colours = new Map(lines.map((s, i) => [s.name, `c${s.name === null ? 8 : i + 1}`]));
   const times = useMemo(() => list.map((d) => Date.parse(d) / 1000), [list]);
-  const mixed = measure === 'cost' && currencies.length > 1;
+  const mixed = money && currencies.length > 1;
   return html`<div class="body">
     ${list.length > 1 && (mixed ? html`<p class="quiet">Costs are in ${currencies.join(' and ')}, which one chart cannot show; the table has them.</p>` : html`<${Chart} times=${times} stacked height=${230} format=${format} tick=${(t) => f.utcDay(new Date(t * 1000))}
       text=${`${measures[measure].label} per day and ${group.label.toLowerCase()}: ${format(total)} in ${f.plural(list.length, 'day')}; most by ${sums.slice(0, 3).map((s) => `${nameOf(group, s.name)} ${format(s.value)}`).join(', ')}. The table below has every sum.`}
       series=${lines.map((s) => ({ label: s.name === null ? 'Others' : nameOf(group, s.name), c: colours.get(s.name), kind: 'bars', values: s.values }))} />`)}
     <${Scroll} label="Sums"><table class="table sums"><caption class="sr">${`Sums of the period per ${group.label.toLowerCase()}`}</caption>
-      <thead><tr><th scope="col">${group.label}</th><th scope="col">Share</th><th scope="col" class="n">Requests</th><th scope="col" class="n">Failed</th><th scope="col" class="n">Tokens in</th><th scope="col" class="n">Tokens out</th><th scope="col" class="n">Cost</th></tr></thead>
+      <thead><tr><th scope="col">${group.label}</th><th scope="col">Share</th><th scope="col" class="n">Requests</th><th scope="col" class="n">Failed</th><th scope="col" class="n">Tokens in</th><th scope="col" class="n">Tokens out</th><th scope="col" class="n">Cost</th><th scope="col" class="n" title="What answers from the cache would have cost: no part of the cost">Saved</th></tr></thead>
       <tbody>${sums.map((s) => html`<tr key=${s.key}><th scope="row"><i class=${`swatch ${colours.get(s.name) ?? 'c8'}`} aria-hidden="true" />${nameOf(group, s.name)}</th>
         <td class="share">${mixed ? f.NONE : html`<${Bar} value=${total > 0 ? s.value / total : 0} /><span class="quiet">${f.percent(total > 0 ? s.value / total : 0)}</span>`}</td>
         <td class="n">${f.count(s.requests)}</td><td class=${`n ${s.failed > 0 ? 'failed' : ''}`}>${f.count(s.failed)}</td><td class="n">${f.compact(s.input)}</td><td class="n">${f.compact(s.output)}</td>
-        <td class="n">${s.cost > 0 ? f.money(String(s.cost), s.currency) : f.NONE}${s.unpriced > 0 && html`<br /><${Badge} title="Requests that no price applies to">${f.compact(s.unpriced)} unpriced<//>`}</td></tr>`)}</tbody>
+        <td class="n">${s.cost > 0 ? f.money(String(s.cost), s.currency) : f.NONE}${s.unpriced > 0 && html`<br /><${Badge} title="Requests that no price applies to">${f.compact(s.unpriced)} unpriced<//>`}</td><td class="n">${s.saved > 0 ? f.money(String(s.saved), s.currency) : f.NONE}</td></tr>`)}</tbody>
       <tfoot><tr><th scope="row">All</th><td /><td class="n">${f.count(sum(sums, 'requests'))}</td><td class="n">${f.count(sum(sums, 'failed'))}</td><td class="n">${f.compact(sum(sums, 'input'))}</td><td class="n">${f.compact(sum(sums, 'output'))}</td>
-        <td class="n">${currencies.length > 1 ? f.NONE : f.money(String(sum(sums, 'cost')), currency)}</td></tr></tfoot></table><//>
+        <td class="n">${currencies.length > 1 ? f.NONE : f.money(String(sum(sums, 'cost')), currency)}</td><td class="n">${currencies.length > 1 ? f.NONE : f.money(String(sum(sums, 'saved')), currency)}</td></tr></tfoot></table><//>
   </div>`;
 }
 

@@ -6,11 +6,15 @@ export const tokensOf = (r) => { const t = r.tokens ?? {}; return (t.input ?? 0)
 /** Cost of a row in units of its currency, for drawing and comparing: at most 15 digits of it. */
 export const costOf = (r) => (r.costNanos ?? 0) / 1e9;
 
+/** What answers from a cache would have cost, likewise: no part of the cost. */
+export const savedOf = (r) => (r.savedCostNanos ?? 0) / 1e9;
+
 /** What can be looked at. */
 export const measures = {
   tokens: { label: 'Tokens', of: tokensOf },
   requests: { label: 'Requests', of: (r) => r.requests },
   cost: { label: 'Cost', of: costOf },
+  saved: { label: 'Saved', of: savedOf },
 };
 
 /**
@@ -24,7 +28,7 @@ export function sumBy(rows, field, of) {
     const currency = r.currency || '';
     const key = `${name}\u0000${currency}`;
     let s = by.get(key);
-    if (!s) by.set(key, (s = { key, name, currency, requests: 0, failed: 0, input: 0, output: 0, cost: 0, estimated: 0, unpriced: 0, value: 0 }));
+    if (!s) by.set(key, (s = { key, name, currency, requests: 0, failed: 0, input: 0, output: 0, cost: 0, saved: 0, estimated: 0, unpriced: 0, value: 0 }));
     const t = r.tokens ?? {};
     s.requests += r.requests;
     s.failed += r.failed ?? 0;
@@ -33,6 +37,7 @@ export function sumBy(rows, field, of) {
     s.input += (t.input ?? 0) + (t.cacheRead ?? 0) + (t.cacheWrite ?? 0);
     s.output += (t.output ?? 0) + (t.reasoning ?? 0);
     s.cost += costOf(r);
+    s.saved += savedOf(r);
     s.value += of(r);
   }
   return [...by.values()].sort((a, b) => b.value - a.value || a.name.localeCompare(b.name));
