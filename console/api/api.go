@@ -122,7 +122,7 @@ func (a *API) Compiled(v *compile.Version, objs *source.Objects, problems []sour
 	version := ""
 	if v != nil {
 		version = v.ID
-		a.layouts.put(layoutOf(v, objs))
+		a.layouts.put(layoutOf(v, objs, a.layouts.newest()))
 	}
 	a.State.Changes.Came(a.Now(), version, objs, problems)
 	if v == nil {

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/weir-dev/weir/extproc/cache"
@@ -45,6 +47,10 @@ func cachePolicyOf(s *cache.PolicyStats) CachePolicyState {
 		Bought: s.Bought, Failed: s.Failed, Refreshed: s.Refreshes, Evicted: s.Evictions,
 		HitRatio:    ratio(s.MemoryHits+s.RedisHits+s.Stale+s.Negative, s.Misses),
 		SavedTokens: SavedTokens{Input: s.SavedInput, Output: s.SavedOutput},
+		SavedCost:   make([]Amount, 0, len(s.SavedCost)),
+	}
+	for _, currency := range slices.Sorted(maps.Keys(s.SavedCost)) {
+		out.SavedCost = append(out.SavedCost, Amount{Amount: s.SavedCost[currency].String(), Currency: currency})
 	}
 	if b := s.Bloom; b != nil && p.Bloom != nil {
 		out.Bloom = &BloomState{

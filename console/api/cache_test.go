@@ -8,7 +8,10 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/extproc/cache"
+	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/usage"
+	"github.com/weir-dev/weir/usage/ledger"
+	"github.com/weir-dev/weir/usage/money"
 )
 
 // TestCache: what the cache has done, of each policy.
@@ -24,7 +27,7 @@ func TestCache(t *testing.T) {
 			{
 				Policy:  &cache.Policy{ID: "default/used", TTL: time.Hour, MemoryBytes: 64 << 20, Redis: true, Bloom: &cache.Bloom{Keys: 1e6, FalsePositives: 0.01}, Semantic: &cache.Semantic{}},
 				Entries: 10, Bytes: 12345, MemoryHits: 60, RedisHits: 10, Stale: 4, Negative: 1, Misses: 25, Shared: 8, Bought: 17, Failed: 1, Refreshes: 4, Evictions: 2,
-				SavedInput: 1000, SavedOutput: 2000, Bloom: &cache.BloomStats{Ready: true, Keys: 17, Bytes: 1198136, No: 24, Right: 10, Wrong: 1},
+				SavedInput: 1000, SavedOutput: 2000, SavedCost: map[string]money.Nano{"USD": 12_345_678_901, "EUR": 1}, Bloom: &cache.BloomStats{Ready: true, Keys: 17, Bytes: 1198136, No: 24, Right: 10, Wrong: 1},
 			},
 		},
 	}
@@ -99,12 +102,13 @@ func TestRequestsOfTheCache(t *testing.T) {
 	r.finish("hit", func(f *usage.Finished) {
 		f.Record.Cache, f.Record.Relayed, f.Record.Attempts, f.Record.Backend, f.Record.Endpoint = "hit", true, 0, "", ""
 		f.Entry.Cache, f.Entry.Cached, f.Entry.Cost, f.Entry.Backend, f.Entry.Attempts = "hit", true, 0, "", 0
+		f.Entry.Tokens, f.Entry.SavedTokens, f.Entry.SavedCost, f.Entry.Currency = ledger.Tokens{}, ledger.Tokens{Input: 7, Output: 3}, 1_500_000, "EUR"
 	})
 	r.finish("sum", func(f *usage.Finished) {
 		f.Open.Fill, f.Open.Purpose, f.Entry.Purpose, f.Record.Fill = true, "summary", "summary", "summary"
 	})
 	r.finish("kept by Envoy alone", func(f *usage.Finished) { f.Open, f.Entry, f.Record.Fill = nil, nil, "refresh" })
-	r.finish("answer", func(f *usage.Finished) { f.Open.Fill, f.Record.Fill = true, usage.FillAnswer })
+	r.finish("answer", func(f *usage.Finished) { f.Open.Fill, f.Record.Fill = true, wire.FillAnswer })
 	got := map[string][2]string{}
 	for _, s := range read[Requests](r, "/api/requests").Recent {
 		got[s.ID] = [2]string{s.Cache, s.Purpose}
@@ -121,8 +125,12 @@ func TestRequestsOfTheCache(t *testing.T) {
 	if list := read[Requests](r, "/api/requests?cache=hit").Recent; len(list) != 1 || list[0].ID != "hit" {
 		t.Errorf("%+v", list)
 	}
-	if d := read[Request](r, "/api/requests/hit"); !strings.Contains(strings.Join(d.Decision.Steps, " "), "was in the cache: it cost nothing") {
+	if d := read[Request](r, "/api/requests/hit"); !strings.Contains(strings.Join(d.Decision.Steps, " "), "was in the cache: it cost nothing") ||
+		!strings.Contains(strings.Join(d.Decision.Steps, " "), "It would have cost 0.0015 EUR") || d.SavedCost != "0.0015" || d.Cost != "0" {
 		t.Errorf("%q", d.Decision.Steps)
+	}
+	if d := read[Request](r, "/api/requests/plain"); strings.Contains(strings.Join(d.Decision.Steps, " "), "would have cost") || d.SavedCost != "" {
+		t.Errorf("%q %q", d.Decision.Steps, d.SavedCost)
 	}
 	if d := read[Request](r, "/api/requests/sum"); !strings.Contains(strings.Join(d.Decision.Steps, " "), "on behalf of the consumer: summary") {
 		t.Errorf("%q", d.Decision.Steps)

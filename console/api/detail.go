@@ -331,6 +331,9 @@ func steps(r *Request) []string {
 	if text := cacheSteps[r.Cache]; text != "" {
 		say("%s", text)
 	}
+	if r.SavedCost != "" {
+		say("It would have cost %s %s at the prices of the time.", r.SavedCost, r.Currency)
+	}
 	if r.Purpose != "" {
 		say("Weir asked by itself, on behalf of the consumer: %s.", r.Purpose)
 	}

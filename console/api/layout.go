@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +30,20 @@ type layout struct {
 
 	addresses map[string]addresses // by backend
 	read      func() *routes       // by routes
+	made      made                 // what backends were made of
+}
+
+// made is what the backends of a layout were made of.
+type made struct {
+	written   []*v1alpha1.Backend
+	endpoints map[source.ObjectRef][]v1alpha1.Endpoint
+	pools     map[string]*compile.Pool
+}
+
+// same says whether the same comes of both.
+func (m *made) same(o *made) bool {
+	one := func(a, b any) bool { return reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer() }
+	return one(m.endpoints, o.endpoints) && (one(m.pools, o.pools) || len(m.pools)+len(o.pools) == 0) && slices.Equal(m.written, o.written)
 }
 
 // routes are those of a layout: each rule of a Route is one here.
@@ -51,17 +66,22 @@ type addresses struct {
 	only  string // the one that there is; "" for several
 }
 
-// layoutOf reads a version and the objects that it was made of.
-func layoutOf(v *compile.Version, objs *source.Objects) *layout {
+// layoutOf reads a version and the objects that it was made of. What is as in before, which may be nil, is shared with it.
+func layoutOf(v *compile.Version, objs *source.Objects, before *layout) *layout {
 	out := &layout{
-		version: v.ID, currency: v.Currency, gateways: []Gateway{}, backends: []Backend{}, steered: len(v.Pools) > 0,
-		addresses: make(map[string]addresses, len(objs.Backends)),
+		version: v.ID, currency: v.Currency, gateways: []Gateway{}, steered: len(v.Pools) > 0,
+		made: made{objs.Backends, objs.Endpoints, v.Pools},
 	}
 	written, decided := objs.Routes, v.Table // and nothing else of them is kept
 	out.read = sync.OnceValue(func() *routes { return routesOf(written, decided) })
 	for _, g := range objs.Gateways {
 		out.gateways = append(out.gateways, gatewayOf(v, g))
 	}
+	if before != nil && before.made.same(&out.made) {
+		out.backends, out.addresses = before.backends, before.addresses
+		return out
+	}
+	out.backends, out.addresses = make([]Backend, 0, len(objs.Backends)), make(map[string]addresses, len(objs.Backends))
 	for _, b := range objs.Backends {
 		made := backendOf(v, b, objs.Endpoints[source.RefOf(b)])
 		known := addresses{known: map[string]bool{}}
@@ -261,6 +281,16 @@ func (x *layouts) put(l *layout) {
 	if x.live == "" || x.live == l.version {
 		x.current.Store(l)
 	}
+}
+
+// newest is the layout that was put last; nil before the first.
+func (x *layouts) newest() *layout {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if len(x.list) == 0 {
+		return nil
+	}
+	return x.list[len(x.list)-1]
 }
 
 func (x *layouts) use(version string) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/console/state"
+	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/usage"
 	"github.com/weir-dev/weir/usage/money"
 )
@@ -174,8 +175,17 @@ func summaryOf(r *state.Request) RequestSummary {
 		if !e.Unpriced {
 			s.Cost = money.Nano(e.Cost).String()
 		}
+		s.SavedCost = saved(e.SavedCost)
 	}
 	return s
+}
+
+// saved is an amount that a cache has saved; "" for none.
+func saved(nano int64) string {
+	if nano == 0 {
+		return ""
+	}
+	return money.Nano(nano).String()
 }
 
 func (a *API) runningSummary(o *usage.Open, now time.Time) RequestSummary {
@@ -188,7 +198,7 @@ func (a *API) runningSummary(o *usage.Open, now time.Time) RequestSummary {
 
 // purposeOf is what Weir asked for by itself; "" where a caller asked.
 func purposeOf(r *state.Request) string {
-	if r.Entry.Purpose != "" || r.Record.Fill == usage.FillAnswer {
+	if r.Entry.Purpose != "" || r.Record.Fill == wire.FillAnswer {
 		return r.Entry.Purpose
 	}
 	return r.Record.Fill

@@ -248,6 +248,7 @@ type grant struct{ headers limit.Headers }
 func (g grant) Headers() limit.Headers { return g.headers }
 func (grant) Settle(_, _, _ int64)     {}
 func (grant) Cancel()                  {}
+func (grant) Void()                    {}
 
 // open is a request of acme/ci for gpt-4o that was let in.
 func open(id string, at time.Time) *usage.Open {

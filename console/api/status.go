@@ -119,7 +119,7 @@ func (a *API) usage(w http.ResponseWriter, r *http.Request) {
 	}
 	body := Usage{From: from, Rows: make([]UsageRow, len(rows))}
 	for i, row := range rows {
-		body.Rows[i] = UsageRow{row, money.Nano(row.Cost).String()}
+		body.Rows[i] = UsageRow{row, money.Nano(row.Cost).String(), saved(row.SavedCost)}
 	}
 	write(w, body)
 }

@@ -177,10 +177,11 @@ type Usage struct {
 	Rows []UsageRow `json:"rows"`
 }
 
-// UsageRow is one sum. Cost is the amount of money, exactly.
+// UsageRow is one sum. Cost is the amount of money, exactly, and so is SavedCost, what answers from a cache would have cost.
 type UsageRow struct {
 	ledger.Row
-	Cost string `json:"cost"`
+	Cost      string `json:"cost"`
+	SavedCost string `json:"savedCost,omitempty"`
 }
 
 // --- /api/topology ---
@@ -360,6 +361,7 @@ type RequestSummary struct {
 	InputTokens     int64   `json:"inputTokens"`
 	OutputTokens    int64   `json:"outputTokens"`
 	Cost            string  `json:"cost,omitempty"`
+	SavedCost       string  `json:"savedCost,omitempty"` // what an answer from the cache would have cost; absent where no price applied
 	Currency        string  `json:"currency,omitempty"`
 	Estimated       bool    `json:"estimated"` // tokens and cost are Weir's estimate
 	TraceID         string  `json:"traceId,omitempty"`

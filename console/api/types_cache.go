@@ -45,6 +45,8 @@ type CachePolicyState struct {
 	HitRatio *float64 `json:"hitRatio,omitempty"`
 	// SavedTokens are those of answers that were given without being bought.
 	SavedTokens SavedTokens `json:"savedTokens"`
+	// SavedCost is what those answers would have cost, an amount for each currency; empty where no price applied.
+	SavedCost []Amount `json:"savedCost"`
 	// Bloom is the filter before Redis; absent where there is none.
 	Bloom *BloomState `json:"bloom,omitempty"`
 }
@@ -59,6 +61,12 @@ type CacheHits struct {
 type SavedTokens struct {
 	Input  int64 `json:"input"`
 	Output int64 `json:"output"`
+}
+
+// Amount of money, exactly: a decimal of units of a currency.
+type Amount struct {
+	Amount   string `json:"amount"`
+	Currency string `json:"currency"`
 }
 
 // BloomState is the bloom filter of a CachePolicy.

@@ -62,6 +62,7 @@ type Changes struct {
 	seq     uint64
 	list    []*Change // the oldest first
 	objects *source.Objects
+	hiding  hiding
 	live    string
 }
 
@@ -86,7 +87,7 @@ func (c *Changes) Came(now time.Time, version string, objs *source.Objects, prob
 			return
 		}
 		if c.objects != nil {
-			made.Objects, made.More = compare(c.objects, objs, maxChangedObjects)
+			made.Objects, made.More = compare(c.objects, objs, maxChangedObjects, &c.hiding)
 		}
 		c.objects = objs
 		for _, o := range c.list {
@@ -168,15 +169,29 @@ func (c *Changes) All() []Change {
 
 // Compare lists all that has changed between two readings.
 func Compare(before, after *source.Objects) []ObjectChange {
-	out, _ := compare(before, after, math.MaxInt)
+	out, _ := compare(before, after, math.MaxInt, &hiding{})
 	return out
 }
 
+// hiding remembers the Hider that was made last: most changes leave all secrets as they are.
+type hiding struct {
+	secrets map[source.SecretKey]source.Secret
+	hider   Hider
+}
+
+// of is a Hider of objects.
+func (h *hiding) of(objs *source.Objects) Hider {
+	if h.secrets == nil || reflect.ValueOf(h.secrets).UnsafePointer() != reflect.ValueOf(objs.Secrets).UnsafePointer() {
+		h.secrets, h.hider = objs.Secrets, NewHider(objs)
+	}
+	return h.hider
+}
+
 // compare lists so many objects that have changed between two readings, and counts the others.
-func compare(before, after *source.Objects, most int) (out []ObjectChange, more int) {
-	olds, news := differing(before.All(), after.All())
+func compare(before, after *source.Objects, most int, hiding *hiding) (out []ObjectChange, more int) {
+	olds, news := source.Between(before, after)
 	was, is := byRef(olds), byRef(news)
-	hidden := sync.OnceValues(func() (was, is Hider) { return NewHider(before), NewHider(after) })
+	hidden := sync.OnceValues(func() (was, is Hider) { return hiding.of(before), hiding.of(after) })
 	for _, o := range news {
 		ref := source.RefOf(o)
 		old := was[ref]
@@ -208,17 +223,6 @@ func compare(before, after *source.Objects, most int) (out []ObjectChange, more 
 		out = append(out, ObjectChange{Ref: ref, Action: "removed", Diff: textdiff.Unified(ref.String(), text(o, wasHidden), "", maxDiff)})
 	}
 	return out, more
-}
-
-// differing cuts off what both begin and end with: what has not changed is the same pointer, and where little has, little is left.
-func differing(before, after []source.Object) (olds, news []source.Object) {
-	for len(before) > 0 && len(after) > 0 && before[0] == after[0] {
-		before, after = before[1:], after[1:]
-	}
-	for len(before) > 0 && len(after) > 0 && before[len(before)-1] == after[len(after)-1] {
-		before, after = before[:len(before)-1], after[:len(after)-1]
-	}
-	return before, after
 }
 
 func byRef(objects []source.Object) map[source.ObjectRef]source.Object {

@@ -117,6 +117,28 @@ func TestUpstreamModel(t *testing.T) {
 	}
 }
 
+// TestUpstreamModels: it is the same whatever the weights, and however many backends serve a model by one name; another when the name
+// stands for something else.
+func TestUpstreamModels(t *testing.T) {
+	azure := &Backend{Models: map[string]string{"gpt": "eu-gpt"}}
+	for _, c := range []struct {
+		name, model string
+		rule        *Rule
+		want        []string
+	}{
+		{"one", "gpt", ruleOf("r", &Candidate{Backend: azure}), []string{"eu-gpt"}},
+		{"any model", "x", ruleOf("r", &Candidate{Backend: served("n/any", "openai")}), []string{"x"}},
+		{"twice", "m", ruleOf("r", &Candidate{Backend: served("n/a", "openai", "m")}, &Candidate{Backend: served("n/b", "openai", "m"), Weight: 5}), []string{"m"}},
+		{"an alias", "fast", ruleOf("r", &Candidate{Backend: served("n/a", "openai", "z"), Model: "z"}, &Candidate{Backend: served("n/b", "openai", "a"), Model: "a"}), []string{"a", "z"}},
+		{"one that does not serve it", "m", ruleOf("r", &Candidate{Backend: served("n/a", "openai", "m")}, &Candidate{Backend: served("n/b", "openai", "other")}), []string{"m"}},
+		{"nobody", "gpt-5", ruleOf("r", &Candidate{Backend: azure}), nil},
+	} {
+		if got := c.rule.UpstreamModels(c.model); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
 func TestModelsFor(t *testing.T) {
 	gpt, claude := served("n/gpt", "openai", "gpt-4o", "gpt-5"), served("n/claude", "anthropic", "claude")
 	listed := ruleOf("listed", &Candidate{Backend: gpt}, &Candidate{Backend: claude})

@@ -2,11 +2,11 @@ package table
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 
 	"github.com/weir-dev/weir/extproc/identity"
+	"github.com/weir-dev/weir/internal/cow"
 )
 
 // Entry is a match with its rule. A match makes one of all its exact models, and one of each pattern, because each
@@ -112,8 +112,8 @@ func longest(models []string) int {
 // Index finds entries: every list is in the order of precedence. It is immutable; nil is empty.
 type Index struct {
 	entries []*Entry
-	byModel map[string][]*Entry // entries that name a model exactly, by that model
-	generic []*Entry            // entries with patterns or without models
+	byModel cow.Map[[]*Entry] // entries that name a model exactly, by that model
+	generic []*Entry          // entries with patterns or without models
 }
 
 var noEntries = &Index{}
@@ -130,16 +130,17 @@ func (x *Index) With(added, gone []*Entry) *Index {
 	added, gone = sorted(added), sorted(gone)
 	out := &Index{entries: merged(x.entries, added, gone)}
 	if len(added)+len(gone) > len(out.entries)/4 {
-		out.byModel = make(map[string][]*Entry, len(out.entries))
+		var byModel cow.Edit[[]*Entry]
 		for _, e := range out.entries {
 			if !e.exact {
 				out.generic = append(out.generic, e)
 				continue
 			}
 			for _, m := range e.Models {
-				out.byModel[m] = append(out.byModel[m], e)
+				byModel.Set(m, append(byModel.Get(m), e))
 			}
 		}
+		out.byModel = byModel.Map()
 		return out
 	}
 	type change struct{ added, gone []*Entry }
@@ -161,20 +162,19 @@ func (x *Index) With(added, gone []*Entry) *Index {
 	}
 	each(added, func(c *change, e *Entry) { c.added = append(c.added, e) })
 	each(gone, func(c *change, e *Entry) { c.gone = append(c.gone, e) })
-	out.generic, out.byModel = x.generic, x.byModel
+	out.generic = x.generic
 	if len(generic.added)+len(generic.gone) > 0 {
 		out.generic = merged(x.generic, generic.added, generic.gone)
 	}
-	if len(byModel) > 0 {
-		out.byModel = maps.Clone(x.byModel)
-	}
+	of := x.byModel.Edit()
 	for m, c := range byModel {
-		if list := merged(x.byModel[m], c.added, c.gone); len(list) > 0 {
-			out.byModel[m] = list
+		if list := merged(x.byModel.Get(m), c.added, c.gone); len(list) > 0 {
+			of.Set(m, list)
 		} else {
-			delete(out.byModel, m)
+			of.Delete(m)
 		}
 	}
+	out.byModel = of.Map()
 	return out
 }
 

@@ -64,7 +64,7 @@ func (t *Table) Find(r *Request) *Rule {
 	if t.index == nil {
 		return nil
 	}
-	named, generic := t.index.byModel[r.Model], t.index.generic
+	named, generic := t.index.byModel.Get(r.Model), t.index.generic
 	for len(named) > 0 || len(generic) > 0 {
 		var e *Entry
 		if len(generic) == 0 || len(named) > 0 && compare(named[0], generic[0]) < 0 {

@@ -5,6 +5,7 @@ package table
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/metadata"
@@ -15,6 +16,7 @@ import (
 	"github.com/weir-dev/weir/extproc/limit"
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/internal/cow"
 	"github.com/weir-dev/weir/usage/money"
 )
 
@@ -49,7 +51,7 @@ type Table struct {
 	Captures map[string]*content.Rule
 
 	// Chains are the orders of candidates, by the name of the composite cluster that walks them.
-	Chains map[string]*Chain
+	Chains cow.Map[*Chain]
 
 	index *Index // nil while it is built
 }
@@ -216,6 +218,19 @@ func (c *Candidate) Price(model string) *money.Table {
 // serves says whether the candidate can serve a caller's model.
 func (c *Candidate) serves(model string) bool {
 	return c.Model != "" || c.Backend.Serves(model)
+}
+
+// UpstreamModels is what the candidates that serve a model call it, in order and each name once: what an answer by the rule may
+// have been made by.
+func (r *Rule) UpstreamModels(model string) []string {
+	names := make([]string, 0, len(r.Candidates))
+	for _, c := range r.Candidates {
+		if c.serves(model) {
+			names = append(names, c.UpstreamModel(model))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // Capable gives the candidates that serve a model. Where sameDialect is not "", only those that speak it.

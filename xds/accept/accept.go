@@ -60,9 +60,9 @@ type Keeper struct {
 	refs     map[source.Object][]reference
 	shuts    map[source.Object]source.Object // what stands for policies that are shut
 
-	// The last reading, in order and by name, and what may be accepted otherwise than it stands there: what has changed since something was
+	// The last reading, as it came and by name, and what may be accepted otherwise than it stands there: what has changed since something was
 	// accepted, and what was refused then. So that one change costs what it changes.
-	order   []source.Object
+	read    *source.Objects
 	current map[source.ObjectRef]source.Object
 	open    map[source.ObjectRef]bool
 
@@ -86,7 +86,7 @@ func NewKeeper() *Keeper {
 // one whose namespace and name come first. The outcome depends on the reading, and on what this Keeper has accepted before of objects that
 // are wrong now.
 func (k *Keeper) Compile(objs *source.Objects, problems []source.Problem, compileFn CompileFunc) Result {
-	k.read(objs)
+	k.take(objs)
 	r := &round{keeper: k, objs: objs, compile: compileFn, current: k.current, refused: map[source.ObjectRef]Kept{},
 		wrong: map[source.ObjectRef]bool{}, noted: map[source.ObjectRef][]source.Problem{}}
 	given := len(problems)
@@ -123,16 +123,9 @@ func (k *Keeper) Compile(objs *source.Objects, problems []source.Problem, compil
 	return Result{Version: version, Objects: set, Problems: slices.Compact(r.problems), Refused: r.refused, Envoy: refusals, Trial: k.envoy.search != nil}
 }
 
-// read takes a reading. What it begins and ends with like the last one is not looked at: what has not changed is the same pointer.
-func (k *Keeper) read(objs *source.Objects) {
-	all := objs.All()
-	olds, news := k.order, all
-	for len(olds) > 0 && len(news) > 0 && olds[0] == news[0] {
-		olds, news = olds[1:], news[1:]
-	}
-	for len(olds) > 0 && len(news) > 0 && olds[len(olds)-1] == news[len(news)-1] {
-		olds, news = olds[:len(olds)-1], news[:len(news)-1]
-	}
+// take takes a reading. What has not changed is the same pointer.
+func (k *Keeper) take(objs *source.Objects) {
+	olds, news := source.Between(k.read, objs)
 	for _, o := range olds {
 		ref := source.RefOf(o)
 		delete(k.current, ref)
@@ -143,7 +136,7 @@ func (k *Keeper) read(objs *source.Objects) {
 		k.current[ref] = o
 		k.open[ref] = true
 	}
-	k.order = all
+	k.read = objs
 }
 
 // remember takes over what was accepted, and forgets what is gone.

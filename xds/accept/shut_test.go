@@ -110,3 +110,24 @@ func TestShutOrLeftOut(t *testing.T) {
 		})
 	}
 }
+
+// TestShutWhatCannotBeRead: of a generation that the source cannot read it hands on what can be read, and says what is wrong.
+func TestShutWhatCannotBeRead(t *testing.T) {
+	const readable = "{targetRefs: [{kind: Tenant, name: red}], limits: [{name: a, unit: Requests, limit: 5, window: 1m}]}"
+	c := base(t)
+	ref := c.apply("LimitPolicy sys/p", readable)
+	k := NewKeeper()
+	k.Compile(c.read(), nil, compiler(t, nil))
+	c.apply("LimitPolicy sys/p", readable)
+	problems := []source.Problem{{Object: ref, Field: "spec.limits[0].unit", Message: "unsupported value", Reason: source.ReasonInvalid}}
+	if r := k.Compile(c.read(), problems, compiler(t, nil)); r.Refused[ref] != Older || shutBy(t, r, "red", "m") != "" {
+		t.Errorf("it is %s where the older generation is known", r.Refused[ref])
+	}
+	r := NewKeeper().Compile(c.read(), problems, compiler(t, nil))
+	if r.Refused[ref] != Shut || shutBy(t, r, "red", "m") != "LimitPolicy sys/p" || shutBy(t, r, "blue", "m") != "" {
+		t.Errorf("it is %s, and shuts out %q", r.Refused[ref], shutBy(t, r, "red", "m"))
+	}
+	if got := errorsOf(r, ref); len(got) != 1 {
+		t.Errorf("errors %q", got)
+	}
+}

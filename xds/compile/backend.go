@@ -117,9 +117,7 @@ func (c *compiler) backend(o *v1alpha1.Backend) {
 		httpOptionsKey: pack(httpOptions(spec.Protocol, secure, directFilters(b.injected, dialect.Header, b.signals))),
 	}
 
-	if policy != nil {
-		addresses = c.unique(ref, addresses)
-	}
+	addresses = c.unique(ref, addresses)
 	byIP := true
 	for _, a := range addresses {
 		if _, err := netip.ParseAddr(a.host); err != nil {
@@ -179,12 +177,19 @@ func (c *compiler) addresses(ref source.ObjectRef, b *backend, spec *v1alpha1.Ba
 		}
 		return list, secure, true
 	}
-	for _, e := range spec.Endpoints {
+	ok = true
+	for i, e := range spec.Endpoints {
 		host := e.Address
 		if ip, err := netip.ParseAddr(host); err == nil {
 			host = ip.String() // as Envoy prints it, so that one server has one name
+		} else if why := neverHost(host); why != "" {
+			c.errorf(ref, fmt.Sprintf("spec.endpoints[%d].address", i), "%s", why)
+			ok = false
 		}
 		list = append(list, address{host, uint32(e.Port), uint32(e.Weight)})
+	}
+	if !ok {
+		return nil, false, false
 	}
 	b.BasePath = strings.TrimSuffix(spec.BasePath, "/")
 	b.Host = joinPort(list[0].host, list[0].port)
@@ -217,7 +222,24 @@ func urlAddress(b *backend, spec *v1alpha1.BackendSpec) (list []address, secure 
 	if spec.TLS != nil && !secure {
 		return nil, false, fmt.Errorf("tls is set, but the URL begins with http://; write https://")
 	}
+	if why := neverHost(u.Hostname()); why != "" {
+		return nil, false, errors.New(why)
+	}
 	return []address{{u.Hostname(), port, 1}}, secure, nil
+}
+
+// neverHost says why nothing can be reached by what stands in place of a host, or "". Resolvers would be asked for it again and again.
+func neverHost(host string) string {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return ""
+	}
+	switch {
+	case strings.Trim(host, "0123456789.") == "":
+		return fmt.Sprintf("%q is neither an IP address nor a name: an IPv4 address has four numbers from 0 to 255 without zeros in front, and a name has letters", host)
+	case strings.Contains(host, ":"):
+		return fmt.Sprintf("%q is neither an IP address nor a name; a port is written into port", host)
+	}
+	return ""
 }
 
 func joinPort(host string, port uint32) string {

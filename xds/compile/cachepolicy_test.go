@@ -3,10 +3,12 @@ package compile
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/weir-dev/weir/extproc/cache"
+	"github.com/weir-dev/weir/xds/source"
 )
 
 const docShared = "sharedState: {redis: {addresses: ['r.example:1']}}"
@@ -95,5 +97,54 @@ func TestCachePolicyProblems(t *testing.T) {
 		{name: "unknown route", documents: docGateway + docServed + doc("CachePolicy", "c", "{targetRefs: [{kind: Route, name: other}]}"), want: []string{at + "targetRefs[0].name: there is no Route default/other"}},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t) })
+	}
+}
+
+// TestPoliciesOfOneTarget: whoever writes a policy that another one comes before is told so.
+func TestPoliciesOfOneTarget(t *testing.T) {
+	at := "CachePolicy default/b: spec.targetRefs[0]: warning: CachePolicy default/a has the same target and comes first (the older of two, or of equal age the first by name), so this one "
+	served := docGateway + docServed
+	cache := func(name, rest string) string {
+		return doc("CachePolicy", name, "{targetRefs: [{kind: Route, name: all}]"+rest+"}")
+	}
+	age := func(kindAge map[string]int) func(*source.Objects) {
+		return func(o *source.Objects) {
+			for _, p := range o.CachePolicies {
+				p.CreationTimestamp.Time = time.Unix(int64(kindAge[p.Name]), 0)
+			}
+		}
+	}
+	for _, c := range []problemCase{
+		{name: "narrower and younger", documents: served + cache("a", "") + cache("b", ", models: [m]"), want: []string{at + "never applies there: narrow spec.models of default/a, delete one"}},
+		{name: "by age and not by name", documents: served + cache("a", "") + cache("b", ""), edit: age(map[string]int{"a": 20, "b": 10}),
+			want: []string{"CachePolicy default/a: spec.targetRefs[0]: warning: CachePolicy default/b has the same target"}},
+		{name: "narrower and older", documents: served + cache("a", ", models: [m]") + cache("b", "")},
+		{name: "other models", documents: served + cache("a", ", models: [m]") + cache("b", ", models: [other, 'o*']")},
+		{name: "some of its models", documents: served + cache("a", ", models: ['m*', 'x*']") + cache("b", ", models: [m-1, other, 'x*']"),
+			want: []string{at + "does not apply there to m-1, x*: name each model in one"}},
+		{name: "all of its models", documents: served + cache("a", ", models: ['m*']") + cache("b", ", models: [m-1, m-2]"), want: []string{at + "never applies there"}},
+		{name: "the first of two is enough", documents: served + cache("a", "") + cache("b", "") + cache("c", ""), want: []string{
+			at + "never applies", "CachePolicy default/c: spec.targetRefs[0]: warning: CachePolicy default/a"}},
+		{name: "a gateway and its route", documents: served + cache("b", "") + doc("CachePolicy", "a", "{targetRefs: [{kind: LLMGateway, name: main}]}")},
+		{name: "one tenant, two namespaces", documents: served + doc("CachePolicy", "a", "{targetRefs: [{kind: Tenant, name: t}]}") +
+			strings.Replace(doc("CachePolicy", "b", "{targetRefs: [{kind: Tenant, name: t}]}"), "name: b", "name: b, namespace: t", 1),
+			want: []string{"CachePolicy t/b: spec.targetRefs[0]: warning: CachePolicy default/a has the same target"}},
+		{name: "sessions", documents: served + doc("SessionPolicy", "a", "{targetRefs: [{kind: Tenant, name: '*'}]}") + doc("SessionPolicy", "b", "{targetRefs: [{kind: Route, name: all}, {kind: Tenant, name: '*'}]}"),
+			want: []string{"SessionPolicy default/b: spec.targetRefs[1]: warning: SessionPolicy default/a has the same target"}},
+		{name: "a cache and sessions", documents: served + cache("a", "") + doc("SessionPolicy", "b", "{targetRefs: [{kind: Route, name: all}]}")},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.run(t) })
+	}
+}
+
+// TestConflictsComeAndGo: a policy that appears later brings the warning, and takes it away again.
+func TestConflictsComeAndGo(t *testing.T) {
+	one := docGateway + docServed + doc("CachePolicy", "b", "{targetRefs: [{kind: Route, name: all}], models: [m]}")
+	k := NewCompiler()
+	for i, documents := range []string{one, one + doc("CachePolicy", "a", "{targetRefs: [{kind: Route, name: all}]}"), one} {
+		_, problems := k.Compile(load(t, documents), options(t))
+		if i != 1 && len(problems) > 0 || i == 1 && (len(problems) != 1 || problems[0].Reason != source.ReasonConflict || problems[0].Severity != source.Warning) {
+			t.Errorf("step %d: %v", i, problems)
+		}
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/internal/cow"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -33,13 +34,13 @@ type Version struct {
 	Table *table.Table
 
 	Listeners map[string]*listenerv3.Listener
-	Clusters  map[string]*clusterv3.Cluster
+	Clusters  cow.Map[*clusterv3.Cluster]
 	Endpoints map[string]*endpointv3.ClusterLoadAssignment
 	Secrets   map[string]*tlsv3.Secret
 	// Routes are what Envoy does with requests, by the value of the header (wire.RuleHeader) that selects it: Scopes makes resources
 	// of them. A key has a hash of what the entry does, weights apart: two versions may be served at
 	// once, and a request of the older one still finds its entry.
-	Routes map[string]*routev3.Route
+	Routes cow.Map[*routev3.Route]
 	// Pools are the Backends whose load is steered, by their IDs.
 	Pools map[string]*Pool
 	// Steered are the Routes whose weights steering may replace, by their keys: those that choose among several Backends, one

@@ -252,7 +252,7 @@ func (k *Compiler) compile(objs *source.Objects) (_ *Version, _ []source.Problem
 }
 
 // follow finds out what has changed since the last run.
-func (c *compiler) follow() (backends, routes, limits, budgets []int, double bool) {
+func (c *compiler) follow() (backends, routes, limits, budgets *moves, double bool) {
 	o := c.objs
 	follow(c, &c.gateways, o.Gateways)
 	backends = follow(c, &c.backends, o.Backends)
@@ -307,8 +307,8 @@ func (c *compiler) placeProblems() {
 // finish makes the version of what was compiled.
 func (c *compiler) finish() {
 	v, t := c.out, c.out.Table
-	v.Listeners, v.Clusters, v.Endpoints, v.Secrets = c.listeners.handOut(), c.clusters.handOut(), c.loads.handOut(), c.sds.handOut()
-	v.Routes, v.Pools, v.Steered = c.entries.handOut(), c.pools.handOut(), c.steered.handOut()
+	v.Listeners, v.Clusters, v.Endpoints, v.Secrets = c.listeners.plain(), c.clusters.handOut(), c.loads.plain(), c.sds.plain()
+	v.Routes, v.Pools, v.Steered = c.entries.handOut(), c.pools.plain(), c.steered.plain()
 	v.ID = c.id()
 	t.Use(c.index)
 	t.Chains, t.Policies = c.chains.handOut(), c.policies

@@ -56,7 +56,7 @@ func (c *compiler) directChain(members []member) string {
 		parts[i], backends[i] = []byte(m.cluster), m.Backend
 	}
 	name := "direct/" + short(parts...)
-	if made, ok := c.directs.m[name]; ok && slices.Equal(made, backends) {
+	if made, ok := c.directs.m.Lookup(name); ok && slices.Equal(made, backends) {
 		c.directs.share(c, name)
 		c.clusters.share(c, name)
 		return name

@@ -150,7 +150,7 @@ func TestDirectBases(t *testing.T) {
 	for _, r := range v.Table.All() {
 		variant = r.Variant(3)
 	}
-	cluster := v.Routes[variant.DirectKey].GetRoute().GetWeightedClusters().GetClusters()[0].GetName()
+	cluster := v.Routes.Get(variant.DirectKey).GetRoute().GetWeightedClusters().GetClusters()[0].GetName()
 	if got := asked(v, cluster); !slices.Equal(got, []string{"default/b", "default/a"}) {
 		t.Fatalf("attempts ask %v", got)
 	}
@@ -158,10 +158,10 @@ func TestDirectBases(t *testing.T) {
 		t.Errorf("the table says that attempts ask %v", got)
 	}
 	const base = "/q%22uo/te"
-	if got := v.Clusters[cluster].GetMetadata().GetFilterMetadata()[wire.BackendNamespace].GetFields()[wire.KeyBase].GetStringValue(); got != base {
+	if got := v.Clusters.Get(cluster).GetMetadata().GetFilterMetadata()[wire.BackendNamespace].GetFields()[wire.KeyBase].GetStringValue(); got != base {
 		t.Errorf("the route begins paths with %s", got)
 	}
-	for _, f := range upstreamFilters(t, v.Clusters[cluster]) {
+	for _, f := range upstreamFilters(t, v.Clusters.Get(cluster)) {
 		if f.GetName() != "weir.base" {
 			continue
 		}

@@ -50,7 +50,7 @@ func TestEnvoyIsAsked(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := compileText(t, goldens(t)["minimal"])
-	for _, c := range v.Clusters {
+	for _, c := range v.Clusters.All() {
 		c.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED // of which plain clusters have none
 	}
 	if out, err := validate(t, bin.Path, v); err == nil {
@@ -84,8 +84,8 @@ func static(t testing.TB, v *Version, opts envoy.BootstrapOptions) []byte {
 	}
 	boot.DynamicResources.LdsConfig, boot.DynamicResources.CdsConfig = nil, nil
 	res := boot.GetStaticResources()
-	for _, name := range keysOf(v.Clusters) {
-		c := proto.Clone(v.Clusters[name]).(*clusterv3.Cluster)
+	for _, name := range namesOf(v.Clusters) {
+		c := proto.Clone(v.Clusters.Get(name)).(*clusterv3.Cluster)
 		if eds := c.GetEdsClusterConfig(); eds != nil {
 			c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 			c.LoadAssignment, c.EdsClusterConfig = v.Endpoints[eds.GetServiceName()], nil

@@ -233,8 +233,13 @@ func grpcService(cluster string) *corev3.GrpcService {
 
 // traceContext gives each attempt a span of its own in the request's trace: Envoy numbers it.
 func traceContext() *mutationv3.HeaderMutation {
-	return set(wire.TraceHeader, dynamicMetadata(wire.DecisionNamespace, wire.KeyTrace)+
-		"%UPSTREAM_REQUEST_ATTEMPT_COUNT%"+dynamicMetadata(wire.DecisionNamespace, wire.KeyTraceFlags))
+	return set(wire.TraceHeader, fact(wire.KeyTrace)+"%UPSTREAM_REQUEST_ATTEMPT_COUNT%"+fact(wire.KeyTraceFlags))
+}
+
+// fact is what a text holds in the place of a fact of the decision: one about this request, or about those of its lane. Of the two there is
+// one at most, and nothing in the place of the other.
+func fact(key string) string {
+	return dynamicMetadata(wire.DecisionNamespace, key) + dynamicMetadata(wire.DecisionNamespace, wire.KeyAhead+":"+key)
 }
 
 // dynamicMetadata is what a text holds in the place of dynamic metadata.

@@ -61,8 +61,8 @@ func TestGolden(t *testing.T) {
 			brief := name != "minimal"
 			out := map[string]any{
 				"maxBody": v.MaxBody, "retain": v.Retain.String(), "table": dumpTable(v.Table),
-				"clusters": dumpAll(t, v.Clusters, brief), "endpoints": dumpAll(t, v.Endpoints, brief),
-				"secrets": dumpAll(t, v.Secrets, brief), "routes": dumpAll(t, v.Routes, brief),
+				"clusters": dumpAll(t, maps.Collect(v.Clusters.All()), brief), "endpoints": dumpAll(t, v.Endpoints, brief),
+				"secrets": dumpAll(t, v.Secrets, brief), "routes": dumpAll(t, maps.Collect(v.Routes.All()), brief),
 			}
 			if !brief || strings.HasPrefix(name, "li") { // limits, listeners; the others have minimal's
 				out["listeners"] = dumpAll(t, v.Listeners, brief)
@@ -232,7 +232,7 @@ func dumpTable(t *table.Table) map[string]any {
 		matches = append(matches, matchLine(m)+" -> "+r.Name)
 		rules[r.Name] = dumpRule(r)
 	}
-	for name, c := range t.Chains {
+	for name, c := range t.Chains.All() {
 		if name != c.Name {
 			name += " (calls itself " + c.Name + ")"
 		}

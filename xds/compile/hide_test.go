@@ -49,8 +49,7 @@ type hider struct{ state *lua.LState }
 
 func newHider(t testing.TB) *hider {
 	t.Helper()
-	s := lua.NewState()
-	t.Cleanup(s.Close)
+	s := newState(t)
 	if err := s.DoString(script(true, "") + filtering); err != nil {
 		t.Fatalf("load hide.lua: %v", err)
 	}

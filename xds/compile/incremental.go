@@ -24,16 +24,11 @@ type backendUnit struct {
 	priced   bool
 }
 
-// compileBackends compiles the Backends that are not as they were, and settles what became of each. from is where they stood.
-func (c *compiler) compileBackends(from []int) {
-	before, units := c.backendUnits, c.backendUnits
-	if from != nil {
-		units = make([]*backendUnit, len(from))
-		for i, j := range from {
-			if j >= 0 {
-				units[i], before[j] = before[j], nil
-			}
-		}
+// compileBackends compiles the Backends that are not as they were, and settles what became of each.
+func (c *compiler) compileBackends(m *moves) {
+	units, before := c.backendUnits, []*backendUnit(nil)
+	if m != nil {
+		units, before = moved(m, units)
 	}
 	made := map[source.ObjectRef]*backend{} // in this run; nil where a Backend has gone
 	for i, o := range c.objs.Backends {
@@ -47,22 +42,17 @@ func (c *compiler) compileBackends(from []int) {
 			u.drop()
 		}
 	}
-	if from != nil {
-		for _, u := range before {
-			if u == nil {
-				continue
-			}
-			u.drop()
-			if ref := u.backend.ref; made[ref] == nil {
-				made[ref] = nil
-			}
+	for _, u := range before {
+		u.drop()
+		if ref := u.backend.ref; made[ref] == nil {
+			made[ref] = nil
 		}
 	}
 	c.backendUnits = units
 	for ref, b := range made {
 		settle(c.Compiler, c.madeOf(ref), b)
 	}
-	if from != nil || len(made) > 0 {
+	if m != nil || len(made) > 0 {
 		c.ofBackends = backendTotals{}
 		for _, u := range units {
 			c.ofBackends.add(u)
@@ -147,27 +137,26 @@ type ruleNames struct {
 	is []sectionRule
 }
 
-// compileRoutes compiles the Routes that are not as they were, and puts them into the table. from is where they stood.
-func (c *compiler) compileRoutes(from []int) {
-	before, units := c.routeUnits, c.routeUnits
-	if from != nil {
-		units = make([]*routeUnit, len(from))
-		for i, j := range from {
-			if j >= 0 {
-				units[i], before[j] = before[j], nil
-			}
-		}
+// compileRoutes compiles the Routes that are not as they were, and puts them into the table.
+func (c *compiler) compileRoutes(m *moves) {
+	units, before := c.routeUnits, []*routeUnit(nil)
+	if m != nil {
+		units, before = moved(m, units)
 	}
 	var added, gone []*table.Entry
 	var fresh, left []*routeUnit
 	made := map[source.ObjectRef][]sectionRule{} // in this run
+	first, end := 0, len(units)
 	calm := c.calm(ofRoute)
-	for i, o := range c.objs.Routes {
+	if calm {
+		first, end = m.between(end)
+	}
+	for i := first; i < end; i++ {
 		u := units[i]
 		if u != nil && (calm || u.counts()) {
 			continue
 		}
-		units[i] = c.routeUnitOf(o)
+		units[i] = c.routeUnitOf(c.objs.Routes[i])
 		fresh, added = append(fresh, units[i]), append(added, units[i].entries...)
 		made[units[i].ref] = append(made[units[i].ref], units[i].rules...)
 		if u != nil {
@@ -175,16 +164,11 @@ func (c *compiler) compileRoutes(from []int) {
 			left, gone = append(left, u), append(gone, u.entries...)
 		}
 	}
-	if from != nil {
-		for _, u := range before {
-			if u == nil {
-				continue
-			}
-			u.drop()
-			left, gone = append(left, u), append(gone, u.entries...)
-			if made[u.ref] == nil {
-				made[u.ref] = nil
-			}
+	for _, u := range before {
+		u.drop()
+		left, gone = append(left, u), append(gone, u.entries...)
+		if made[u.ref] == nil {
+			made[u.ref] = nil
 		}
 	}
 	c.routeUnits = units
@@ -308,7 +292,7 @@ type attachment struct {
 }
 
 // compilePolicies compiles the LimitPolicies and Budgets that are not as they were.
-func (c *compiler) compilePolicies(limits, budgets []int) {
+func (c *compiler) compilePolicies(limits, budgets *moves) {
 	settle(c.Compiler, &c.counting, c.out.Shared != nil)
 	settle(c.Compiler, &c.tokens, len(c.objs.JWTIssuers) > 0)
 	var a, b bool
@@ -355,18 +339,14 @@ func (c *compiler) collectPolicies() {
 	c.policies, c.ofPolicies = p, *t
 }
 
-// policyUnits compiles the policies of a kind that are not as they were, and says whether there were any, or their order has changed. from is
-// where they stood.
-func policyUnits[U policyUnitOf, T source.Object](c *compiler, before []U, from []int, objects []T, compile func(T) U) (units []U, changed bool) {
+// policyUnits compiles the policies of a kind that are not as they were, and says whether there were any, or their order has changed.
+func policyUnits[U policyUnitOf, T source.Object](c *compiler, were []U, m *moves, objects []T, compile func(T) U) (units []U, changed bool) {
 	var none U
-	units = before
-	if from != nil {
-		units, changed = make([]U, len(from)), true
-		for i, j := range from {
-			if j >= 0 {
-				units[i], before[j] = before[j], none
-			}
-		}
+	var before []U
+	units = were
+	if m != nil {
+		units, before = moved(m, were)
+		changed = true
 	}
 	calm := c.calm(ofPolicy)
 	for i, o := range objects {
@@ -379,12 +359,8 @@ func policyUnits[U policyUnitOf, T source.Object](c *compiler, before []U, from 
 			old.leave()
 		}
 	}
-	if from != nil {
-		for _, u := range before {
-			if u != none {
-				u.leave()
-			}
-		}
+	for _, u := range before {
+		u.leave()
 	}
 	return units, changed
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +21,7 @@ import (
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/extproc/identity"
 	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/internal/cow"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -38,7 +41,7 @@ func everything(t testing.TB, v *Version) string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %d %v %v\n", v.ID, v.MaxBody, v.Retain, v.MaxWait)
-	for _, part := range [][]byte{allBytes(v.Listeners), allBytes(v.Clusters), allBytes(v.Endpoints), allBytes(v.Secrets), allBytes(v.Routes)} {
+	for _, part := range [][]byte{allBytes(v.Listeners), allBytes(maps.Collect(v.Clusters.All())), allBytes(v.Endpoints), allBytes(v.Secrets), allBytes(maps.Collect(v.Routes.All()))} {
 		fmt.Fprintf(&b, "%x\n", part)
 	}
 	settings := v.Settings
@@ -57,8 +60,8 @@ func everything(t testing.TB, v *Version) string {
 	b.WriteString(dumpKeeping(&tb.Caches, func(p table.CachePolicy) string { return p.TTL.String() }))
 	b.WriteString(dumpKeeping(&tb.Sessions, func(p table.SessionPolicy) string { return p.ID }))
 	fmt.Fprintf(&b, "%s %d %s %v %s %v %v %v %s %d\n", tb.Version, tb.Created, tb.Currency, tb.KeySharing, tb.Gateway, tb.Waits, tb.Prompts, tb.Native, tb.Vary, len(tb.Captures))
-	for _, name := range slices.Sorted(maps.Keys(tb.Chains)) {
-		fmt.Fprintf(&b, "%s: %v\n", name, candidateLines(tb.Chains[name].Candidates, false))
+	for _, name := range slices.Sorted(tb.Chains.Names()) {
+		fmt.Fprintf(&b, "%s: %v\n", name, candidateLines(tb.Chains.Get(name).Candidates, false))
 	}
 	for _, key := range []string{"alpha", "beta", "gamma"} {
 		h := identity.Headers{}
@@ -565,7 +568,7 @@ func checkOnly(t *testing.T, k *Compiler, w *world, problems []source.Problem, w
 	if a, b := problemLines(gotProblems), problemLines(problems); !slices.Equal(a, b) {
 		t.Fatalf("the problems are\n%s\nand for a version that is served\n%s", strings.Join(a, "\n"), strings.Join(b, "\n"))
 	}
-	if kept := len(k.listeners.m) + len(k.clusters.m) + len(k.loads.m) + len(k.sds.m) + len(k.entries.m) + len(k.steered.m); kept > 0 {
+	if kept := k.listeners.m.Len() + k.clusters.m.Len() + k.loads.m.Len() + k.sds.m.Len() + k.entries.m.Len() + k.steered.m.Len(); kept > 0 {
 		t.Fatalf("%d values are kept for Envoy", kept)
 	}
 	if want == nil || got == nil {
@@ -575,8 +578,9 @@ func checkOnly(t *testing.T, k *Compiler, w *world, problems []source.Problem, w
 		return
 	}
 	left, decisions := *want, *want.Table
-	left.Listeners, left.Clusters, left.Endpoints, left.Secrets, left.Routes, left.Steered = nil, nil, nil, nil, nil, nil
-	decisions.Chains = nil
+	left.Listeners, left.Endpoints, left.Secrets, left.Steered = nil, nil, nil, nil
+	left.Clusters, left.Routes = cow.Map[*clusterv3.Cluster]{}, cow.Map[*routev3.Route]{}
+	decisions.Chains = cow.Map[*table.Chain]{}
 	left.Table = &decisions
 	if a, b := everything(t, got), everything(t, &left); a != b {
 		t.Fatalf("a version that is not served differs: %s", firstDifference(a, b))
@@ -590,10 +594,10 @@ func checkOnly(t *testing.T, k *Compiler, w *world, problems []source.Problem, w
 func checkShared(t *testing.T, before, after *Version) {
 	t.Helper()
 	sharedIn(t, before.Listeners, after.Listeners)
-	sharedIn(t, before.Clusters, after.Clusters)
+	sharedIn(t, maps.Collect(before.Clusters.All()), maps.Collect(after.Clusters.All()))
 	sharedIn(t, before.Endpoints, after.Endpoints)
 	sharedIn(t, before.Secrets, after.Secrets)
-	sharedIn(t, before.Routes, after.Routes)
+	sharedIn(t, maps.Collect(before.Routes.All()), maps.Collect(after.Routes.All()))
 }
 
 func sharedIn[M interface {

@@ -25,6 +25,7 @@ import (
 	"github.com/weir-dev/weir/extproc/pick"
 	"github.com/weir-dev/weir/extproc/table"
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/internal/cow"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -38,15 +39,15 @@ func checkVersion(t *testing.T, v *Version) {
 		t.Errorf("the table is of version %q, Envoy's part of %q", v.Table.Version, v.ID)
 	}
 	checkSteering(t, v)
-	undecided := v.Routes[UndecidedKey]
-	for key, r := range v.Routes {
+	undecided := v.Routes.Get(UndecidedKey)
+	for key, r := range v.Routes.All() {
 		if r == undecided || key == wire.RelayKey {
 			continue
 		}
 		_, steered := v.Steered[key]
 		sum := uint32(0)
 		for _, w := range r.GetRoute().GetWeightedClusters().GetClusters() {
-			if v.Clusters[w.GetName()] == nil {
+			if v.Clusters.Get(w.GetName()) == nil {
 				t.Errorf("route %s names the cluster %s, which is not there", key, w.GetName())
 			}
 			if w.GetWeight().GetValue() == 0 && !steered {
@@ -58,7 +59,7 @@ func checkVersion(t *testing.T, v *Version) {
 			t.Errorf("route %s asks nobody", key)
 		}
 	}
-	for name, c := range v.Clusters {
+	for name, c := range v.Clusters.All() {
 		if c.GetName() != name {
 			t.Errorf("cluster %s calls itself %s", name, c.GetName())
 		}
@@ -71,7 +72,7 @@ func checkVersion(t *testing.T, v *Version) {
 		checkRule(t, v, r, used)
 	}
 	checkOpen(t, v, undecided, used)
-	for key := range v.Routes {
+	for key := range v.Routes.Names() {
 		if key != UndecidedKey && key != wire.RelayKey && !used[key] {
 			t.Errorf("no decision leads to the route %s", key)
 		}
@@ -105,7 +106,7 @@ func checkOpen(t *testing.T, v *Version, undecided *routev3.Route, used map[stri
 			continue
 		}
 		used[f[3]] = true
-		r := v.Routes[f[3]]
+		r := v.Routes.Get(f[3])
 		if r == nil || r.GetStatPrefix() != openStat {
 			t.Errorf("requests of the model %q without a decision go to the route %s, which is %v", f[2], f[3], r)
 		}
@@ -156,10 +157,10 @@ func checkRule(t *testing.T, v *Version, r *table.Rule, used map[string]bool) {
 		if have != mask {
 			t.Errorf("rule %s: the variant of %b has the candidates %b", r.Name, mask, have)
 		}
-		if v.Routes[variant.ChainKey] == nil {
+		if v.Routes.Get(variant.ChainKey) == nil {
 			t.Errorf("rule %s: the chain route %q of %b is not there", r.Name, variant.ChainKey, mask)
 		}
-		if variant.DirectKey != "" && v.Routes[variant.DirectKey] == nil {
+		if variant.DirectKey != "" && v.Routes.Get(variant.DirectKey) == nil {
 			t.Errorf("rule %s: the direct route %q of %b is not there", r.Name, variant.DirectKey, mask)
 		}
 		used[variant.ChainKey], used[variant.DirectKey] = true, true
@@ -186,14 +187,14 @@ func checkFirst(t *testing.T, v *Version, r *table.Rule, variant *table.Variant,
 			continue
 		}
 		used[k.Direct], used[k.Chain] = true, true
-		chain := v.Routes[k.Chain].GetRoute().GetWeightedClusters().GetClusters()
-		if len(chain) != 1 || v.Table.Chains[chain[0].GetName()].Candidates[0].Backend != c.Backend {
+		chain := v.Routes.Get(k.Chain).GetRoute().GetWeightedClusters().GetClusters()
+		if len(chain) != 1 || v.Table.Chains.Get(chain[0].GetName()).Candidates[0].Backend != c.Backend {
 			t.Errorf("rule %s: the chain from %s is %v", r.Name, c.Backend.ID, chain)
 		}
 		if k.Direct == "" {
 			continue
 		}
-		direct := v.Routes[k.Direct].GetRoute().GetWeightedClusters().GetClusters()
+		direct := v.Routes.Get(k.Direct).GetRoute().GetWeightedClusters().GetClusters()
 		if len(direct) != 1 || asksFirst(t, v, direct[0].GetName()) != c.Backend.ID {
 			t.Errorf("rule %s: the direct route from %s is %v", r.Name, c.Backend.ID, direct)
 		}
@@ -207,7 +208,7 @@ func checkFirst(t *testing.T, v *Version, r *table.Rule, variant *table.Variant,
 func checkSteering(t *testing.T, v *Version) {
 	t.Helper()
 	for id, p := range v.Pools {
-		cl := v.Clusters[p.Cluster]
+		cl := v.Clusters.Get(p.Cluster)
 		if p.Backend != id || cl == nil || (cl.GetEdsClusterConfig() != nil) != p.EDS || p.EDS != (cl.GetLoadBalancingPolicy() != nil) {
 			t.Errorf("the pool %s is %+v, its cluster %v", id, p, cl)
 			continue
@@ -231,7 +232,7 @@ func checkSteering(t *testing.T, v *Version) {
 		}
 	}
 	for key, s := range v.Steered {
-		clusters := v.Routes[key].GetRoute().GetWeightedClusters().GetClusters()
+		clusters := v.Routes.Get(key).GetRoute().GetWeightedClusters().GetClusters()
 		if len(clusters) != len(s.Members) || len(clusters) < 2 {
 			t.Errorf("route %s chooses among %v, steering among %+v", key, clusters, s.Members)
 			continue
@@ -263,7 +264,7 @@ func asksFirst(t *testing.T, v *Version, cluster string) string {
 func checkChains(t *testing.T, v *Version) {
 	t.Helper()
 	seen := 0
-	for name := range v.Clusters {
+	for name := range v.Clusters.Names() {
 		switch kind, _, _ := strings.Cut(name, "/"); kind {
 		case "backend", wire.RelayCluster:
 			continue
@@ -272,7 +273,7 @@ func checkChains(t *testing.T, v *Version) {
 			continue
 		}
 		seen++
-		chain, order := v.Table.Chains[name], asked(v, name)
+		chain, order := v.Table.Chains.Get(name), asked(v, name)
 		if chain == nil {
 			t.Errorf("Envoy has the chain %s, the table has not", name)
 			continue
@@ -293,8 +294,8 @@ func checkChains(t *testing.T, v *Version) {
 			tries[want.Backend.ID]++
 		}
 	}
-	if seen != len(v.Table.Chains) {
-		t.Errorf("Envoy has %d chains, the table has %d", seen, len(v.Table.Chains))
+	if seen != v.Table.Chains.Len() {
+		t.Errorf("Envoy has %d chains, the table has %d", seen, v.Table.Chains.Len())
 	}
 }
 
@@ -309,7 +310,7 @@ func checkDirectChain(t *testing.T, v *Version, name string) {
 		}
 	}
 	filters := map[string]bool{}
-	for _, f := range upstreamFilters(t, v.Clusters[name]) {
+	for _, f := range upstreamFilters(t, v.Clusters.Get(name)) {
 		filters[f.GetName()] = true
 		if conf := f.GetTypedConfig(); conf.MessageIs(&extprocv3.ExternalProcessor{}) {
 			t.Errorf("%s: its attempts ask Weir", name)
@@ -354,13 +355,13 @@ func checkSecrets(t *testing.T, v *Version) {
 	for n, m := range v.Listeners {
 		look("listener", n, m)
 	}
-	for n, m := range v.Clusters {
+	for n, m := range v.Clusters.All() {
 		look("cluster", n, m)
 	}
 	for n, m := range v.Endpoints {
 		look("endpoints", n, m)
 	}
-	for n, m := range v.Routes {
+	for n, m := range v.Routes.All() {
 		look("route", n, m)
 	}
 	for n, m := range Scopes(v.Routes, v.MaxBody) {
@@ -379,7 +380,7 @@ func checkMessages(t *testing.T, v *Version) {
 	for n, m := range v.Listeners {
 		checkMessage(t, "listener "+n, m)
 	}
-	for n, m := range v.Clusters {
+	for n, m := range v.Clusters.All() {
 		checkMessage(t, "cluster "+n, m)
 	}
 	for n, m := range v.Endpoints {
@@ -388,7 +389,7 @@ func checkMessages(t *testing.T, v *Version) {
 	for n, m := range v.Secrets {
 		checkMessage(t, "secret "+n, m)
 	}
-	for n, m := range v.Routes {
+	for n, m := range v.Routes.All() {
 		checkMessage(t, "route "+n, m)
 	}
 	for n, m := range Scopes(v.Routes, v.MaxBody) {
@@ -466,7 +467,7 @@ func TestKeysOfRoutes(t *testing.T) {
 			}
 		}
 		reweighted, _ := Compile(objs, opts)
-		if got, want := keysOf(reweighted.Routes), keysOf(v.Routes); !slices.Equal(got, want) {
+		if got, want := namesOf(reweighted.Routes), namesOf(v.Routes); !slices.Equal(got, want) {
 			t.Fatalf("seed %d: new weights change the keys from %q to %q", seed, want, got)
 		}
 		if reweighted.ID == v.ID {
@@ -474,12 +475,12 @@ func TestKeysOfRoutes(t *testing.T) {
 		}
 		objs.Routes[0].Spec.Rules[0].Timeouts.Request = &metav1.Duration{Duration: 77 * time.Second}
 		retimed, _ := Compile(objs, opts)
-		for key, r := range retimed.Routes {
-			if old := v.Routes[key]; key != UndecidedKey && old != nil && !bytes.Equal(withoutWeights(old), withoutWeights(r)) {
+		for key, r := range retimed.Routes.All() {
+			if old := v.Routes.Get(key); key != UndecidedKey && old != nil && !bytes.Equal(withoutWeights(old), withoutWeights(r)) {
 				t.Fatalf("seed %d: the key %s stands for two different routes", seed, key)
 			}
 		}
-		if slices.Equal(keysOf(retimed.Routes), keysOf(v.Routes)) {
+		if slices.Equal(namesOf(retimed.Routes), namesOf(v.Routes)) {
 			t.Errorf("seed %d: another timeout keeps all keys", seed)
 		}
 	}
@@ -487,13 +488,15 @@ func TestKeysOfRoutes(t *testing.T) {
 
 func keysOf[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
+func namesOf[V any](m cow.Map[V]) []string { return slices.Sorted(m.Names()) }
+
 // TestNamesOfClusters: what changes a cluster changes its name, so that both can be served at once. Where its requests go
 // and with which key is a part of that; a list of models is not.
 func TestNamesOfClusters(t *testing.T) {
 	base := docGateway + docCaller + docRoute
 	of := func(rest string) string {
 		v := compileText(t, base+backendDoc("a", rest))
-		for name := range v.Clusters {
+		for name := range v.Clusters.Names() {
 			if strings.HasPrefix(name, "backend/") {
 				return name
 			}
@@ -545,8 +548,8 @@ func TestVersionsShareNoKeyAndNoHost(t *testing.T) {
 		{"nothing", backend(here, oldKey), backend(here, oldKey), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if same := slices.Equal(keysOf(c.before.Clusters), keysOf(c.after.Clusters)); same != c.sameClusters {
-				t.Errorf("clusters before: %q, after: %q", keysOf(c.before.Clusters), keysOf(c.after.Clusters))
+			if same := slices.Equal(namesOf(c.before.Clusters), namesOf(c.after.Clusters)); same != c.sameClusters {
+				t.Errorf("clusters before: %q, after: %q", namesOf(c.before.Clusters), namesOf(c.after.Clusters))
 			}
 			for name, before := range c.before.Secrets {
 				if after := c.after.Secrets[name]; after != nil && !proto.Equal(before, after) {
@@ -578,7 +581,7 @@ func TestChainsOfOneName(t *testing.T) {
 		for _, m := range other {
 			chain.Candidates = append(chain.Candidates, m.Candidate)
 		}
-		c.chains.m[name] = chain // as if the hashes were equal
+		c.chains.m.Set(name, chain) // as if the hashes were equal
 		c.chain(of("n/a", "m"))
 		if !source.HasErrors(c.problems) || !strings.Contains(c.problems[0].String(), name) {
 			t.Errorf("problems: %v", c.problems)

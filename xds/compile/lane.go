@@ -34,7 +34,14 @@ func (c *compiler) laneFile(g *v1alpha1.LLMGateway) string {
 
 // laneConstants are what lane.lua knows of the configuration and of the names that it shares with Weir.
 func laneConstants(file string) string {
-	return fmt.Sprintf("local LANE_FILE, RULE_HEADER, PATH_HEADER, LANE_HEADER = %s, %q, %q, %q\n", luaString(file), wire.RuleHeader, wire.PathHeader, wire.LaneHeader)
+	var b strings.Builder
+	fmt.Fprintf(&b, "local LANE_FILE, RULE_HEADER, PATH_HEADER, LANE_HEADER = %s, %q, %q, %q\n", luaString(file), wire.RuleHeader, wire.PathHeader, wire.LaneHeader)
+	fmt.Fprintf(&b, "local AHEAD, REST = %q, %q\nlocal READ = {", wire.KeyAhead, wire.KeyRest)
+	for _, key := range append([]string{wire.KeyRoute, wire.KeyDialect}, wire.AnswerHeaders...) {
+		fmt.Fprintf(&b, " [%q] = true,", key)
+	}
+	b.WriteString(" } -- facts that Envoy reads\n")
+	return b.String()
 }
 
 // passUnasked lets a route's requests pass the filter that asks Weir, where some gateway has lanes.

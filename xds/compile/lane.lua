@@ -21,7 +21,7 @@ local SIZE = 64 + 64 * SLOTS
 -- What a request has of its own among the facts of its decision.
 local OWN = {
   exchange = true, trace = true, trace_flags = true, trace_parent = true,
-  lane = true, lane_rule = true, lane_path = true, lane_vary = true, lane_sample = true, lane_facts = true,
+  lane = true, lane_rule = true, lane_path = true, lane_vary = true, lane_sample = true,
   ["x-ratelimit-remaining-requests"] = true, ["x-ratelimit-reset-requests"] = true,
   ["x-ratelimit-remaining-tokens"] = true, ["x-ratelimit-reset-tokens"] = true,
 }
@@ -144,21 +144,25 @@ end
 
 -- what is left, as headers say it
 local function note_left(facts, slot, n, size)
-  local left = slot.requests - n
+  local left, reset = slot.requests - n, nil
   if left == left then
-    facts:set(DECISION, "x-ratelimit-remaining-requests", left > 0 and format("%d", left) or "0")
-    facts:set(DECISION, "x-ratelimit-reset-requests", format("%d", slot.requests_reset))
+    left, reset = left > 0 and format("%d", left) or "0", format("%d", slot.requests_reset)
+  else
+    left = nil
   end
-  left = slot.tokens - n * slot.each
+  facts["x-ratelimit-remaining-requests"], facts["x-ratelimit-reset-requests"] = left, reset
+  left, reset = slot.tokens - n * slot.each, nil
   if left == left then
     local per_token = slot.bytes_per_token
     if per_token > 0 then -- each is of the largest body of as many bits
       local _, bits = frexp(size)
       left = left + ceil((ldexp(1, bits) - 1) / per_token) - ceil(size / per_token)
     end
-    facts:set(DECISION, "x-ratelimit-remaining-tokens", left > 0 and format("%d", left) or "0")
-    facts:set(DECISION, "x-ratelimit-reset-tokens", format("%d", slot.tokens_reset))
+    left, reset = left > 0 and format("%d", left) or "0", format("%d", slot.tokens_reset)
+  else
+    left = nil
   end
+  facts["x-ratelimit-remaining-tokens"], facts["x-ratelimit-reset-tokens"] = left, reset
 end
 
 -- requests since one was let through, or a lane began: where no lanes begin, looking for them is for nothing
@@ -188,20 +192,19 @@ local function enter(handle, headers, facts, key, size)
     return false
   end
 
-  local names, values = lane.names, lane.values
-  for i = 1, #names do facts:set(DECISION, names[i], values[i]) end
-  local sampled
+  local said, sampled = lane.facts, nil
   if trace then
-    facts:set(DECISION, "trace_parent", parent)
     sampled = ODD[flag]
   else
     trace = format("%08x%08x%08x%08x", random(1, 0xffffffff), random(0, 0xffffffff), random(0, 0xffffffff), random(0, 0xffffffff))
     sampled = random() < lane.sample
   end
-  facts:set(DECISION, "trace", format("00-%s-%08x%07x", trace, random(1, 0xffffffff), random(0, 0xfffffff)))
-  facts:set(DECISION, "trace_flags", sampled and "-01" or "-00")
-  note_left(facts, slot, n, size)
-  facts:set(DECISION, "exchange", using)
+  said.trace_parent = parent
+  said.trace = format("00-%s-%08x%07x", trace, random(1, 0xffffffff), random(0, 0xfffffff))
+  said.trace_flags = sampled and "-01" or "-00"
+  note_left(said, slot, n, size)
+  said[REST] = lane.rest .. n
+  facts:set(DECISION, AHEAD, said)
   headers:replace(LANE_HEADER, using)
   headers:replace(PATH_HEADER, lane.path)
   headers:replace(RULE_HEADER, lane.rule)
@@ -225,6 +228,7 @@ local function let_in(handle, headers, facts, values, method, size)
     return true
   end
   if using then facts:set(PEEK, "void", using) end
+  if not ok then pcall(facts.set, facts, DECISION, AHEAD, "") end -- Envoy would read them beside those of the decision
   if not ok or not key then return false end
   facts:set(PEEK, "lane", true)
   return false, key
@@ -260,21 +264,22 @@ local function begin(ask, decided)
   elseif known.ticket == decided.lane then
     return
   end
-  local names, values = {}, {}
-  local function keep(name, value)
-    if OWN[name] or type(value) ~= "string" then return end
-    names[#names + 1], values[#values + 1] = name, value
-  end
+  local facts, rest = {}, ""
   decided.native = "true"
-  if decided.lane_facts then
-    for name in string.gmatch(decided.lane_facts, "[^,]+") do keep(name, decided[name]) end
-  else
-    for name, value in pairs(decided) do keep(name, value) end
+  for name, value in pairs(decided) do
+    if not OWN[name] and type(value) == "string" then
+      if READ[name] or find(value, "\n", 1, true) then
+        facts[name] = value
+      else
+        rest = rest .. name .. "\n" .. value .. "\n"
+      end
+    end
   end
   idle = 0
   by_key[ask.key] = {
     ticket = decided.lane, slot = lanes.slots + at, generation = generation, prefix = prefix,
-    rule = decided.lane_rule, path = decided.lane_path, sample = tonumber(decided.lane_sample) or 0, names = names, values = values,
+    rule = decided.lane_rule, path = decided.lane_path, sample = tonumber(decided.lane_sample) or 0,
+    facts = facts, rest = rest .. "exchange\n" .. prefix,
   }
 end
 

@@ -22,10 +22,8 @@ func BenchmarkDoor(b *testing.B) {
 	for name, o := range map[string]struct {
 		doorOptions
 		ticket, stream bool
-		keep           string // facts that requests in the lane have
 	}{
 		"asked": {doorOptions: doorOptions{off: true}}, "asked, with lanes": {}, "lane": {ticket: true}, "stream in a lane": {ticket: true, stream: true},
-		"lane with few facts": {ticket: true, keep: wire.KeyRoute + "," + wire.KeyLimitRequests + "," + wire.KeyLimitTokens},
 	} {
 		b.Run(name, func(b *testing.B) {
 			d := newDoor(b, o.doorOptions)
@@ -42,9 +40,6 @@ func BenchmarkDoor(b *testing.B) {
 				d.file.limits(0, 1e9, 60, 1e12, 60, 100)
 				for key, value := range d.lane(ticket) {
 					facts[key] = value
-				}
-				if o.keep != "" {
-					facts[wire.KeyLaneFacts] = o.keep
 				}
 			}
 			d.decide = func(*question) reply { return reply{facts: facts} }

@@ -306,21 +306,16 @@ func (r reply) message(key string) *extprocv3.ProcessingResponse {
 
 // StreamAccessLogs keeps the records of requests.
 func (d *door) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
-	attempts := false
 	for {
 		m, err := stream.Recv()
 		if err != nil {
 			return nil
 		}
-		if id := m.GetIdentifier(); id != nil { // of the first message only
-			attempts = id.GetLogName() == wire.AttemptLog
-		}
-		if attempts {
-			continue
-		}
 		d.mu.Lock()
 		for _, e := range m.GetHttpLogs().GetLogEntry() {
-			d.records[e.GetRequest().GetRequestId()] = e
+			if e.GetCommonProperties().GetAccessLogType() != datav3.AccessLogType_UpstreamEnd { // an attempt
+				d.records[e.GetRequest().GetRequestId()] = e
+			}
 		}
 		d.mu.Unlock()
 	}

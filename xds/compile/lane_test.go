@@ -21,6 +21,7 @@ import (
 
 	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	filterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/weir-dev/weir/extproc/wire"
 	"github.com/weir-dev/weir/internal/trace"
@@ -53,10 +54,24 @@ type answered struct {
 // fact is one of the decision, as the record has it.
 func (a *answered) fact(key string) string { return a.facts(wire.DecisionNamespace)[key] }
 
+// facts are those of a namespace; where the call went through a lane, those that stand together are taken apart.
 func (a *answered) facts(namespace string) map[string]string {
 	out := map[string]string{}
-	for key, v := range a.record.GetCommonProperties().GetMetadata().GetFilterMetadata()[namespace].GetFields() {
-		out[key] = fmt.Sprint(v.AsInterface())
+	put := func(fields map[string]*structpb.Value) {
+		for key, v := range fields {
+			out[key] = fmt.Sprint(v.AsInterface())
+		}
+	}
+	fields := a.record.GetCommonProperties().GetMetadata().GetFilterMetadata()[namespace].GetFields()
+	put(fields)
+	if ahead := fields[wire.KeyAhead].GetStructValue(); ahead != nil {
+		delete(out, wire.KeyAhead)
+		put(ahead.GetFields())
+		lines := strings.Split(out[wire.KeyRest], "\n")
+		delete(out, wire.KeyRest)
+		for i := 0; i+1 < len(lines); i += 2 {
+			out[lines[i]] = lines[i+1]
+		}
 	}
 	return out
 }
@@ -192,20 +207,26 @@ func TestLane(t *testing.T) {
 	}
 }
 
-// TestLaneFacts: Weir says which facts requests in a lane have, where it needs no record of all.
+// TestLaneFacts: what Envoy reads of the facts has a key of its own, and everything else is one text, but for what would not be told apart
+// in it.
 func TestLaneFacts(t *testing.T) {
 	d := newDoor(t, doorOptions{})
-	d.grant(t, d.file.open(0, 1, 10), map[string]string{
-		wire.KeyRoute: "r", wire.KeyModel: "m", wire.KeyTenant: "acme", wire.KeyLimitRequests: "100",
-		wire.KeyLaneFacts: strings.Join([]string{wire.KeyRoute, wire.KeyLimitRequests, wire.KeyExchange, wire.KeyLaneRule, "no_such_fact"}, ","),
-	}, call{})
-	a := d.do(t, call{})
-	want := map[string]string{
-		wire.KeyRoute: "r", wire.KeyLimitRequests: "100", wire.KeyExchange: lanePrefix(0, 1) + "1",
-		wire.KeyTrace: a.fact(wire.KeyTrace), wire.KeyTraceFlags: "-01",
+	said := map[string]string{
+		wire.KeyRoute: "r", wire.KeyDialect: "openai", wire.KeyLimitRequests: "100", wire.KeyModel: "m", wire.KeyTenant: "", wire.KeyConsumer: "two\nlines",
 	}
+	d.grant(t, d.file.open(0, 1, 10), said, call{})
+	a := d.do(t, call{})
+	want := maps.Clone(said)
+	maps.Copy(want, map[string]string{
+		wire.KeyNative: "true", wire.KeyExchange: lanePrefix(0, 1) + "1", wire.KeyTrace: a.fact(wire.KeyTrace), wire.KeyTraceFlags: "-01",
+	})
 	if got := a.facts(wire.DecisionNamespace); a.asked || !maps.Equal(got, want) {
 		t.Errorf("asked %v, got %v\nwant %v", a.asked, got, want)
+	}
+	fields := a.record.GetCommonProperties().GetMetadata().GetFilterMetadata()[wire.DecisionNamespace].GetFields()
+	keys := slices.Sorted(maps.Keys(fields[wire.KeyAhead].GetStructValue().GetFields()))
+	if len(fields) != 1 || !slices.Equal(keys, []string{wire.KeyConsumer, wire.KeyDialect, wire.KeyRest, wire.KeyRoute, wire.KeyTrace, wire.KeyTraceFlags, wire.KeyLimitRequests}) {
+		t.Errorf("the record has %d facts, and together %v", len(fields), keys)
 	}
 }
 
@@ -687,7 +708,7 @@ func TestLanesAreCompiled(t *testing.T) {
 		return v
 	}
 	bytesOf := func(v *Version) []byte {
-		return slices.Concat(allBytes(v.Listeners), allBytes(v.Clusters), allBytes(v.Routes))
+		return slices.Concat(allBytes(v.Listeners), allBytes(maps.Collect(v.Clusters.All())), allBytes(maps.Collect(v.Routes.All())))
 	}
 	minimal := goldens(t)["minimal"]
 	off := strings.Replace(minimal, "\nspec:\n  listeners", "\nspec:\n  nativeLane: Disabled\n  listeners", 1)
@@ -699,13 +720,13 @@ func TestLanesAreCompiled(t *testing.T) {
 	if got := bytesOf(v); !bytes.Contains(got, []byte(`"/run/\"we\\ir\"/lanes"`)) || bytes.Equal(got, plain) {
 		t.Error("the door does not know the file")
 	}
-	for key, r := range v.Routes {
+	for key, r := range v.Routes.All() {
 		direct := r.GetRoute().GetPathRewrite() != ""
 		if asks := r.GetTypedPerFilterConfig()[decideFilter] == nil; asks == direct {
 			t.Errorf("direct: %v, asks: %v: the route %s", direct, asks, key)
 		}
 	}
-	if keys, without := slices.Sorted(maps.Keys(v.Routes)), slices.Sorted(maps.Keys(compiled(off, "").Routes)); slices.Equal(keys, without) {
+	if keys, without := namesOf(v.Routes), namesOf(compiled(off, "").Routes); slices.Equal(keys, without) {
 		t.Error("routes that ask and routes that do not have the same keys")
 	}
 }

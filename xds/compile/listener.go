@@ -37,7 +37,9 @@ const (
 	// Records wait this long for company. What a request has reserved, and a place among the requests at once, comes free
 	// with its record: a caller that asks again at once must not be refused for that.
 	AccessLogFlush = 10 * time.Millisecond
-	accessLogBatch = 16 << 10 // bytes
+	// accessLogBatch is how many bytes of them go together at most: each message wakes Weir up, and a busy worker writes more than Envoy's own
+	// 16 KiB in that time.
+	accessLogBatch = 64 << 10
 
 	headersTimeout = 10 * time.Second // a client that sends a header a minute is no client
 	drainTimeout   = 5 * time.Second  // between the two GOAWAYs of HTTP/2
@@ -213,7 +215,7 @@ func (c *compiler) connectionManager(g *v1alpha1.LLMGateway, maxBody uint32) *hc
 		DrainTimeout:          durationpb.New(drainTimeout),
 		LocalReplyConfig:      localReplies(c.opts.Dialects, maxBody, headerKiB),
 
-		AccessLog: []*accesslogv3.AccessLog{c.recordLog(wire.RequestLog, accessLogBatch, []*tracingv3.CustomTag{backendTag(), firstTokenTag()})},
+		AccessLog: []*accesslogv3.AccessLog{c.recordLog()},
 	}
 }
 
@@ -229,18 +231,19 @@ func stripped(kept ...string) []*mutationv3.HeaderMutation {
 	return out
 }
 
-// recordLog sends Weir a record of what has ended.
-func (c *compiler) recordLog(name string, batch uint32, tags []*tracingv3.CustomTag) *accesslogv3.AccessLog {
+// recordLog sends Weir a record of what has ended. It must be the same in all places: each worker of Envoy has one stream for equal logs, and
+// what is sent by another stream may be read before what was sent first.
+func (c *compiler) recordLog() *accesslogv3.AccessLog {
 	return &accesslogv3.AccessLog{
-		Name: name,
+		Name: wire.AccessLog,
 		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: pack(&grpclogv3.HttpGrpcAccessLogConfig{
 			CommonConfig: &grpclogv3.CommonGrpcAccessLogConfig{
-				LogName:             name,
+				LogName:             wire.AccessLog,
 				GrpcService:         grpcService(c.opts.ExtProcCluster),
 				TransportApiVersion: corev3.ApiVersion_V3,
 				BufferFlushInterval: durationpb.New(AccessLogFlush),
-				BufferSizeBytes:     wrapperspb.UInt32(batch),
-				CustomTags:          tags,
+				BufferSizeBytes:     wrapperspb.UInt32(accessLogBatch),
+				CustomTags:          []*tracingv3.CustomTag{backendTag(), firstTokenTag()},
 			},
 			AdditionalRequestHeadersToLog: []string{wire.TraceHeader},
 		})},
@@ -248,9 +251,10 @@ func (c *compiler) recordLog(name string, batch uint32, tags []*tracingv3.Custom
 }
 
 // attemptLog records the attempts that failed. A request's own record tells of the last attempt, so that those that went well cost
-// nothing here. They are sent at once, to be there before the record of their request.
+// nothing here. They go by the log of the requests, to be read before the record of theirs.
 func (c *compiler) attemptLog() []*accesslogv3.AccessLog {
-	log := c.recordLog(wire.AttemptLog, 0, []*tracingv3.CustomTag{backendTag()})
+	log := c.recordLog()
+	log.Name = "weir.attempt"
 	log.Filter = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{OrFilter: &accesslogv3.OrFilter{
 		Filters: []*accesslogv3.AccessLogFilter{
 			{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{}}},

@@ -63,7 +63,7 @@ func replies(maxBody, headerKiB uint32) []localReply {
 func localReplies(dialects *adapters.Set, maxBody, headerKiB uint32) *hcmv3.LocalReplyConfig {
 	out := &hcmv3.LocalReplyConfig{Mappers: []*hcmv3.ResponseMapper{
 		// What Weir answers itself already has its shape.
-		{Filter: metadataIs(wire.KeyImmediate, "true")},
+		{Filter: decisionSays("true", wire.KeyImmediate)},
 	}}
 	var inbound []*canon.Dialect
 	for _, name := range dialects.Names() {
@@ -89,7 +89,7 @@ func localReplies(dialects *adapters.Set, maxBody, headerKiB uint32) *hcmv3.Loca
 		}
 	}
 	for _, d := range inbound {
-		add(d, metadataIs(wire.KeyDialect, d.Name))
+		add(d, oneOf(decisionSays(d.Name, wire.KeyDialect), decisionSays(d.Name, wire.KeyAhead, wire.KeyDialect)))
 	}
 	for _, d := range inbound {
 		if d.Name == DefaultDialect {
@@ -165,18 +165,29 @@ func headerMatches(m *routev3.HeaderMatcher) *accesslogv3.AccessLogFilter {
 	}}
 }
 
-func metadataIs(key, value string) *accesslogv3.AccessLogFilter {
+// decisionSays passes requests of whose decision this is a value, at that path.
+func decisionSays(value string, path ...string) *accesslogv3.AccessLogFilter {
+	segments := make([]*matcherv3.MetadataMatcher_PathSegment, len(path))
+	for i, key := range path {
+		segments[i] = &matcherv3.MetadataMatcher_PathSegment{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: key}}
+	}
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_MetadataFilter{
 		MetadataFilter: &accesslogv3.MetadataFilter{
 			Matcher: &matcherv3.MetadataMatcher{
 				Filter: wire.DecisionNamespace,
-				Path:   []*matcherv3.MetadataMatcher_PathSegment{{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: key}}},
+				Path:   segments,
 				Value: &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{
 					StringMatch: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: value}},
 				}},
 			},
 			MatchIfKeyNotFound: wrapperspb.Bool(false),
 		},
+	}}
+}
+
+func oneOf(filters ...*accesslogv3.AccessLogFilter) *accesslogv3.AccessLogFilter {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_OrFilter{
+		OrFilter: &accesslogv3.OrFilter{Filters: filters},
 	}}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weir-dev/weir/internal/cow"
 	"github.com/weir-dev/weir/xds/source"
 )
 
@@ -150,12 +151,13 @@ func (s *sum) sub(d digest) {
 	}
 }
 
-// held is one of the maps of a version: what units have a share in, by name. A version gets the map itself, which is copied before the next change.
+// held is one of the maps of a version: what units have a share in, by name.
 type held[V any] struct {
-	m      map[string]V
+	m      cow.Edit[V]
 	shares map[string]*share
 	total  sum
-	out    bool // m is a version's
+	// flat is the last map that plain handed out; nil when something has changed since.
+	flat map[string]V
 	// partly says that digests do not cover all of a value, so that one of equal digest is another.
 	partly bool
 	// inside says that versions do not get the map, and bare that there is nothing in it: of the values only the digests are kept.
@@ -168,7 +170,7 @@ type share struct {
 }
 
 func newHeld[V any]() *held[V] {
-	return &held[V]{m: map[string]V{}, shares: map[string]*share{}}
+	return &held[V]{shares: map[string]*share{}}
 }
 
 // put takes a share in a value. One that was there under the name with an equal digest stays.
@@ -194,7 +196,8 @@ func (h *held[V]) put(c *compiler, name string, v V, d digest) {
 
 func (h *held[V]) keep(name string, v V) {
 	if !h.bare {
-		h.own()[name] = v
+		h.m.Set(name, v)
+		h.flat = nil
 	}
 }
 
@@ -211,23 +214,30 @@ func (h *held[V]) drop(name string) {
 	}
 	h.total.sub(s.digest)
 	delete(h.shares, name)
-	delete(h.own(), name)
+	h.m.Delete(name)
+	h.flat = nil
 }
 
-func (h *held[V]) own() map[string]V {
-	if h.out {
-		h.m, h.out = maps.Clone(h.m), false
+// handOut gives a version that is served its map.
+func (h *held[V]) handOut() cow.Map[V] {
+	if h.inside {
+		return cow.Map[V]{}
 	}
-	return h.m
+	return h.m.Map()
 }
 
-// handOut gives the map to a version that is served.
-func (h *held[V]) handOut() map[string]V {
+// plain does so for what there is little of: a change copies all of it.
+func (h *held[V]) plain() map[string]V {
 	if h.inside {
 		return nil
 	}
-	h.out = true
-	return h.m
+	if h.flat == nil {
+		h.flat = make(map[string]V, h.m.Len())
+		for name, v := range h.m.Map().All() {
+			h.flat[name] = v
+		}
+	}
+	return h.flat
 }
 
 // putMessage takes a share in a message.
@@ -249,39 +259,76 @@ type ledger[T object] struct {
 	total   sum
 }
 
-// objects follows one kind of objects. from says of each where it stood in the run before, -1 for nowhere; nil: all stand where they stood.
-func follow[T object](c *compiler, l *ledger[T], objects []T) (from []int) {
-	from = aligned(l.objects, objects)
-	if from == nil {
+// objects follows one kind of objects. It returns how they stand now; nil: all stand where they stood.
+func follow[T object](c *compiler, l *ledger[T], objects []T) *moves {
+	m := aligned(l.objects, objects)
+	if m == nil {
 		return nil
 	}
 	c.stir(&l.cell)
-	digests, stays := make([]digest, len(objects)), make([]bool, len(l.objects))
-	for i, o := range objects {
-		if j := from[i]; j >= 0 {
-			digests[i], stays[j] = l.digests[j], true
+	var gone []digest
+	l.digests, gone = moved(m, l.digests)
+	for i, from := range m.from {
+		if from >= 0 {
 			continue
 		}
+		o := objects[m.head+i]
 		content, err := source.Content(o)
 		if err != nil { // objects that came through a schema can be printed as JSON
 			panic(fmt.Sprintf("compile: %v", err))
 		}
-		digests[i] = content
+		l.digests[m.head+i] = content
 		l.total.add(content)
 		c.count(source.RefOf(o), 1)
 	}
-	for j, o := range l.objects {
-		if !stays[j] {
-			l.total.sub(l.digests[j])
-			c.count(source.RefOf(o), -1)
+	for _, content := range gone {
+		l.total.sub(content)
+	}
+	var left []T
+	l.objects, left = moved(m, l.objects)
+	for i, from := range m.from {
+		if from < 0 {
+			l.objects[m.head+i] = objects[m.head+i]
 		}
 	}
-	l.objects, l.digests = slices.Clone(objects), digests
-	return from
+	for _, o := range left {
+		c.count(source.RefOf(o), -1)
+	}
+	return m
 }
 
-// aligned finds the elements of a list in the list before: -1 where they are new, nil where the lists are equal. An element counts once.
-func aligned[T comparable](before, now []T) []int {
+// moves is how a list has changed: what it begins and ends with is as it was, and between these stands now what stood elsewhere, or nowhere.
+type moves struct {
+	head, tail int
+	from       []int // of each between them, where it stood; -1 for nowhere
+	gone       []int // where those stood that stand nowhere now
+}
+
+// between is the range of a list of n elements in which something has changed: none for nil.
+func (m *moves) between(n int) (first, end int) {
+	if m == nil {
+		return 0, 0
+	}
+	return m.head, n - m.tail
+}
+
+// moved puts what belongs to the elements of a list where they stand now, in place: of new ones there is nothing yet. It returns what belonged to those
+// that are gone.
+func moved[U any](m *moves, list []U) (now, gone []U) {
+	middle := make([]U, len(m.from))
+	for i, from := range m.from {
+		if from >= 0 {
+			middle[i] = list[from]
+		}
+	}
+	for _, i := range m.gone {
+		gone = append(gone, list[i])
+	}
+	return slices.Replace(list, m.head, len(list)-m.tail, middle...), gone
+}
+
+// aligned finds the elements of a list in the list before; nil where the lists are equal. An element counts once.
+func aligned[T comparable](before, now []T) *moves {
 	head := 0
 	for head < len(before) && head < len(now) && before[head] == now[head] {
 		head++
@@ -293,26 +340,25 @@ func aligned[T comparable](before, now []T) []int {
 	for tail < len(before)-head && tail < len(now)-head && before[len(before)-1-tail] == now[len(now)-1-tail] {
 		tail++
 	}
-	from := make([]int, len(now))
+	m := &moves{head: head, tail: tail, from: make([]int, len(now)-head-tail)}
 	at := make(map[T]int, len(before)-head-tail)
 	for j := head; j < len(before)-tail; j++ {
 		at[before[j]] = j
 	}
-	for i := range now {
-		switch {
-		case i < head:
-			from[i] = i
-		case i >= len(now)-tail:
-			from[i] = i - len(now) + len(before)
-		default:
-			from[i] = -1
-			if j, ok := at[now[i]]; ok {
-				from[i] = j
-				delete(at, now[i])
-			}
+	stays := make([]bool, len(before)-head-tail)
+	for i := range m.from {
+		m.from[i] = -1
+		if j, ok := at[now[head+i]]; ok {
+			m.from[i], stays[j-head] = j, true
+			delete(at, now[head+i])
 		}
 	}
-	return from
+	for j, stays := range stays {
+		if !stays {
+			m.gone = append(m.gone, head+j)
+		}
+	}
+	return m
 }
 
 // name is whether an object exists, in a cell.

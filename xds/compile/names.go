@@ -17,7 +17,7 @@ import (
 // compared by people. A cluster is named by its Backend, a chain by whom it asks, a route by its rule and the candidates that it has.
 func SpeakingNames(v *Version) *strings.Replacer {
 	named := map[string]string{}
-	for name := range v.Clusters {
+	for name := range v.Clusters.Names() {
 		switch kind, _, _ := strings.Cut(name, "/"); kind {
 		case "backend":
 			named[name] = name[:strings.LastIndexByte(name, '/')]
@@ -30,14 +30,14 @@ func SpeakingNames(v *Version) *strings.Replacer {
 			named[name] = name[:strings.LastIndexByte(name, '/')]
 		}
 	}
-	for name, c := range v.Table.Chains {
+	for name, c := range v.Table.Chains.All() {
 		var list []string
 		for _, cand := range c.Candidates {
 			list = append(list, candidateName(cand))
 		}
 		named[name] = "chain/[" + strings.Join(list, ", ") + "]"
 	}
-	for key, r := range v.Routes {
+	for key, r := range v.Routes.All() {
 		if r.GetStatPrefix() == openStat {
 			named[key] = r.GetName() + "#open-" + strings.Join(backendsOf(r), "-")
 		}
@@ -102,10 +102,10 @@ func backendsOf(r *routev3.Route) (out []string) {
 // asked are the backends that a cluster asks, one after the other.
 func asked(v *Version, cluster string) (out []string) {
 	of := func(name string) string {
-		return v.Clusters[name].GetMetadata().GetFilterMetadata()[wire.BackendNamespace].GetFields()[wire.KeyBackend].GetStringValue()
+		return v.Clusters.Get(name).GetMetadata().GetFilterMetadata()[wire.BackendNamespace].GetFields()[wire.KeyBackend].GetStringValue()
 	}
 	config := &compositev3.ClusterConfig{}
-	typed := v.Clusters[cluster].GetClusterType().GetTypedConfig()
+	typed := v.Clusters.Get(cluster).GetClusterType().GetTypedConfig()
 	if !typed.MessageIs(config) || typed.UnmarshalTo(config) != nil {
 		return []string{of(cluster)}
 	}

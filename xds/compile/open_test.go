@@ -185,7 +185,7 @@ func newOpener(t testing.TB, v *Version) *opener {
 	s := lua.NewState()
 	t.Cleanup(s.Close)
 	bitModule(s)
-	if err := s.DoString(openCode(t, v.Routes[UndecidedKey]) + openHandle); err != nil {
+	if err := s.DoString(openCode(t, v.Routes.Get(UndecidedKey)) + openHandle); err != nil {
 		t.Fatalf("load open.lua: %v", err)
 	}
 	return &opener{state: s}
@@ -309,7 +309,7 @@ func (o *opener) check(t testing.TB, dialects *adapters.Set, v *Version, r openR
 	if removed := got["removed "+wire.TraceStateHeader] != ""; removed != (begun.Parent == "") {
 		t.Errorf("%+v: %s is removed: %v", r, wire.TraceStateHeader, removed)
 	}
-	route := v.Routes[got[wire.RuleHeader]]
+	route := v.Routes.Get(got[wire.RuleHeader])
 	if route == nil || route.GetName() != want.rule.Name || route.GetStatPrefix() != openStat {
 		t.Fatalf("%+v goes to %q, which is %v", r, got[wire.RuleHeader], route)
 	}
@@ -567,7 +567,7 @@ spec: {rules: [{matches: [%s], backends: [{name: gpus}]}]}
 func TestOpenMovesNoListener(t *testing.T) {
 	before := compileText(t, openDocuments(openKeys()...))
 	after := compileText(t, openDocuments(openKeys()[:1]...))
-	if openCode(t, before.Routes[UndecidedKey]) == openCode(t, after.Routes[UndecidedKey]) {
+	if openCode(t, before.Routes.Get(UndecidedKey)) == openCode(t, after.Routes.Get(UndecidedKey)) {
 		t.Error("the keys are not in the code")
 	}
 	for name := range before.Listeners {

@@ -23,7 +23,7 @@ func TestOwners(t *testing.T) {
 		owned(resourcev3.SecretType, "certificate/"+name, "LLMGateway default/main")
 		found++
 	}
-	for name := range v.Clusters {
+	for name := range v.Clusters.Names() {
 		if _, ok := OwnerOf(resourcev3.ClusterType, name); ok {
 			owned(resourcev3.ClusterType, name, "Backend default/a")
 			found++

@@ -185,14 +185,14 @@ func (c *compiler) checkLoadPolicy(ref source.ObjectRef, spec *v1alpha1.LoadPoli
 	}
 }
 
-// unique drops the endpoints of a pool that are there twice: Envoy knows one server of an address.
+// unique drops the endpoints of a Backend that are there twice: Envoy knows one server of an address.
 func (c *compiler) unique(ref source.ObjectRef, addresses []address) []address {
 	var out []address
 	seen := map[string]int{}
 	for i, a := range addresses {
-		key := a.key()
+		key := strings.ToLower(a.key()) // names have no case
 		if first, twice := seen[key]; twice {
-			c.errorf(ref, fmt.Sprintf("spec.endpoints[%d]", i), "%s is endpoint %d already, and a LoadPolicy steers each server by itself; for a larger share give it a weight", key, first)
+			c.errorf(ref, fmt.Sprintf("spec.endpoints[%d]", i), "%s is endpoint %d already; for a larger share give that one a weight", key, first)
 			continue
 		}
 		seen[key] = i

@@ -136,10 +136,10 @@ func TestSteeringKeepsIdentity(t *testing.T) {
 	if before.ID == after.ID || before.ID == plain.ID {
 		t.Errorf("versions %s, %s, %s", plain.ID, before.ID, after.ID)
 	}
-	if !slices.Equal(keysOf(before.Clusters), keysOf(after.Clusters)) || !slices.Equal(keysOf(before.Routes), keysOf(after.Routes)) {
-		t.Errorf("clusters %q and %q", keysOf(before.Clusters), keysOf(after.Clusters))
+	if !slices.Equal(namesOf(before.Clusters), namesOf(after.Clusters)) || !slices.Equal(namesOf(before.Routes), namesOf(after.Routes)) {
+		t.Errorf("clusters %q and %q", namesOf(before.Clusters), namesOf(after.Clusters))
 	}
-	if slices.Equal(keysOf(before.Clusters), keysOf(plain.Clusters)) {
+	if slices.Equal(namesOf(before.Clusters), namesOf(plain.Clusters)) {
 		t.Error("a cluster has one name with override_host and without")
 	}
 }
@@ -185,7 +185,7 @@ func TestAttemptsOfPools(t *testing.T) {
 					order = append(order, cand.Backend.ID)
 				}
 			}
-			if got := v.Routes[key].GetRoute().GetRetryPolicy().GetNumRetries().GetValue(); got != c.retries {
+			if got := v.Routes.Get(key).GetRoute().GetRetryPolicy().GetNumRetries().GetValue(); got != c.retries {
 				t.Errorf("%d retries, want %d", got, c.retries)
 			}
 			if !slices.Equal(order, c.order) {

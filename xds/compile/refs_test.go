@@ -273,7 +273,7 @@ func server(address string, port, weight int32) v1alpha1.Endpoint {
 // clusterOf is the cluster of Backend default/a.
 func clusterOf(t *testing.T, v *Version) string {
 	t.Helper()
-	for name := range v.Clusters {
+	for name := range v.Clusters.Names() {
 		if strings.HasPrefix(name, "backend/default/a/") {
 			return name
 		}
@@ -364,7 +364,7 @@ func TestFoundServers(t *testing.T) {
 
 func sortedRouteKeys(v *Version) []string {
 	var out []string
-	for k := range v.Routes {
+	for k := range v.Routes.Names() {
 		out = append(out, k)
 	}
 	slices.Sort(out)

@@ -47,11 +47,11 @@ func managerOf(t *testing.T, v *Version, listener string) *hcmv3.HttpConnectionM
 func TestRelay(t *testing.T) {
 	plain := docGateway + docCaller + docRoute + doc("Backend", "a", "{dialect: openai, url: 'http://a.example'}")
 	before := compileText(t, plain)
-	if before.Clusters[wire.RelayCluster] != nil || before.Routes[wire.RelayKey] != nil || before.Listeners[wire.InnerListener] != nil {
+	if before.Clusters.Get(wire.RelayCluster) != nil || before.Routes.Get(wire.RelayKey) != nil || before.Listeners[wire.InnerListener] != nil {
 		t.Error("there is a relay without a policy")
 	}
 	after := compileText(t, plain+doc("CachePolicy", "c", "{targetRefs: [{kind: LLMGateway, name: main}]}"))
-	if after.Clusters[wire.RelayCluster] == nil || after.Routes[wire.RelayKey] == nil || after.Listeners[wire.InnerListener] == nil {
+	if after.Clusters.Get(wire.RelayCluster) == nil || after.Routes.Get(wire.RelayKey) == nil || after.Listeners[wire.InnerListener] == nil {
 		t.Fatal("there is no relay")
 	}
 	if got := after.Listeners[wire.InnerListener].GetAddress().GetPipe(); got.GetPath() != "/run/weir/inner.sock" || got.GetMode() != 0o600 {

@@ -2,7 +2,9 @@ package compile
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
@@ -13,8 +15,11 @@ import (
 // keptUnit is what was made of a CachePolicy or a SessionPolicy.
 type keptUnit[P any] struct {
 	policyUnit
+	ref     source.ObjectRef
 	name    string
 	created time.Time
+	targets []v1alpha1.PolicyTarget
+	models  []v1alpha1.ModelName // that narrow it
 	kept    table.Kept[P]
 	sound   bool
 }
@@ -25,13 +30,21 @@ type keeper[P any, T source.Object] struct {
 	keeping  table.Keeping[P]
 	problems []source.Problem
 	made     bool
+	// models narrow a policy; nil for a kind that knows none.
+	models func(T) []v1alpha1.ModelName
 }
 
-// compile compiles those policies that are not as they were. from is where they stood.
-func (k *keeper[P, T]) compile(c *compiler, from []int, objects []T, targets func(T) []v1alpha1.PolicyTarget, one func(T) (table.Kept[P], bool)) {
+// compile compiles those policies that are not as they were.
+func (k *keeper[P, T]) compile(c *compiler, m *moves, objects []T, targets func(T) []v1alpha1.PolicyTarget, one func(T) (table.Kept[P], bool)) {
 	var changed bool
-	k.units, changed = policyUnits(c, k.units, from, objects, func(o T) *keptUnit[P] {
-		u := &keptUnit[P]{policyUnit: policyUnit{unit: unit{kind: ofPolicy}}, name: o.GetNamespace() + "/" + o.GetName(), created: o.GetCreationTimestamp().Time}
+	k.units, changed = policyUnits(c, k.units, m, objects, func(o T) *keptUnit[P] {
+		u := &keptUnit[P]{
+			policyUnit: policyUnit{unit: unit{kind: ofPolicy}}, ref: source.RefOf(o), name: o.GetNamespace() + "/" + o.GetName(),
+			created: o.GetCreationTimestamp().Time, targets: targets(o),
+		}
+		if k.models != nil {
+			u.models = k.models(o)
+		}
 		c.limiting = &u.policyUnit
 		c.make(&u.unit, func() {
 			if u.kept, u.sound = one(o); !u.sound {
@@ -44,14 +57,14 @@ func (k *keeper[P, T]) compile(c *compiler, from []int, objects []T, targets fun
 		return u
 	})
 	if changed || !k.made {
-		k.collect()
+		k.collect(c)
 		k.made = true
 	}
 	c.problems = append(c.problems, k.problems...)
 }
 
 // collect attaches every policy, the oldest first.
-func (k *keeper[P, T]) collect() {
+func (k *keeper[P, T]) collect(c *compiler) {
 	k.problems = nil
 	for _, u := range k.units {
 		k.problems = append(k.problems, u.problems...)
@@ -68,6 +81,75 @@ func (k *keeper[P, T]) collect() {
 		}
 	}
 	k.keeping = p
+	k.problems = append(k.problems, overtaken(c, order)...)
+}
+
+// overtaken warns of policies that others with the same target come before: of two alike one applies, and whoever has written the younger one,
+// narrower perhaps, does not see that it is not his.
+func overtaken[P any](c *compiler, order []*keptUnit[P]) []source.Problem {
+	var out []source.Problem
+	at := map[target][]*keptUnit[P]{}
+	for _, u := range order {
+		if !u.sound {
+			continue
+		}
+		for i, t := range u.targets {
+			key := target{u.ref.Namespace, t}
+			if t.Kind == v1alpha1.TargetTenant {
+				key.namespace = "" // whoever names it
+			}
+			before := at[key]
+			if slices.Contains(before, u) {
+				continue // it is named twice
+			}
+			at[key] = append(before, u)
+			for _, other := range before {
+				taken, all := other.takes(u)
+				why := "has the same target and comes first (the older of two, or of equal age the first by name)"
+				field := fmt.Sprintf("spec.targetRefs[%d]", i)
+				switch {
+				case all:
+					out = append(out, c.objs.Problem(u.ref, field, source.Warning,
+						"%s %s, so this one never applies there: %s", other.ref, why, other.remedy(u)).Because(source.ReasonConflict))
+				case len(taken) > 0:
+					out = append(out, c.objs.Problem(u.ref, field, source.Warning,
+						"%s %s, so this one does not apply there to %s: name each model in one of the two", other.ref, why, brief(taken)).Because(source.ReasonConflict))
+				}
+				if all {
+					break
+				}
+			}
+		}
+	}
+	return out
+}
+
+// target is what a policy is attached to. namespace is that of what it names.
+type target struct {
+	namespace string
+	v1alpha1.PolicyTarget
+}
+
+// takes says which of the models of a younger policy are this one's, where both have one target, and whether all are. Of two patterns that are not
+// the same it is not known.
+func (u *keptUnit[P]) takes(younger *keptUnit[P]) (taken []string, all bool) {
+	if len(u.models) == 0 {
+		return nil, true
+	}
+	for _, m := range younger.models {
+		if slices.Contains(u.models, m) || !strings.Contains(string(m), "*") && u.kept.Models.Match(string(m)) {
+			taken = append(taken, string(m))
+		}
+	}
+	return taken, len(taken) > 0 && len(taken) == len(younger.models)
+}
+
+// remedy says how a younger policy gets what it is for.
+func (u *keptUnit[P]) remedy(younger *keptUnit[P]) string {
+	if len(younger.models) == 0 {
+		return "delete one of the two, or give this one a target that is more specific"
+	}
+	return "narrow spec.models of " + u.name + ", delete one of the two, or give this one a target that is more specific"
 }
 
 // keep attaches a policy to one of its targets.
@@ -97,7 +179,8 @@ func keep[P any](p *table.Keeping[P], a *attachment, kept table.Kept[P]) {
 }
 
 // remember compiles the CachePolicies and SessionPolicies that are not as they were, when gateways, routes and consumers are known.
-func (c *compiler) remember(caches, sessions []int) {
+func (c *compiler) remember(caches, sessions *moves) {
+	c.caching.models = func(o *v1alpha1.CachePolicy) []v1alpha1.ModelName { return o.Spec.Models }
 	c.caching.compile(c, caches, c.objs.CachePolicies,
 		func(o *v1alpha1.CachePolicy) []v1alpha1.PolicyTarget { return o.Spec.TargetRefs },
 		func(o *v1alpha1.CachePolicy) (kept table.Kept[table.CachePolicy], ok bool) {

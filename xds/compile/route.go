@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -126,6 +127,10 @@ func (c *compiler) rule(ref source.ObjectRef, field, name string, spec *v1alpha1
 			c.errorf(ref, at+".model", "a model asked of a backend is a name, not a pattern")
 			ok = false
 		}
+		if strings.ContainsFunc(model, unicode.IsControl) {
+			c.errorf(ref, at+".model", "the name of a model has no control characters, and this one has: remove line breaks, tabs and the like")
+			ok = false
+		}
 		b, why := c.routeBackend(ref, at, rb)
 		if why != "" && !c.opts.Lenient {
 			ok = false
@@ -168,6 +173,10 @@ func (c *compiler) match(ref source.ObjectRef, field string, spec *v1alpha1.Rout
 	ok := true
 	if spec.Path != nil {
 		m.Path, m.PathExact = spec.Path.Value, spec.Path.Type == v1alpha1.PathExact
+		if why := neverPath(m.Path); why != "" {
+			c.errorf(ref, field+".path.value", "%s", why)
+			ok = false
+		}
 	}
 	values := func(list []v1alpha1.ValueMatch, kind string, fold bool) []table.ValueMatch {
 		out := make([]table.ValueMatch, 0, len(list))
@@ -321,7 +330,7 @@ func (c *compiler) chain(members []member) string {
 		t.Candidates = append(t.Candidates, &table.Candidate{Backend: m.Backend, Model: m.Model})
 	}
 	name := "chain/" + short(parts...)
-	if made, ok := c.chains.m[name]; ok {
+	if made, ok := c.chains.m.Lookup(name); ok {
 		alike := func(a, b *table.Candidate) bool { return a.Backend.ID == b.Backend.ID && a.Model == b.Model }
 		same := func(a, b *table.Candidate) bool { return a.Backend == b.Backend && a.Model == b.Model }
 		switch {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weir-dev/weir/extproc/wire"
+	"github.com/weir-dev/weir/internal/cow"
 )
 
 // Envoy gets the routes by rule: each rule is a scope of its own, which is a resource of its own (SRDS), so that a rule that
@@ -54,9 +55,9 @@ func Scope(name string, entries map[string]*routev3.Route, maxBody uint32) *rout
 }
 
 // Scopes makes the resources of all entries, by their names.
-func Scopes(entries map[string]*routev3.Route, maxBody uint32) map[string]*routev3.ScopedRouteConfiguration {
+func Scopes(entries cow.Map[*routev3.Route], maxBody uint32) map[string]*routev3.ScopedRouteConfiguration {
 	by := map[string]map[string]*routev3.Route{}
-	for key, r := range entries {
+	for key, r := range entries.All() {
 		scope := ScopeOf(key)
 		if by[scope] == nil {
 			by[scope] = map[string]*routev3.Route{}
@@ -113,11 +114,11 @@ func undecidedKey() *mutationv3.HeaderMutation { return set(wire.RuleHeader, Und
 // keep it in memory.
 func answerFilter() *hcmv3.HttpFilter {
 	mutations := []*mutationv3.HeaderMutation{
-		set(wire.RouteHeader, dynamicMetadata(wire.DecisionNamespace, wire.KeyRoute)),
+		set(wire.RouteHeader, fact(wire.KeyRoute)),
 		set(wire.BackendHeader, endpointMetadata(wire.KeyBackend)),
 	}
 	for _, name := range wire.AnswerHeaders { // Envoy leaves out those that the decision has not set
-		mutations = append(mutations, set(name, dynamicMetadata(wire.DecisionNamespace, name)))
+		mutations = append(mutations, set(name, fact(name)))
 	}
 	for _, name := range providerHeaders {
 		mutations = append(mutations, remove(name))

@@ -128,10 +128,10 @@ func texts(v *compile.Version) map[string]map[string][]string {
 		return out
 	}
 	names := compile.SpeakingNames(v)
-	write(out["cluster"], names, v.Clusters)
+	write(out["cluster"], names, maps.Collect(v.Clusters.All()))
 	write(out["endpoints"], names, v.Endpoints)
 	write(out["listener"], names, v.Listeners)
-	write(out["route"], names, v.Routes)
+	write(out["route"], names, maps.Collect(v.Routes.All()))
 	return out
 }
 

@@ -267,7 +267,7 @@ func TestRulesChangeUnderLoad(t *testing.T) {
 	}
 
 	var key string
-	for k, route := range r.version.Routes {
+	for k, route := range r.version.Routes.All() {
 		if len(route.GetRoute().GetWeightedClusters().GetClusters()) == 2 {
 			key = k
 		}

@@ -285,13 +285,13 @@ func TestRealEnvoy(t *testing.T) {
 		}
 	}
 	var routes []string
-	for key, route := range r.version.Routes {
+	for key, route := range r.version.Routes.All() {
 		if len(route.GetRoute().GetWeightedClusters().GetClusters()) == 2 {
 			routes = append(routes, key)
 		}
 	}
 	if pool == "" || len(routes) == 0 {
-		t.Fatalf("the version has the endpoints %v and the routes %v", keys(r.version.Endpoints), keys(r.version.Routes))
+		t.Fatalf("the version has the endpoints %v and the routes %v", keys(r.version.Endpoints), slices.Sorted(r.version.Routes.Names()))
 	}
 	own := r.endpoints(t)
 	say := func(serial uint64, first, second int, shares ...uint32) *Overlay {

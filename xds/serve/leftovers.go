@@ -1,10 +1,12 @@
 package serve
 
 import (
+	"iter"
 	"time"
 
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
+	"github.com/weir-dev/weir/internal/cow"
 	"github.com/weir-dev/weir/xds/compile"
 )
 
@@ -12,26 +14,27 @@ import (
 // keys, under RouteType. So what it costs to keep them does not hang on how many versions they are of.
 type leftovers map[string]map[string]time.Time
 
-// leave notes what a version that is served from now on does not have of what Envoy has. It may go when the requests of all
+// leave notes what a version that is served from now on does not have of what the one before it had. It may go when the requests of all
 // older versions are over: which of them had it is not known any more.
-func (l leftovers) leave(u *union, v *compile.Version, until time.Time) {
-	leave(l, resourcev3.ClusterType, u.resources[resourcev3.ClusterType], v.Clusters, until)
-	leave(l, resourcev3.EndpointType, u.resources[resourcev3.EndpointType], v.Endpoints, until)
-	leave(l, resourcev3.SecretType, u.resources[resourcev3.SecretType], v.Secrets, until)
-	leave(l, resourcev3.RouteType, u.routes, v.Routes, until)
+func (l leftovers) leave(before, v *compile.Version, until time.Time) {
+	if before == nil {
+		before = &compile.Version{}
+	}
+	leave(l, resourcev3.ClusterType, cow.Diff(before.Clusters, v.Clusters), v.Clusters.Has, until)
+	leave(l, resourcev3.EndpointType, dropped(before.Endpoints, v.Endpoints), isIn(v.Endpoints), until)
+	leave(l, resourcev3.SecretType, dropped(before.Secrets, v.Secrets), isIn(v.Secrets), until)
+	leave(l, resourcev3.RouteType, cow.Diff(before.Routes, v.Routes), v.Routes.Has, until)
 }
 
-func leave[R, M any](l leftovers, typeURL string, has map[string]R, wants map[string]M, until time.Time) {
+// leave takes the names of a type under which something has changed.
+func leave(l leftovers, typeURL string, changed iter.Seq[string], wanted func(name string) bool, until time.Time) {
 	for name := range l[typeURL] {
-		if _, again := wants[name]; again {
+		if wanted(name) {
 			delete(l[typeURL], name)
 		}
 	}
-	if len(has) == len(wants)+len(l[typeURL]) { // Envoy has all that is wanted, so that and what is known here is all it has
-		return
-	}
-	for name := range has {
-		if _, wanted := wants[name]; wanted {
+	for name := range changed {
+		if wanted(name) {
 			continue
 		}
 		if l[typeURL] == nil {
@@ -40,6 +43,28 @@ func leave[R, M any](l leftovers, typeURL string, has map[string]R, wants map[st
 		if _, known := l[typeURL][name]; !known {
 			l[typeURL][name] = until
 		}
+	}
+}
+
+// dropped are the names that one map has and another has not.
+func dropped[M any](before, now map[string]M) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if same(before, now) {
+			return
+		}
+		for name := range before {
+			if _, still := now[name]; !still && !yield(name) {
+				return
+			}
+		}
+	}
+}
+
+// isIn says whether a map has a name.
+func isIn[M any](m map[string]M) func(string) bool {
+	return func(name string) bool {
+		_, is := m[name]
+		return is
 	}
 }
 

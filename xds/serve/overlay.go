@@ -99,7 +99,7 @@ func compose(u *union, o *Overlay, before *served, is label) (*served, error) {
 	for typeURL := range d.touched {
 		s.labels[typeURL] = is
 	}
-	s.state = d.state
+	s.state = d.done()
 	return s, nil
 }
 
@@ -119,7 +119,7 @@ func (s *served) steer(d *draft, o *Overlay, before *served) error {
 			}
 		}
 		s.steered[name] = is
-		if d.hashes[resourcev3.EndpointType][name] != is.hash {
+		if d.version(resourcev3.EndpointType, name) != is.hash {
 			d.set(resourcev3.EndpointType, name, is.made, is.hash)
 		}
 	}
@@ -133,8 +133,8 @@ func (s *served) steer(d *draft, o *Overlay, before *served) error {
 
 // restore has the union's own resource in the draft again, if it has one.
 func (s *served) restore(d *draft, typeURL, name string) {
-	m, there := s.union.resources[typeURL][name]
-	if version := s.union.hashes[typeURL][name]; there && d.hashes[typeURL][name] != version {
+	m := s.union.resources[typeURL].Get(name)
+	if version := s.union.hashes[typeURL].Get(name); m != nil && d.version(typeURL, name) != version {
 		d.set(typeURL, name, m, version)
 	}
 }
@@ -143,7 +143,7 @@ func (s *served) restore(d *draft, typeURL, name string) {
 func (s *served) reweigh(d *draft, o *Overlay, before *served) error {
 	other := map[string]map[string][]uint32{} // by scope and route
 	for key, weights := range o.Weights {
-		r := s.union.routes[key]
+		r := s.union.routes.Get(key)
 		if r == nil {
 			continue
 		}
@@ -164,7 +164,7 @@ func (s *served) reweigh(d *draft, o *Overlay, before *served) error {
 		}
 	}
 	for name, weights := range other {
-		own := s.union.scopes[name]
+		own := s.union.scopes.Get(name)
 		is := before.weighted[name]
 		if is.own != own || is.maxBody != s.union.maxBody || !maps.EqualFunc(is.weights, weights, slices.Equal) {
 			is = weighted{own: own, maxBody: s.union.maxBody, weights: weights, made: reweighed(name, own, weights, s.union.maxBody)}
@@ -174,7 +174,7 @@ func (s *served) reweigh(d *draft, o *Overlay, before *served) error {
 			}
 		}
 		s.weighted[name] = is
-		if d.hashes[resourcev3.ScopedRouteType][name] != is.hash {
+		if d.version(resourcev3.ScopedRouteType, name) != is.hash {
 			d.set(resourcev3.ScopedRouteType, name, is.made, is.hash)
 		}
 	}

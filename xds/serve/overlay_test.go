@@ -241,8 +241,8 @@ func TestComposeTouchesOnlyWhatChanges(t *testing.T) {
 	}}, first, 2)
 	var changed []string
 	for typeURL := range second.resources {
-		for name, r := range second.resources[typeURL] {
-			if first.resources[typeURL][name] != r {
+		for name, r := range second.resources[typeURL].All() {
+			if first.resources[typeURL].Get(name) != r {
 				changed = append(changed, name)
 			}
 		}
@@ -261,25 +261,25 @@ func TestComposeTouchesOnlyWhatChanges(t *testing.T) {
 
 	third := mustCompose(t, u, &Overlay{Weights: map[string][]uint32{"r": {3, 4}}}, second, 3)
 	changed = nil
-	for name, version := range third.hashes[resourcev3.ScopedRouteType] {
-		if u.hashes[resourcev3.ScopedRouteType][name] != version {
+	for name, version := range third.hashes[resourcev3.ScopedRouteType].All() {
+		if u.hashes[resourcev3.ScopedRouteType].Get(name) != version {
 			changed = append(changed, name)
 		}
 	}
 	if l := third.labels[resourcev3.ScopedRouteType].String(); l != "3/3" || !slices.Equal(changed, []string{"r"}) {
 		t.Errorf("weights of r have changed %q, labelled %q", changed, l)
 	}
-	if !maps.Equal(third.hashes[resourcev3.EndpointType], u.hashes[resourcev3.EndpointType]) {
+	if !equal(third.hashes[resourcev3.EndpointType], u.hashes[resourcev3.EndpointType]) {
 		t.Error("what no overlay speaks of any more is not the version's own")
 	}
 	fourth := mustCompose(t, u, nil, third, 4)
 	for typeURL, hashes := range u.hashes {
-		if !maps.Equal(fourth.hashes[typeURL], hashes) {
+		if !equal(fourth.hashes[typeURL], hashes) {
 			t.Errorf("%s: without an overlay it is not the version", typeURL)
 		}
 	}
-	for name, scope := range u.resources[resourcev3.ScopedRouteType] {
-		if fourth.resources[resourcev3.ScopedRouteType][name] != scope {
+	for name, scope := range u.resources[resourcev3.ScopedRouteType].All() {
+		if fourth.resources[resourcev3.ScopedRouteType].Get(name) != scope {
 			t.Errorf("the scope %s was made again", name)
 		}
 	}
@@ -288,17 +288,22 @@ func TestComposeTouchesOnlyWhatChanges(t *testing.T) {
 // TestReweighedRoutesAreWhole: a scope with other weights is what compile makes of routes that have them.
 func TestReweighedRoutesAreWhole(t *testing.T) {
 	v := version("v", content{routes: []string{"r#1", "r#2", "r#3", "s#1"}, shares: []uint32{1, 1}, door: "d"})
-	v.Routes[compile.UndecidedKey] = route("of requests without a decision", []uint32{1})
+	set := func(key, cluster string, weights ...uint32) {
+		routes := v.Routes.Edit()
+		routes.Set(key, route(cluster, weights))
+		v.Routes = routes.Map()
+	}
+	set(compile.UndecidedKey, "of requests without a decision", 1)
 	s := mustCompose(t, mustAssemble(t, v), &Overlay{Weights: map[string][]uint32{"r#2": {30, 70}, "r#3": {1, 1}, "gone": {1}}}, nil, 1)
-	v.Routes["r#2"] = route("r#2", []uint32{30, 70})
+	set("r#2", "r#2", 30, 70)
 	want := compile.Scopes(v.Routes, v.MaxBody)
 	got := s.resources[resourcev3.ScopedRouteType]
-	if !slices.Equal(keys(got), []string{"r", "s", compile.UndecidedKey}) {
-		t.Errorf("there are the scopes %q", keys(got))
+	if !slices.Equal(slices.Sorted(got.Names()), []string{"r", "s", compile.UndecidedKey}) {
+		t.Errorf("there are the scopes %q", slices.Sorted(got.Names()))
 	}
 	for name := range want {
-		if !proto.Equal(got[name], want[name]) {
-			t.Errorf("%s: got %v\nwant %v", name, got[name], want[name])
+		if !proto.Equal(got.Get(name), want[name]) {
+			t.Errorf("%s: got %v\nwant %v", name, got.Get(name), want[name])
 		}
 	}
 }
@@ -331,12 +336,12 @@ func TestComposeStepByStep(t *testing.T) {
 			after := mustCompose(t, u, o, before, serial)
 			alone := mustCompose(t, u, o, nil, serial)
 			for typeURL := range u.hashes {
-				if !maps.Equal(after.hashes[typeURL], alone.hashes[typeURL]) {
+				if !equal(after.hashes[typeURL], alone.hashes[typeURL]) {
 					t.Fatalf("seed %d, step %d: %s differ", seed, serial, typeURL)
 				}
 			}
-			for name, r := range after.resources[resourcev3.EndpointType] {
-				if got, err := hash(r); err != nil || got != after.hashes[resourcev3.EndpointType][name] {
+			for name, r := range after.resources[resourcev3.EndpointType].All() {
+				if got, err := hash(r); err != nil || got != after.hashes[resourcev3.EndpointType].Get(name) {
 					t.Fatalf("seed %d, step %d: the hash of %s is not its own", seed, serial, name)
 				}
 			}

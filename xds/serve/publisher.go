@@ -15,6 +15,7 @@ import (
 	serverv3 "github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
 
+	"github.com/weir-dev/weir/internal/cow"
 	"github.com/weir-dev/weir/xds/compile"
 )
 
@@ -142,31 +143,20 @@ type retained struct {
 // attempt is a version on its way to Envoy.
 type attempt struct {
 	version *compile.Version
-	union   *union                       // of the live versions and this one
-	serial  uint64                       // of the snapshot that it came with
-	want    map[string]map[string]string // versions by type and name of what Envoy has to take, if not later ones
-	alone   bool                         // overlays wait: Envoy has refused something that could be theirs or its
-	warmed  chan bool                    // gets one value when clusters and listeners are warm, or false when that was waited for long enough; nil before they are waited for
+	union   *union                            // of the live versions and this one
+	serial  uint64                            // of the snapshot that it came with
+	want    map[string]cow.Map[string]        // versions by type and name of what Envoy has to take, if not later ones
+	own     map[string]func(name string) bool // of an asked type, what the version has itself
+	alone   bool                              // overlays wait: Envoy has refused something that could be theirs or its
+	warmed  chan bool                         // gets one value when clusters and listeners are warm, or false when that was waited for long enough; nil before they are waited for
 }
 
 // newAttempt is a version that was sent with older ones. It waits for the endpoints and secrets that it has itself: what
 // only older versions have does not hold it up.
-func newAttempt(v *compile.Version, u *union, serial uint64, sent map[string]map[string]string) *attempt {
-	a := &attempt{version: v, union: u, serial: serial, want: maps.Clone(sent)}
-	a.want[resourcev3.EndpointType] = only(sent[resourcev3.EndpointType], v.Endpoints)
-	a.want[resourcev3.SecretType] = only(sent[resourcev3.SecretType], v.Secrets)
-	return a
-}
-
-func only[V any](versions map[string]string, of map[string]V) map[string]string {
-	if len(versions) == len(of) { // the union has all of these
-		return versions
-	}
-	out := make(map[string]string, len(of))
-	for name := range of {
-		out[name] = versions[name]
-	}
-	return out
+func newAttempt(v *compile.Version, u *union, serial uint64, sent map[string]cow.Map[string]) *attempt {
+	return &attempt{version: v, union: u, serial: serial, want: sent, own: map[string]func(string) bool{
+		resourcev3.EndpointType: isIn(v.Endpoints), resourcev3.SecretType: isIn(v.Secrets),
+	}}
 }
 
 // NewPublisher makes a Publisher; it serves nothing before Run.
@@ -288,7 +278,7 @@ func (p *Publisher) request(e requestEvent) {
 		p.views[e.typeURL] = v
 		if e.served != p.served {
 			// The server may have sent by now what was served before: what Envoy has said that it has need not be what it has.
-			p.resend(e.typeURL, e.initial)
+			p.resend(e.typeURL, maps.All(e.initial))
 		}
 	}
 	orphaned := e.typeURL == resourcev3.ListenerType && e.refusal == "" && v.open[e.nonce] != nil && v.open[e.nonce].scoped && v.replaces(v.open[e.nonce])
@@ -296,7 +286,7 @@ func (p *Publisher) request(e requestEvent) {
 	if orphaned {
 		// With the last listener Envoy may have forgotten all scopes. It goes on as if it had asked for them, and does not ask again: the
 		// new listener waits until it is sent them.
-		p.resend(resourcev3.ScopedRouteType, p.served.hashes[resourcev3.ScopedRouteType])
+		p.resend(resourcev3.ScopedRouteType, p.served.hashes[resourcev3.ScopedRouteType].All())
 	}
 	v.ask(e.wanted)
 	v.forget(e.forgotten)
@@ -347,14 +337,14 @@ func (p *Publisher) settle() (taken bool) {
 	}
 	taken = true
 	for _, t := range slices.Concat(awaited, asked) {
-		v, want := p.views[t], p.pending.want[t]
+		v, want, own := p.views[t], p.pending.want[t], p.pending.own[t]
 		if v == nil && slices.Contains(asked, t) { // nothing of it is asked for
 			continue
 		}
 		switch {
-		case v.taken(want, p.pending.serial, p.steering.under[t], p.pending.union.touched[t]):
-		case v.idle(p.served.hashes[t], want, p.pending.union.touched[t]):
-			p.reject(t, v.reason, v.lacking(want))
+		case v.taken(want, own, p.pending.serial, p.steering.under[t]):
+		case v.idle(p.served.hashes[t], own):
+			p.reject(t, v.reason, v.lacking(want, own))
 			return false
 		default:
 			taken = false
@@ -386,7 +376,7 @@ func (p *Publisher) recovering() bool {
 		return false
 	}
 	for t, v := range p.views {
-		if !v.idle(p.served.hashes[t], nil, nil) && !p.onlySteered(t, v) {
+		if !v.idle(p.served.hashes[t], nil) && !p.onlySteered(t, v) {
 			return true
 		}
 	}
@@ -472,7 +462,7 @@ func (p *Publisher) activate() {
 		last := &p.live[n-1]
 		last.until = p.opts.Now().Add(min(last.retain, maxRetain))
 	}
-	p.old.leave(a.union, a.version, slices.MaxFunc(append(p.live, retained{}), func(a, b retained) int { return a.until.Compare(b.until) }).until)
+	p.old.leave(p.union.newest, a.version, slices.MaxFunc(append(p.live, retained{}), func(a, b retained) int { return a.until.Compare(b.until) }).until)
 	p.union = a.union
 	p.live = slices.DeleteFunc(p.live, func(r retained) bool { return r.id == a.version.ID })
 	p.live = append(p.live, retained{id: a.version.ID, retain: a.version.Retain, maxBody: a.version.MaxBody})

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/weir-dev/weir/extproc/table"
+	"github.com/weir-dev/weir/internal/cow"
 	"github.com/weir-dev/weir/test/bubble"
 	"github.com/weir-dev/weir/xds/compile"
 )
@@ -111,9 +112,9 @@ func (r *rig) activate(going *compile.Version) {
 		r.t.Errorf("version %q was activated twice in a row", going.ID)
 	}
 	r.activated = append(r.activated, going.ID)
-	r.covers("clusters", r.envoy.names(resourcev3.ClusterType), keys(v.Clusters))
+	r.covers("clusters", r.envoy.names(resourcev3.ClusterType), slices.Sorted(v.Clusters.Names()))
 	r.covers("listeners", r.envoy.names(resourcev3.ListenerType), keys(v.Listeners))
-	r.covers("routes", r.envoy.names(resourcev3.ScopedRouteType), keys(v.Routes))
+	r.covers("routes", r.envoy.names(resourcev3.ScopedRouteType), slices.Sorted(v.Routes.Names()))
 	r.covers("endpoints", r.envoy.names(resourcev3.EndpointType), keys(v.Endpoints))
 	for name, want := range v.Secrets {
 		if got := r.envoy.secret(name); !proto.Equal(got, want) {
@@ -192,8 +193,7 @@ func version(id string, c content) *compile.Version {
 	v := &compile.Version{
 		ID: id, Table: &table.Table{Version: id}, Retain: c.retain, MaxBody: 1 << 20,
 		Listeners: map[string]*listenerv3.Listener{"door": {Name: "door", StatPrefix: c.door}},
-		Clusters:  map[string]*clusterv3.Cluster{}, Endpoints: map[string]*endpointv3.ClusterLoadAssignment{},
-		Secrets: map[string]*tlsv3.Secret{}, Routes: map[string]*routev3.Route{},
+		Endpoints: map[string]*endpointv3.ClusterLoadAssignment{}, Secrets: map[string]*tlsv3.Secret{},
 	}
 	door := &tlsv3.DownstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{}}
 	for _, name := range keys(c.secrets) {
@@ -209,16 +209,19 @@ func version(id string, c content) *compile.Version {
 	v.Listeners["door"].FilterChains = []*listenerv3.FilterChain{{TransportSocket: &corev3.TransportSocket{
 		Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: packed},
 	}}}
+	var clusters cow.Edit[*clusterv3.Cluster]
 	for _, name := range c.clusters {
-		v.Clusters[name] = &clusterv3.Cluster{
+		clusters.Set(name, &clusterv3.Cluster{
 			Name: name, ConnectTimeout: durationpb.New(time.Second),
 			ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
-		}
+		})
 		v.Endpoints[name] = endpoints(name, c.pool...)
 	}
+	var routes cow.Edit[*routev3.Route]
 	for _, key := range c.routes {
-		v.Routes[key] = route(key, c.shares)
+		routes.Set(key, route(key, c.shares))
 	}
+	v.Clusters, v.Routes = clusters.Map(), routes.Map()
 	return v
 }
 

@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
+
+	"github.com/weir-dev/weir/internal/cow"
 )
 
 // mailbox holds the overlay that came last.
@@ -160,13 +162,13 @@ func (p *Publisher) follow(next *served) {
 		before, under := p.served.hashes[typeURL], p.steering.under[typeURL]
 		if next.union != p.served.union {
 			maps.DeleteFunc(under, func(name, _ string) bool {
-				return next.union.hashes[typeURL][name] != p.served.union.hashes[typeURL][name]
+				return next.union.hashes[typeURL].Get(name) != p.served.union.hashes[typeURL].Get(name)
 			})
 		}
-		for name, version := range next.hashes[typeURL] {
-			was := before[name]
-			if was == version {
-				continue
+		for name := range cow.Diff(before, next.hashes[typeURL]) {
+			was, version := before.Get(name), next.hashes[typeURL].Get(name)
+			if version == "" {
+				continue // it has gone
 			}
 			if _, known := under[name]; !known && next.union == p.served.union {
 				if under == nil {
@@ -177,7 +179,7 @@ func (p *Publisher) follow(next *served) {
 			// Back to what Envoy has, while it is not known whether what it was meanwhile is on its way: then it is sent
 			// in any case, so that Envoy's answer tells.
 			// What is not known to be there at all may be that, too.
-			if v := p.views[typeURL]; v != nil && (v.has[name] == version || v.has[name] == "") && v.believed[name] != was {
+			if v := p.views[typeURL]; v != nil && (v.has.is[name] == version || v.has.is[name] == "") && v.believed.is[name] != was {
 				p.steering.again.add(typeURL, name, version)
 				v.retract(name)
 			}
@@ -209,33 +211,29 @@ func (r resends) add(typeURL, name, version string) {
 
 // mark gives what is to be sent once more another version, as the server is to see it: it sends what it takes for changed. The
 // marks of what has changed really are dropped.
-func (r resends) mark(hashes map[string]map[string]string) map[string]map[string]string {
-	out := make(map[string]map[string]string, len(hashes))
+func (r resends) mark(hashes map[string]cow.Map[string]) map[string]cow.Map[string] {
+	out := make(map[string]cow.Map[string], len(hashes))
 	for typeURL, versions := range hashes {
-		out[typeURL] = versions
-		cloned := false
+		marked := versions.Edit()
 		for name, mark := range r[typeURL] {
-			if versions[name] != mark.version {
+			if versions.Get(name) != mark.version {
 				delete(r[typeURL], name)
 				continue
 			}
-			if !cloned {
-				cloned = true
-				out[typeURL] = maps.Clone(versions)
-			}
-			out[typeURL][name] = fmt.Sprintf("%s, sent %d times more", mark.version, mark.times)
+			marked.Set(name, fmt.Sprintf("%s, sent %d times more", mark.version, mark.times))
 		}
+		out[typeURL] = marked.Map()
 	}
 	return out
 }
 
 // resend has those of versions by name that are wanted still sent once more, where Envoy need not have them: what a refused
 // response brought, which was not at fault or need not have been, or what something else may be on its way after.
-func (p *Publisher) resend(typeURL string, versions map[string]string) {
+func (p *Publisher) resend(typeURL string, versions iter.Seq2[string, string]) {
 	v := p.views[typeURL]
 	again := false
 	for name, version := range versions {
-		if p.served.hashes[typeURL][name] != version {
+		if p.served.hashes[typeURL].Get(name) != version {
 			continue // something else is on its way
 		}
 		p.steering.again.add(typeURL, name, version)
@@ -252,7 +250,7 @@ func (p *Publisher) resend(typeURL string, versions map[string]string) {
 func (p *Publisher) refusedSteered(typeURL, reason string, c *change) bool {
 	current, steered := true, false // it brought what is wanted still; the overlay speaks of some of it
 	for name, version := range c.versions {
-		current = current && p.served.hashes[typeURL][name] == version
+		current = current && p.served.hashes[typeURL].Get(name) == version
 		steered = steered || p.speaks(typeURL, name)
 	}
 	switch {
@@ -265,7 +263,7 @@ func (p *Publisher) refusedSteered(typeURL, reason string, c *change) bool {
 	default:
 		return false
 	}
-	p.resend(typeURL, c.versions)
+	p.resend(typeURL, maps.All(c.versions))
 	return true
 }
 
@@ -326,7 +324,7 @@ func (p *Publisher) settleOverlay() {
 	for _, typeURL := range steerable {
 		v := p.views[typeURL]
 		for name, counts := range p.steeredNames(typeURL) {
-			version := p.served.hashes[typeURL][name]
+			version := p.served.hashes[typeURL].Get(name)
 			switch {
 			case v == nil || v.byName && !v.names[name]:
 				taken = taken && typeURL == resourcev3.EndpointType && !p.willAsk(name)
@@ -355,7 +353,7 @@ func (p *Publisher) steeredNames(typeURL string) iter.Seq2[string, bool] {
 	return func(yield func(string, bool) bool) {
 		under := p.steering.under[typeURL]
 		if p.steering.strange {
-			for name := range p.served.hashes[typeURL] {
+			for name := range p.served.hashes[typeURL].Names() {
 				_, was := under[name]
 				if !yield(name, was || p.speaks(typeURL, name)) {
 					return
@@ -364,7 +362,7 @@ func (p *Publisher) steeredNames(typeURL string) iter.Seq2[string, bool] {
 			return
 		}
 		for name := range under {
-			if _, there := p.served.hashes[typeURL][name]; there && !yield(name, true) {
+			if p.served.hashes[typeURL].Has(name) && !yield(name, true) {
 				return
 			}
 		}
@@ -391,7 +389,7 @@ func (p *Publisher) refusal(typeURL, reason string) {
 
 // willAsk says whether Envoy will ask for the endpoints of a cluster: it has the cluster, or a live version does.
 func (p *Publisher) willAsk(cluster string) bool {
-	if v := p.views[resourcev3.ClusterType]; v != nil && v.has[cluster] != "" {
+	if v := p.views[resourcev3.ClusterType]; v != nil && v.has.is[cluster] != "" {
 		return true
 	}
 	return p.union.endpoints(cluster) != nil
@@ -423,10 +421,11 @@ func (p *Publisher) onlySteered(typeURL string, v *view) bool {
 			}
 		}
 	}
-	for name, version := range p.served.hashes[typeURL] {
-		if (!v.byName || v.names[name]) && v.believed[name] != version && !p.speaks(typeURL, name) {
+	v.believed.aim(p.served.hashes[typeURL])
+	for name, version := range v.wanting(v.believed, nil) {
+		if version != "" && !p.speaks(typeURL, name) {
 			return false
 		}
 	}
-	return len(v.believed) <= len(p.served.hashes[typeURL])
+	return len(v.believed.is) <= p.served.hashes[typeURL].Len()
 }

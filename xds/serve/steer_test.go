@@ -52,7 +52,7 @@ func (r *rig) holds(o *Overlay, u *union) {
 		}
 	}
 	for key, weights := range o.Weights {
-		n := len(u.routes[key].GetRoute().GetWeightedClusters().GetClusters())
+		n := len(u.routes.Get(key).GetRoute().GetWeightedClusters().GetClusters())
 		if got := r.envoy.weights(key); got != nil && unusable(weights, n) == "" && !slices.Equal(got, weights) {
 			r.t.Errorf("overlay %d: Envoy has the weights %v of %s, want %v", o.Serial, got, key, weights)
 		}

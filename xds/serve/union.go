@@ -6,6 +6,7 @@ package serve
 import (
 	"fmt"
 	"maps"
+	"reflect"
 
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -14,17 +15,19 @@ import (
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/weir-dev/weir/internal/cow"
 	"github.com/weir-dev/weir/xds/compile"
 )
 
 // A version shares with the one before it, by pointer, what has not changed (compile.Compiler). Nothing here looks into that again:
-// what is marshalled and hashed is what has another pointer, and maps that change are copied.
+// what is marshalled and hashed is what has another pointer, and what there is much of is in maps that share what is the same (package cow),
+// so that what two of them differ in is found, and changed, whatever else there is.
 
 // union is what several versions make together, before anything is steered. It is not changed: with and without make others.
 type union struct {
 	state
-	routes  map[string]*routev3.Route // by key
-	scopes  map[string]*scope         // by name: of routes
+	routes  cow.Map[*routev3.Route] // by key
+	scopes  cow.Map[*scope]         // by name: of routes
 	maxBody uint32
 	newest  *compile.Version // all of it is in here as it has it; nil where there is none
 	// touched has, by type, the names of what is not as in the union that this one was made from.
@@ -35,7 +38,7 @@ type union struct {
 func (u *union) warms(before *union) bool {
 	for _, typeURL := range []string{resourcev3.ClusterType, resourcev3.ListenerType, resourcev3.SecretType} {
 		for _, name := range u.touched[typeURL] { // by pointer; it may be the same nonetheless
-			if u.hashes[typeURL][name] != before.hashes[typeURL][name] {
+			if u.hashes[typeURL].Get(name) != before.hashes[typeURL].Get(name) {
 				return true
 			}
 		}
@@ -50,48 +53,60 @@ type scope struct {
 
 // state is resources and their versions, by type URL and name.
 type state struct {
-	resources map[string]map[string]types.Resource
-	hashes    map[string]map[string]string
+	resources map[string]cow.Map[types.Resource]
+	hashes    map[string]cow.Map[string]
 }
 
 // nothing is the union of no version.
 func nothing() *union {
-	return &union{
-		state:  state{map[string]map[string]types.Resource{}, map[string]map[string]string{}},
-		routes: map[string]*routev3.Route{}, scopes: map[string]*scope{},
-	}
+	return &union{state: state{map[string]cow.Map[types.Resource]{}, map[string]cow.Map[string]{}}}
 }
 
 // draft is a state in the making. What it is made from stays as it is.
 type draft struct {
-	state
+	from    state
+	edits   map[string]*edit    // by type, of those that change
 	touched map[string][]string // names by type
 }
 
-func (s state) draft() *draft {
-	return &draft{state{maps.Clone(s.resources), maps.Clone(s.hashes)}, map[string][]string{}}
+// edit is a type of a draft.
+type edit struct {
+	resources cow.Edit[types.Resource]
+	hashes    cow.Edit[string]
 }
 
-// touch makes the maps of a type the draft's own, and notes a name.
-func (d *draft) touch(typeURL, name string) {
-	names, own := d.touched[typeURL]
-	if !own {
-		d.resources[typeURL], d.hashes[typeURL] = copied(d.resources[typeURL]), copied(d.hashes[typeURL])
+func (s state) draft() *draft { return &draft{s, map[string]*edit{}, map[string][]string{}} }
+
+// resource is what the draft has; nil for nothing.
+func (d *draft) resource(typeURL, name string) types.Resource {
+	if e := d.edits[typeURL]; e != nil {
+		return e.resources.Get(name)
 	}
-	d.touched[typeURL] = append(names, name)
+	return d.from.resources[typeURL].Get(name)
 }
 
-// copied is maps.Clone, with a map for nil.
-func copied[V any](m map[string]V) map[string]V {
-	if m == nil {
-		return map[string]V{}
+// version is that of what the draft has; "" for nothing.
+func (d *draft) version(typeURL, name string) string {
+	if e := d.edits[typeURL]; e != nil {
+		return e.hashes.Get(name)
 	}
-	return maps.Clone(m)
+	return d.from.hashes[typeURL].Get(name)
+}
+
+// touch notes that what is under a name changes.
+func (d *draft) touch(typeURL, name string) *edit {
+	e := d.edits[typeURL]
+	if e == nil {
+		e = &edit{d.from.resources[typeURL].Edit(), d.from.hashes[typeURL].Edit()}
+		d.edits[typeURL] = e
+	}
+	d.touched[typeURL] = append(d.touched[typeURL], name)
+	return e
 }
 
 // put has a resource in the draft.
 func (d *draft) put(typeURL, name string, m types.Resource) error {
-	if d.resources[typeURL][name] == m {
+	if d.resource(typeURL, name) == m {
 		return nil
 	}
 	version, err := hash(m)
@@ -104,25 +119,35 @@ func (d *draft) put(typeURL, name string, m types.Resource) error {
 
 // set has a resource with a known version in the draft.
 func (d *draft) set(typeURL, name string, m types.Resource, version string) {
-	d.touch(typeURL, name)
-	d.resources[typeURL][name], d.hashes[typeURL][name] = m, version
+	e := d.touch(typeURL, name)
+	e.resources.Set(name, m)
+	e.hashes.Set(name, version)
 }
 
 // drop has it there no more.
 func (d *draft) drop(typeURL, name string) {
-	if _, there := d.resources[typeURL][name]; !there {
+	if d.resource(typeURL, name) == nil {
 		return
 	}
-	d.touch(typeURL, name)
-	delete(d.resources[typeURL], name)
-	delete(d.hashes[typeURL], name)
+	e := d.touch(typeURL, name)
+	e.resources.Delete(name)
+	e.hashes.Delete(name)
+}
+
+// done is what was made.
+func (d *draft) done() state {
+	out := state{maps.Clone(d.from.resources), maps.Clone(d.from.hashes)}
+	for typeURL, e := range d.edits {
+		out.resources[typeURL], out.hashes[typeURL] = e.resources.Map(), e.hashes.Map()
+	}
+	return out
 }
 
 // with is the union of u and a newer version: Envoy keeps what requests of an older version may still need. Where two have
 // a resource of one name, the newer counts; listeners are the newest's alone. maxBody is the largest of all of them.
 func (u *union) with(v *compile.Version, maxBody uint32) (*union, error) {
 	d := u.draft()
-	for name := range u.resources[resourcev3.ListenerType] {
+	for name := range u.resources[resourcev3.ListenerType].Names() {
 		if v.Listeners[name] == nil {
 			d.drop(resourcev3.ListenerType, name)
 		}
@@ -131,8 +156,14 @@ func (u *union) with(v *compile.Version, maxBody uint32) (*union, error) {
 	if before == nil {
 		before = &compile.Version{}
 	}
+	for name := range cow.Diff(before.Clusters, v.Clusters) {
+		if m := v.Clusters.Get(name); m != nil {
+			if err := d.put(resourcev3.ClusterType, name, m); err != nil {
+				return nil, err
+			}
+		}
+	}
 	for _, put := range []func() error{
-		func() error { return putAll(d, resourcev3.ClusterType, before.Clusters, v.Clusters) },
 		func() error { return putAll(d, resourcev3.EndpointType, before.Endpoints, v.Endpoints) },
 		func() error { return putAll(d, resourcev3.SecretType, before.Secrets, v.Secrets) },
 		func() error { return putAll(d, resourcev3.ListenerType, before.Listeners, v.Listeners) },
@@ -141,22 +172,15 @@ func (u *union) with(v *compile.Version, maxBody uint32) (*union, error) {
 			return nil, err
 		}
 	}
-	next := &union{routes: u.routes, scopes: u.scopes, maxBody: maxBody, newest: v}
+	next := &union{scopes: u.scopes, maxBody: maxBody, newest: v}
 	changed := map[string]map[string]*routev3.Route{} // by scope, entries by key
-	own := false
-	routes := v.Routes
-	if same(before.Routes, routes) {
-		routes = nil
-	}
-	for key, r := range routes {
-		was := next.routes[key]
-		if was == r {
+	routes := u.routes.Edit()
+	for key := range cow.Diff(before.Routes, v.Routes) { // all that before has is there already
+		r, was := v.Routes.Get(key), u.routes.Get(key)
+		if r == nil || was == r {
 			continue
 		}
-		if !own {
-			own, next.routes = true, maps.Clone(u.routes)
-		}
-		next.routes[key] = r
+		routes.Set(key, r)
 		if was != nil && proto.Equal(was, r) {
 			continue
 		}
@@ -166,6 +190,7 @@ func (u *union) with(v *compile.Version, maxBody uint32) (*union, error) {
 		}
 		changed[name][key] = r
 	}
+	next.routes = routes.Map()
 	if err := next.rescope(d, u, changed); err != nil {
 		return nil, err
 	}
@@ -173,16 +198,27 @@ func (u *union) with(v *compile.Version, maxBody uint32) (*union, error) {
 }
 
 // putAll has what a version has of a type in the draft. All of before is there already: where nothing has changed since, it is the same map.
-func putAll[M types.Resource](d *draft, typeURL string, before, from map[string]M) error {
+func putAll[M interface {
+	comparable
+	types.Resource
+}](d *draft, typeURL string, before, from map[string]M) error {
 	if same(before, from) {
 		return nil
 	}
 	for name, m := range from {
+		if was, had := before[name]; had && was == m {
+			continue
+		}
 		if err := d.put(typeURL, name, m); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// same says whether two maps are one. Maps of which nothing changes are handed on.
+func same[V any](a, b map[string]V) bool {
+	return reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
 }
 
 // without is u without some resources that its newest version does not have, by type and name: routes by their keys, under RouteType.
@@ -197,15 +233,16 @@ func (u *union) without(names map[string][]string, maxBody uint32) (*union, erro
 			}
 			continue
 		}
-		next.routes = maps.Clone(u.routes)
+		routes := u.routes.Edit()
 		for _, key := range list {
-			delete(next.routes, key)
+			routes.Delete(key)
 			name := compile.ScopeOf(key)
 			if gone[name] == nil {
 				gone[name] = map[string]*routev3.Route{}
 			}
 			gone[name][key] = nil
 		}
+		next.routes = routes.Map()
 	}
 	if err := next.rescope(d, u, gone); err != nil {
 		return nil, err
@@ -215,47 +252,40 @@ func (u *union) without(names map[string][]string, maxBody uint32) (*union, erro
 
 // rescope makes the scopes with what has changed in them, where nil is an entry that is gone, and completes the union.
 func (u *union) rescope(d *draft, before *union, changed map[string]map[string]*routev3.Route) error {
-	if len(changed) > 0 {
-		u.scopes = maps.Clone(u.scopes)
-	}
+	scopes := u.scopes.Edit()
 	for name, entries := range changed {
 		is := &scope{entries: map[string]*routev3.Route{}}
-		if was := u.scopes[name]; was != nil {
+		if was := scopes.Get(name); was != nil {
 			is.entries = maps.Clone(was.entries)
 		}
 		maps.Copy(is.entries, entries)
 		maps.DeleteFunc(is.entries, func(_ string, r *routev3.Route) bool { return r == nil })
 		if len(is.entries) == 0 {
-			delete(u.scopes, name)
+			scopes.Delete(name)
 			d.drop(resourcev3.ScopedRouteType, name)
 			continue
 		}
-		u.scopes[name] = is
+		scopes.Set(name, is)
 	}
-	for name := range changed {
-		if u.maxBody != before.maxBody {
-			break // all of them are made anew
-		}
-		if is := u.scopes[name]; is != nil {
-			if err := d.put(resourcev3.ScopedRouteType, name, compile.Scope(name, is.entries, u.maxBody)); err != nil {
-				return err
-			}
-		}
-	}
+	u.scopes = scopes.Map()
+	remade := maps.Keys(changed)
 	if u.maxBody != before.maxBody {
-		for name, is := range u.scopes {
+		remade = u.scopes.Names() // it is in all of them
+	}
+	for name := range remade {
+		if is := u.scopes.Get(name); is != nil {
 			if err := d.put(resourcev3.ScopedRouteType, name, compile.Scope(name, is.entries, u.maxBody)); err != nil {
 				return err
 			}
 		}
 	}
-	u.state, u.touched = d.state, d.touched
+	u.state, u.touched = d.done(), d.touched
 	return nil
 }
 
 // endpoints are those of a cluster; nil where there are none.
 func (u *union) endpoints(cluster string) *endpointv3.ClusterLoadAssignment {
-	m, _ := u.resources[resourcev3.EndpointType][cluster].(*endpointv3.ClusterLoadAssignment)
+	m, _ := u.resources[resourcev3.EndpointType].Get(cluster).(*endpointv3.ClusterLoadAssignment)
 	return m
 }
 

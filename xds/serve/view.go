@@ -1,25 +1,24 @@
 package serve
 
 import (
-	"maps"
+	"iter"
 	"slices"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"github.com/weir-dev/weir/internal/cow"
 )
 
 // view is what the Envoy of one stream was sent of one type, and what it took. Resources are sent once: where Envoy has
 // refused one, the server does not try again until it changes, and only the difference between the two tells.
 type view struct {
-	believed map[string]string // versions by name, as if Envoy had taken everything it was sent
-	has      map[string]string // versions by name that it has taken
+	believed *books            // as if Envoy had taken everything it was sent; beside what is served
+	has      *books            // what it has taken; beside what is waited for
 	since    map[string]uint64 // serials by name that they came with; of those that came in this stream
 	open     map[string]*change
 	byName   bool            // of a type of which it need not have everything
 	names    map[string]bool // that it asks for then
 	reason   string          // of its last refusal
-
-	// What was found out last, until something changes: Envoy has, and is believed to have, exactly what is in these maps.
-	exact, level map[string]string
 }
 
 // change is one response, by name: the new versions, and what is removed.
@@ -31,13 +30,10 @@ type change struct {
 }
 
 func newView(has map[string]string, byName bool) *view {
-	v := &view{
-		believed: map[string]string{}, has: map[string]string{}, since: map[string]uint64{},
+	return &view{
+		believed: newBooks(has), has: newBooks(has), since: map[string]uint64{},
 		open: map[string]*change{}, byName: byName, names: map[string]bool{},
 	}
-	maps.Copy(v.believed, has)
-	maps.Copy(v.has, has)
-	return v
 }
 
 func changeOf(r *discoveryv3.DeltaDiscoveryResponse) *change {
@@ -51,17 +47,9 @@ func changeOf(r *discoveryv3.DeltaDiscoveryResponse) *change {
 	return c
 }
 
-func (c *change) apply(to map[string]string) {
-	maps.Copy(to, c.versions)
-	for _, name := range c.removed {
-		delete(to, name)
-	}
-}
-
 // sent notes a response.
 func (v *view) sent(nonce string, c *change) {
-	c.apply(v.believed)
-	v.level = nil
+	v.believed.apply(c)
 	v.open[nonce] = c
 }
 
@@ -76,8 +64,7 @@ func (v *view) answered(nonce, reason string) *change {
 		v.reason = reason
 		return c
 	}
-	c.apply(v.has)
-	v.exact = nil
+	v.has.apply(c)
 	for name := range c.versions {
 		v.since[name] = c.serial
 	}
@@ -86,7 +73,7 @@ func (v *view) answered(nonce, reason string) *change {
 
 // replaces says whether a response leaves nothing of what Envoy has, and puts something in its place.
 func (v *view) replaces(c *change) bool {
-	for name := range v.has {
+	for name := range v.has.is {
 		if !slices.Contains(c.removed, name) {
 			return false
 		}
@@ -96,7 +83,6 @@ func (v *view) replaces(c *change) bool {
 
 // ask notes what Envoy asks for by name from now on.
 func (v *view) ask(names []string) {
-	v.changed(len(names))
 	for _, name := range names {
 		v.names[name] = true
 	}
@@ -104,33 +90,22 @@ func (v *view) ask(names []string) {
 
 // forget notes what Envoy asks for no longer, and drops by itself.
 func (v *view) forget(names []string) {
-	v.changed(len(names))
 	for _, name := range names {
 		delete(v.names, name)
-		delete(v.believed, name)
-		delete(v.has, name)
-		delete(v.since, name)
+		v.retract(name)
 	}
 }
 
-// changed forgets what was found out, where anything has changed.
-func (v *view) changed(n int) {
-	if n > 0 {
-		v.exact, v.level = nil, nil
-	}
-}
-
-// retract notes that a resource is on its way once more: what Envoy has of it shows when it has answered.
+// retract notes that what Envoy has of a resource is not known: it is on its way once more, and shows when Envoy has answered.
 func (v *view) retract(name string) {
-	v.changed(1)
-	delete(v.believed, name)
-	delete(v.has, name)
+	v.believed.drop(name)
+	v.has.drop(name)
 	delete(v.since, name)
 }
 
 // settled says whether Envoy has that version of a resource, and no other is on its way to it.
 func (v *view) settled(name, version string) bool {
-	if v.has[name] != version || v.believed[name] != version {
+	if v.has.is[name] != version || v.believed.is[name] != version {
 		return false
 	}
 	for _, c := range v.open {
@@ -143,14 +118,42 @@ func (v *view) settled(name, version string) bool {
 
 // refused says whether Envoy was sent that version of a resource and has not taken it, and will not be sent it again.
 func (v *view) refused(name, version string) bool {
-	return len(v.open) == 0 && v.believed[name] == version && v.has[name] != version
+	return len(v.open) == 0 && v.believed.is[name] == version && v.has.is[name] != version
+}
+
+// wanting yields the names of the books under which what Envoy asks for is not as it is to be, and how it is to be: "" for not at all. Of a type
+// that it asks for by name, others do not count, nor what is to be there no more; and, unless counts is nil, only names do that counts says so of.
+func (v *view) wanting(b *books, counts func(name string) bool) iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		look := func(name string) bool {
+			to, wanted := b.to.Lookup(name)
+			if v.byName && (!wanted || !v.names[name] || counts != nil && !counts(name)) {
+				return true
+			}
+			return yield(name, to)
+		}
+		if v.byName && len(v.names) < len(b.off) {
+			for name := range v.names {
+				if b.off[name] && !look(name) {
+					return
+				}
+			}
+			return
+		}
+		for name := range b.off {
+			if !look(name) {
+				return
+			}
+		}
+	}
 }
 
 // lacking are the names of those that Envoy asks for and does not have as they are wanted, sorted.
-func (v *view) lacking(want map[string]string) []string {
+func (v *view) lacking(want cow.Map[string], counts func(name string) bool) []string {
 	var out []string
-	for name, version := range want {
-		if (!v.byName || v.names[name]) && v.has[name] != version {
+	v.has.aim(want)
+	for name, version := range v.wanting(v.has, counts) {
+		if version != "" {
 			out = append(out, name)
 		}
 	}
@@ -159,76 +162,30 @@ func (v *view) lacking(want map[string]string) []string {
 }
 
 // taken says whether Envoy has exactly these resources, or later ones of the same names, from the snapshot with that serial
-// on; by name, all of them that it asks for. What is among under counts as well. Names of likely are looked at first.
-func (v *view) taken(want map[string]string, serial uint64, under map[string]string, likely []string) bool {
+// on; by name, all of them that it asks for and that count. What is among under counts as well.
+func (v *view) taken(want cow.Map[string], counts func(name string) bool, serial uint64, under map[string]string) bool {
 	if v == nil {
 		return false
 	}
-	if v.exact != nil && same(v.exact, want) {
-		return true
-	}
-	exact := true
-	ok := func(name, version string) bool {
-		has, there := v.has[name]
-		exact = exact && has == version
-		return there && (has == version || has == under[name] || v.since[name] >= serial)
-	}
-	for _, name := range likely {
-		if version, wanted := want[name]; wanted && (!v.byName || v.names[name]) && !ok(name, version) {
+	v.has.aim(want)
+	for name, version := range v.wanting(v.has, counts) {
+		has, there := v.has.is[name]
+		if version == "" || !there || has != under[name] && v.since[name] < serial {
 			return false
 		}
-	}
-	if v.byName {
-		for name := range v.names {
-			if version, wanted := want[name]; wanted && !ok(name, version) {
-				return false
-			}
-		}
-	} else {
-		for name, version := range want {
-			if !ok(name, version) {
-				return false
-			}
-		}
-		if len(v.has) != len(want) {
-			return false
-		}
-	}
-	if exact {
-		v.exact = want
 	}
 	return true
 }
 
-// idle says whether Envoy has answered for all of these resources and will not be sent any of them again as they are. Of a
-// type that it asks for by name, those that are not among only, unless that is nil, do not count. Names of likely are looked at first.
-func (v *view) idle(want, only map[string]string, likely []string) bool {
+// idle says whether Envoy has answered for all of these resources, which are what is served, and will not be sent any of them again as they are. Of a
+// type that it asks for by name, only those do that count.
+func (v *view) idle(served cow.Map[string], counts func(name string) bool) bool {
 	if v == nil || len(v.open) > 0 {
 		return false
 	}
-	if !v.byName {
-		for _, name := range likely {
-			if v.believed[name] != want[name] {
-				return false
-			}
-		}
-	}
-	if !v.byName {
-		if v.level == nil || !same(v.level, want) {
-			if !maps.Equal(v.believed, want) {
-				return false
-			}
-			v.level = want
-		}
-		return true
-	}
-	for name := range v.names {
-		if _, counts := only[name]; !counts && only != nil {
-			continue
-		}
-		if version, ok := want[name]; ok && v.believed[name] != version {
-			return false
-		}
+	v.believed.aim(served)
+	for range v.wanting(v.believed, counts) {
+		return false
 	}
 	return true
 }

@@ -23,7 +23,6 @@ func (o *Objects) Digest() string {
 // changed. It relies on objects that have not changed being the same pointers. The zero value has seen nothing. It is for one goroutine.
 type Follower struct {
 	objs *Objects
-	all  []Object
 	sum  sum
 	name string
 }
@@ -42,9 +41,8 @@ func (f *Follower) Next(o *Objects) Step {
 	if o == f.objs {
 		return Step{Digest: f.name}
 	}
-	all := o.All()
 	s := Step{Digest: f.name}
-	s.Gone, s.Fresh = Difference(f.all, all)
+	s.Gone, s.Fresh = Between(f.objs, o)
 	if f.objs == nil || len(s.Gone)+len(s.Fresh) > 0 {
 		for _, obj := range s.Gone {
 			f.sum.remove(obj)
@@ -54,7 +52,7 @@ func (f *Follower) Next(o *Objects) Step {
 		}
 		s.Digest = f.sum.String()
 	}
-	f.objs, f.all, f.name = o, all, s.Digest
+	f.objs, f.name = o, s.Digest
 	return s
 }
 

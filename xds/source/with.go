@@ -63,6 +63,19 @@ func goneOf[T Object](objects []T, gone []Object) (out []T, some bool) {
 	if len(are) == 0 {
 		return objects, false
 	}
+	if len(are) <= few {
+		out = slices.Clone(objects)
+		for obj := range are {
+			i, _ := slices.BinarySearchFunc(out, obj.(T), compareNames)
+			for i < len(out) && Object(out[i]) != obj { // behind another of its name
+				i++
+			}
+			if i < len(out) {
+				out = slices.Delete(out, i, i+1)
+			}
+		}
+		return out, true
+	}
 	out = make([]T, 0, len(objects))
 	for _, obj := range objects {
 		if !are[obj] {
