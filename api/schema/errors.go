@@ -42,6 +42,22 @@ func (v *Validator) unknownKind(apiVersion, kind string) *field.Error {
 	return &field.Error{Type: field.ErrorTypeNotSupported, Field: "kind", BadValue: kind, Detail: detail}
 }
 
+// groupMistakes is how many wrong letters make a group of Weir's, misspelt, and not one of somebody else's.
+const groupMistakes = 2
+
+// Foreign says whether an object is of an API group that is not Weir's: of Kubernetes itself, or of somebody else. What may be an object of Weir's
+// whose apiVersion is wrong is none: without a group, of a group that is misspelt, or of the core group with a kind that Weir alone has.
+func (v *Validator) Foreign(apiVersion, kind string) bool {
+	group, version, grouped := strings.Cut(apiVersion, "/")
+	if kind == "" || grouped && (group == "" || version == "") || !grouped && (apiVersion != "v1" || kind == "List") {
+		return false
+	}
+	return !slices.ContainsFunc(v.names, func(k Kind) bool {
+		own, _, _ := strings.Cut(k.APIVersion, "/")
+		return grouped && editDistance(strings.ToLower(group), own) <= groupMistakes || !grouped && kind == k.Kind
+	})
+}
+
 func (v *Validator) kindNames() string {
 	var names []string
 	for _, k := range v.names {

@@ -216,6 +216,8 @@ const (
 )
 
 // RouteTimeouts of the upstream side.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.firstByte) || !has(self.request) || duration(self.firstByte) <= duration(self.request)",fieldPath=".firstByte",message="firstByte must not be longer than request, which ends the attempt first"
 type RouteTimeouts struct {
 	// Request is the time from the end of the request to the end of the answer, all attempts included.
 	// +optional
@@ -225,7 +227,7 @@ type RouteTimeouts struct {
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:XValidation:rule="self.matches('[1-9]')",message="must be longer than zero"
 	Request *Duration `json:"request,omitempty"`
-	// FirstByte is the time one attempt has to begin its answer. Unset: as long as the request.
+	// FirstByte is the time one attempt has to begin its answer, at most request. Unset: as long as the request.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`

@@ -412,8 +412,9 @@ type SessionStateMachine struct {
 	// +kubebuilder:validation:MaxItems=256
 	Transitions []SessionTransition `json:"transitions,omitempty"`
 	// Events that are found in what is said, beside the built-in ones: of the user's words confirm, deny, adjust, tool_result, user_message; of the
-	// answer tool_call, proposal, question, answer; and failed, timeout. One of the same name replaces the built-in one; with several of a
-	// phase, the first that has a transition is the one.
+	// answer tool_call, proposal, question, answer. One of the same name replaces the built-in one; with several of a phase, the first that has a
+	// transition is the one. Weir itself tells failed (there was no answer), aborted (the caller went away before it was whole) and timeout: those
+	// names are taken.
 	// +optional
 	// +listType=map
 	// +listMapKey=name

@@ -102,7 +102,7 @@ func printCache(w io.Writer, s *api.Cache) error {
 	if len(s.Policies) == 0 {
 		text.WriteString("\nNo CachePolicy is in use.\n")
 	} else {
-		fmt.Fprintln(t, "\nPOLICY\tENTRIES\tMEMORY\tHIT RATIO\tHITS (MEMORY, REDIS)\tSTALE\tNEGATIVE\tSHARED\tMISSES\tSAVED TOKENS (IN, OUT)")
+		fmt.Fprintln(t, "\nPOLICY\tENTRIES\tMEMORY\tHIT RATIO\tHITS (MEMORY, REDIS)\tSTALE\tNEGATIVE\tSHARED\tMISSES\tSAVED TOKENS (IN, OUT)\tSAVED COST")
 	}
 	for i := range s.Policies {
 		p := &s.Policies[i]
@@ -110,8 +110,8 @@ func printCache(w io.Writer, s *api.Cache) error {
 		if p.MaxBytes > 0 {
 			memory = bytesText(p.Bytes) + " of " + bytesText(p.MaxBytes)
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%d, %d\t%d\t%d\t%d\t%d\t%s, %s\n", p.ID, p.Entries, memory, percentText(p.HitRatio), p.Hits.Memory, p.Hits.Redis,
-			p.Stale, p.Negative, p.Shared, p.Misses, short(float64(p.SavedTokens.Input)), short(float64(p.SavedTokens.Output)))
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%d, %d\t%d\t%d\t%d\t%d\t%s, %s\t%s\n", p.ID, p.Entries, memory, percentText(p.HitRatio), p.Hits.Memory, p.Hits.Redis,
+			p.Stale, p.Negative, p.Shared, p.Misses, short(float64(p.SavedTokens.Input)), short(float64(p.SavedTokens.Output)), amountsText(p.SavedCost))
 	}
 	_ = t.Flush()
 	filters := false
@@ -134,6 +134,18 @@ func printCache(w io.Writer, s *api.Cache) error {
 	_ = t.Flush()
 	_, err := io.WriteString(w, cleanText(text.String()))
 	return err
+}
+
+// amountsText are amounts of money, of each currency one; "-" where there is none.
+func amountsText(list []api.Amount) string {
+	if len(list) == 0 {
+		return "-"
+	}
+	texts := make([]string, len(list))
+	for i, a := range list {
+		texts[i] = a.Amount + " " + a.Currency
+	}
+	return strings.Join(texts, ", ")
 }
 
 // percentText is a part of a whole as a percentage; "-" where there is none.

@@ -50,8 +50,8 @@ func keptGateway(t *testing.T) (address string, told *[]string) {
 	}
 	answer("GET /api/cache", api.Cache{Redis: "up", Replicas: 3, Buying: 2, BuyingBytes: 2048, Queue: 4, Policies: []api.CachePolicyState{
 		{ID: "default/chat", Entries: 12, Bytes: 1 << 20, MaxBytes: 64 << 20, Hits: api.CacheHits{Memory: 30, Redis: 5}, Stale: 3, Negative: 1, Misses: 39, Shared: 7, HitRatio: &half,
-			SavedTokens: api.SavedTokens{Input: 12345, Output: 678},
-			Bloom:       &api.BloomState{Keys: 12, MaxKeys: 1e6, Bytes: 1198136, Spared: 39, Missed: 1, FalsePositives: &zero, ConfiguredFalsePositives: 0.01}},
+			SavedTokens: api.SavedTokens{Input: 12345, Output: 678}, SavedCost: []api.Amount{{Amount: "0.5", Currency: "EUR"}, {Amount: "1.234567891", Currency: "USD"}},
+			Bloom: &api.BloomState{Keys: 12, MaxKeys: 1e6, Bytes: 1198136, Spared: 39, Missed: 1, FalsePositives: &zero, ConfiguredFalsePositives: 0.01}},
 		{ID: "default/evil\x1b[31m"},
 	}})
 	answer("POST /api/cache/purge", api.CachePurged{Purged: 7})
@@ -104,7 +104,7 @@ func TestCacheAndSessionsCommands(t *testing.T) {
 		want []string
 		told string
 	}{
-		"stats":        {[]string{"cache", "stats"}, []string{"by Redis, 3 replicas", "2 answers, 2.0 KiB", "default/chat", "1.0 MiB of 64.0 MiB", "50.0%", "30, 5", "12.3k, 678", "being made", "1.1%", "1.0%"}, ""},
+		"stats":        {[]string{"cache", "stats"}, []string{"by Redis, 3 replicas", "2 answers, 2.0 KiB", "default/chat", "1.0 MiB of 64.0 MiB", "50.0%", "30, 5", "12.3k, 678", "0.5 EUR, 1.234567891 USD", "being made", "1.1%", "1.0%"}, ""},
 		"stats JSON":   {[]string{"cache", "stats", "-o", "json"}, []string{`"hitRatio": 0.5`}, ""},
 		"purge":        {[]string{"cache", "purge", "--policy", "default/chat", "--tag", "x"}, []string{"7 answers purged"}, `POST /api/cache/purge {"tag":"x","policy":"default/chat"}`},
 		"purge JSON":   {[]string{"cache", "purge", "--tenant", "acme", "-o", "json"}, []string{`"purged": 7`}, `POST /api/cache/purge {"tenant":"acme"}`},

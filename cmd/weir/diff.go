@@ -144,6 +144,7 @@ func (o *diffOptions) read(ctx context.Context) (before, after *checked, err err
 	}
 	maps.DeleteFunc(after.refused, func(ref source.ObjectRef, _ accept.Kept) bool { return !applied[ref] })
 	after.problems = slices.DeleteFunc(after.problems, func(p source.Problem) bool { return len(after.refused) > 0 && after.refused[p.Object] == 0 })
+	after.problems = append(problems, after.problems...) // warnings: what the folder has that is not compared
 	return before, after, nil
 }
 

@@ -68,3 +68,35 @@ spec: {rules: [{backends: [{name: one}]}]}
 		t.Errorf("nothing to compare with: exit code %d", code(err))
 	}
 }
+
+// TestForeignObjects: a folder that is applied to a cluster holds more than Weir's objects. They are named, and fail nothing.
+func TestForeignObjects(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"weir.yaml": `
+apiVersion: weir.dev/v1alpha1
+kind: LLMGateway
+metadata: {name: gw}
+spec: {listeners: [{name: http, address: 127.0.0.1, port: 8080}]}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: openai, namespace: prod}
+stringData: {value: hunter2}
+`, "app.yaml": "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: vllm}\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"app.yaml:1: Deployment vllm: warning: left out: its apiVersion apps/v1 is not one of Weir's\n", "weir.yaml:7: Secret prod/openai: warning: left out: its apiVersion v1 is"}
+	for _, args := range [][]string{{"validate", "-f", dir}, {"diff", "-f", dir, "--against", dir}} {
+		out, err := weir("", args...)
+		if err != nil || strings.Contains(out, "hunter2") {
+			t.Errorf("%q: %v\n%s", args, err, out)
+		}
+		for _, w := range want {
+			if strings.Count(out, w) != 1 {
+				t.Errorf("%q: no line %q, or more than one:\n%s", args, w, out)
+			}
+		}
+	}
+}

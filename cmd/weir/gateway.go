@@ -162,7 +162,7 @@ func newGateway(o gatewayOptions, from *sourceOptions, shared string, out io.Wri
 		return g, conf, nil
 	}
 	g.routes = from.routes
-	if g.origin, err = g.originOf(from); err != nil {
+	if g.origin, err = g.originOf(from, shared); err != nil {
 		g.close()
 		return nil, nil, err
 	}

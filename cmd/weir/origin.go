@@ -41,7 +41,7 @@ func (g *gateway) folder() origin {
 }
 
 // originOf makes the origin that the options name.
-func (g *gateway) originOf(o *sourceOptions) (origin, error) {
+func (g *gateway) originOf(o *sourceOptions, socketDir string) (origin, error) {
 	if o.kubernetes {
 		config, err := o.config()
 		if err != nil {
@@ -55,7 +55,7 @@ func (g *gateway) originOf(o *sourceOptions) (origin, error) {
 		if err != nil {
 			return origin{}, err
 		}
-		return g.ofCluster(o, src, config.Host, teller)
+		return g.ofCluster(o, src, config.Host, socketDir, teller)
 	}
 	dir, err := g.opts.ledgerDir()
 	if err != nil {
@@ -72,13 +72,13 @@ func (g *gateway) originOf(o *sourceOptions) (origin, error) {
 }
 
 // ofCluster is the origin of objects that this process reads from the API server itself.
-func (g *gateway) ofCluster(o *sourceOptions, src source.Source, host string, teller *teller) (origin, error) {
+func (g *gateway) ofCluster(o *sourceOptions, src source.Source, host, socketDir string, teller *teller) (origin, error) {
 	out := origin{Source: src, accepted: teller.accepted, told: func(s serve.State) { teller.one(g.settled(s)) }, run: teller.run}
 	dir, err := g.opts.ledgerDir()
 	if err != nil {
 		return origin{}, err
 	}
-	kept, err := o.keep(src, host, dir, g.log)
+	kept, err := o.keep(src, host, dir, socketDir, g.log)
 	if kept == nil || err != nil {
 		return out, err
 	}

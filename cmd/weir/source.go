@@ -150,7 +150,7 @@ type sourceOptions struct {
 
 func (o *sourceOptions) bind(f *pflag.FlagSet) {
 	f.BoolVar(&o.kubernetes, "kubernetes", false, "read objects from the Kubernetes API server instead of a folder, and write their status")
-	f.StringVar(&o.cacheKeyFile, "cache-key-file", "", "file with 32 bytes or more, of which the key comes that seals what is kept for a start without the API server (default: it is not sealed, and has mode 0600)")
+	f.StringVar(&o.cacheKeyFile, "cache-key-file", "", "file with 32 random bytes or more, of which the key comes that seals what is kept for a start without the API server (default: cache.key in the socket directory, which is made)")
 	f.BoolVar(&o.noCache, "no-cache", false, "keep nothing for a start without the API server")
 	o.kubernetesOptions.bind(f)
 	o.controlOptions.bind(f)
@@ -179,23 +179,14 @@ func (o *sourceOptions) check() error {
 	return nil
 }
 
-// minCacheKey is how many bytes the file of --cache-key-file must have.
-const minCacheKey = 32
-
 // keep has what is served of a cluster kept in a file of the state directory; nil where nothing is to be kept.
-func (o *sourceOptions) keep(src source.Source, host, dir string, log *slog.Logger) (*fleet.Kept, error) {
+func (o *sourceOptions) keep(src source.Source, host, dir, socketDir string, log *slog.Logger) (*fleet.Kept, error) {
 	if o.noCache {
 		return nil, nil
 	}
-	var key []byte
-	if o.cacheKeyFile != "" {
-		var err error
-		if key, err = os.ReadFile(o.cacheKeyFile); err != nil {
-			return nil, fmt.Errorf("--cache-key-file cannot be read: %w", err)
-		}
-		if len(key) < minCacheKey {
-			return nil, fmt.Errorf("--cache-key-file %s has %d bytes: give it %d or more, such as those of: head -c 32 /dev/urandom", o.cacheKeyFile, len(key), minCacheKey)
-		}
+	key, err := o.cacheKey(socketDir)
+	if err != nil {
+		return nil, err
 	}
 	gateways, err := o.names()
 	if err != nil {

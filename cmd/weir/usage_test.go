@@ -55,7 +55,10 @@ func usageEntries() []ledger.Entry {
 		e("a3", "acme", "=HYPERLINK(\"http://evil\",\"x\")", func(e *ledger.Entry) { e.Credential = "key:ci-2"; e.Cost = 9_000_000_000_000_000_001 }),
 		e("a4", "acme", "fast", func(e *ledger.Entry) { e.Interrupted, e.Estimated, e.Status = true, true, 0 }),
 		e("u1", "umbrella", "red\x1b[31m\ttext\n", func(e *ledger.Entry) { e.Unpriced, e.Cost, e.Status = true, 0, 500 }),
-		e("u2", "umbrella", "fast", func(e *ledger.Entry) { e.Cached, e.Translated, e.Cut, e.Cost, e.Currency = true, true, true, 5, "EUR" }),
+		e("u2", "umbrella", "fast", func(e *ledger.Entry) {
+			e.Cached, e.Translated, e.Cut, e.Cost, e.Currency = true, true, true, 5, "EUR"
+			e.SavedTokens, e.SavedCost = ledger.Tokens{Input: 123, Output: 40, Reasoning: 11}, 1_234_568
+		}),
 		e("old", "acme", "fast", func(e *ledger.Entry) { e.Time = usageDay.AddDate(0, -1, 0) }),
 	}
 }

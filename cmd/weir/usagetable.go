@@ -19,7 +19,7 @@ import (
 type column struct {
 	name string
 	get  func(*ledger.Row) string
-	// count is set for numbers, which tables leave out if optional and zero in every row.
+	// count is set for numbers and money, which tables leave out if optional and zero in every row.
 	count    func(*ledger.Row) int64
 	optional bool
 }
@@ -39,7 +39,7 @@ func columns(by []ledger.Dimension) []column {
 	}
 	optional := func(c column) column { c.optional = true; return c }
 	cost := func(name string, nano func(*ledger.Row) int64) column {
-		return column{name: name, get: func(r *ledger.Row) string { return money.Nano(nano(r)).String() }}
+		return column{name: name, count: nano, get: func(r *ledger.Row) string { return money.Nano(nano(r)).String() }}
 	}
 	return append(cols,
 		number("requests", func(r *ledger.Row) int64 { return r.Requests }),
@@ -60,6 +60,9 @@ func columns(by []ledger.Dimension) []column {
 		optional(number("cut", func(r *ledger.Row) int64 { return r.Cut })),
 		optional(number("cached", func(r *ledger.Row) int64 { return r.Cached })),
 		optional(number("translated", func(r *ledger.Row) int64 { return r.Translated })),
+		optional(number("saved_input", func(r *ledger.Row) int64 { return r.SavedTokens.InputTotal() })),
+		optional(number("saved_output", func(r *ledger.Row) int64 { return r.SavedTokens.OutputTotal() })),
+		optional(cost("saved_cost", func(r *ledger.Row) int64 { return r.SavedCost })),
 	)
 }
 
@@ -181,6 +184,7 @@ type jsonRow struct {
 	ledger.Row
 	CostText          string `json:"cost"`
 	EstimatedCostText string `json:"estimatedCost"`
+	SavedCostText     string `json:"savedCost,omitempty"`
 }
 
 func writeReportJSON(out io.Writer, q ledger.Query, name string, r *ledger.Report) error {
@@ -200,6 +204,9 @@ func writeReportJSON(out io.Writer, q ledger.Query, name string, r *ledger.Repor
 	}
 	for i, row := range r.Rows {
 		report.Rows[i] = jsonRow{Row: row, CostText: money.Nano(row.Cost).String(), EstimatedCostText: money.Nano(row.EstimatedCost).String()}
+		if row.SavedCost > 0 {
+			report.Rows[i].SavedCostText = money.Nano(row.SavedCost).String()
+		}
 	}
 	enc := json.NewEncoder(out)
 	enc.SetIndent("", "  ")

@@ -40,12 +40,28 @@ func route(ns, annotations, backends string) string {
 	return object("Route", ns, annotations, "rules: [{backends: ["+backends+"]}]")
 }
 
+// backendAt is a Backend with endpoints.
+func backendAt(ns string, hosts ...string) string {
+	var list []string
+	for i, h := range hosts {
+		list = append(list, fmt.Sprintf("{address: '%s', port: %d}", h, 8000+i))
+	}
+	return object("Backend", ns, "", "dialect: openai, endpoints: ["+strings.Join(list, ", ")+"]")
+}
+
+func backendURL(ns, url string) string {
+	return object("Backend", ns, "", "dialect: openai, url: '"+url+"'")
+}
+
 // What is refused, in the words of the policies.
 const (
 	refusedAnnotation = "metadata.annotations "
 	refusedHeader     = "spec.rules[].matches[].headers: "
 	refusedQuery      = "spec.rules[].matches[].queryParams: "
 	refusedCanary     = "canaries get at most 20 % of the requests of a rule"
+	refusedURL        = "spec.url: the namespace tenant-plain may not lead to "
+	refusedEndpoint   = "spec.endpoints[].address: the namespace tenant-plain may not lead to "
+	refusedKeys       = "spec.issuer, spec.keys.url: the namespace tenant-plain may not lead to "
 )
 
 // admissionCases are what somebody applies, and why it is refused; "" where it is let in.
@@ -112,6 +128,41 @@ var admissionCases = []struct{ name, document, want string }{
 	{"canary that callers choose", object("Route", plainTenant, "", "rules: [{matches: [{headers: [{name: x-version, value: next}]}], backends: [{name: pool-canary}]}]"), ""},
 	{"canary that some callers choose", object("Route", plainTenant, "", "rules: [{matches: [{headers: [{name: x-version, value: next}]}, {path: {value: /v2}}], backends: [{name: pool-canary}]}]"), refusedCanary},
 	{"in the platform's namespace as well", route(platform, "", "{name: pool}, {name: pool-canary}"), refusedCanary},
+
+	// Local hosts.
+	{"loopback", backendAt(plainTenant, "127.0.0.1"), refusedEndpoint + "127.0.0.1, which is the gateway's own machine"},
+	{"another address of loopback", backendAt(plainTenant, "127.9.8.7"), refusedEndpoint + "127.9.8.7"},
+	{"one of three", backendAt(plainTenant, "10.0.0.1", "169.254.169.254", "10.0.0.3"), refusedEndpoint + "169.254.169.254"},
+	{"link-local", backendAt(plainTenant, "169.254.1.1"), refusedEndpoint + "169.254.1.1"},
+	{"unspecified", backendAt(plainTenant, "0.0.0.0"), refusedEndpoint + "0.0.0.0"},
+	{"unspecified, IPv6", backendAt(plainTenant, "::"), refusedEndpoint + "::"},
+	{"loopback, IPv6", backendAt(plainTenant, "::1"), refusedEndpoint + "::1"},
+	{"loopback, IPv6, in full", backendAt(plainTenant, "0000:0:0:0:0:0:0:1"), refusedEndpoint + "0000:0:0:0:0:0:0:1"},
+	{"loopback, IPv4 in IPv6", backendAt(plainTenant, "::ffff:127.0.0.1"), refusedEndpoint + "::ffff:127.0.0.1"},
+	{"loopback, IPv4 in IPv6, in full", backendAt(plainTenant, "0:0:0:0:0:FFFF:7f00:1"), refusedEndpoint + "0:0:0:0:0:FFFF:7f00:1"},
+	{"link-local, IPv6", backendAt(plainTenant, "FE80::1"), refusedEndpoint + "FE80::1"},
+	{"link-local, IPv6, the end of it", backendAt(plainTenant, "febf::1"), refusedEndpoint + "febf::1"},
+	{"metadata, IPv6", backendAt(plainTenant, "fd00:ec2::254"), refusedEndpoint + "fd00:ec2::254"},
+	{"metadata of another cloud", backendAt(plainTenant, "100.100.100.200"), refusedEndpoint + "100.100.100.200"},
+	{"localhost", backendAt(plainTenant, "LocalHost"), refusedEndpoint + "LocalHost"},
+	{"below localhost", backendAt(plainTenant, "a."+strings.Repeat("long.", 20)+"localhost"), refusedEndpoint + "a.long."},
+	{"localhost of the hosts file", backendAt(plainTenant, "ip6-loopback"), refusedEndpoint + "ip6-loopback"},
+	{"metadata by name", backendAt(plainTenant, "metadata.google.internal"), refusedEndpoint + "metadata.google.internal"},
+	{"URL of loopback", backendURL(plainTenant, "http://127.0.0.1:9901/v1"), refusedURL + "127.0.0.1"},
+	{"URL of loopback, IPv6", backendURL(plainTenant, "http://[::1]:9901/v1"), refusedURL + "::1"},
+	{"URL of a link-local address, IPv6", backendURL(plainTenant, "https://[fe80::1]/v1"), refusedURL + "fe80::1"},
+	{"URL of metadata, with a dot", backendURL(plainTenant, "http://Metadata.google.internal./computeMetadata"), refusedURL + "Metadata.google.internal"},
+	{"signing keys of metadata", object("JWTIssuer", plainTenant, "", "issuer: 'https://id.example.com', audiences: [a], keys: {url: 'http://169.254.169.254/latest'}"), refusedKeys + "169.254.169.254"},
+	{"discovery at loopback", object("JWTIssuer", plainTenant, "", "issuer: 'https://localhost:8443', audiences: [a], keys: {discovery: true}"), refusedKeys + "localhost"},
+	{"localhost in other letters", backendURL(plainTenant, "http://ｌocalhost:9901/v1"), "a URL is written in ASCII here"},
+	{"loopback with other dots", object("JWTIssuer", plainTenant, "", "issuer: 'https://id.example.com', audiences: [a], keys: {url: 'http://127。0。0。1/keys'}"), "a URL is written in ASCII here"},
+	{"issuer that nobody asks", object("JWTIssuer", plainTenant, "", "issuer: 'https://localhost:8443', audiences: [a], keys: {url: 'https://id.example.com/keys'}"), ""},
+	{"addresses and names of others", backendAt(plainTenant, "10.0.0.1", "12.7.0.1", "100.64.0.1", "169.25.4.1", "fd00::1", "fec0::1", "2001:db8::1", "feast.example", "localhost.example", "notlocalhost", "1.127.0.0"), ""},
+	{"URL of others", backendURL(plainTenant, "https://localhost.example.com/127.0.0.1"), ""},
+	{"Backend without hosts", object("Backend", plainTenant, "", "dialect: openai, service: {name: s, port: 80}"), ""},
+	{"local hosts that the namespace allows", backendAt(listedTenant, "127.0.0.1", "LOCALHOST", "::1"), ""},
+	{"a local host that it does not", backendAt(listedTenant, "127.0.0.1", "127.0.0.2"), "the namespace tenant-listed may not lead to 127.0.0.2"},
+	{"local hosts of the platform", backendAt(platform, "127.0.0.1", "::1"), ""},
 }
 
 // TestAdmission asks a real API server.
@@ -169,7 +220,44 @@ func TestAdmissionOfChanges(t *testing.T) {
 	}
 }
 
-// TestAdmissionOfMuch lets in the largest Route there can be: the API server bounds what a policy may cost.
+// TestAdmissionOfDeletion: what was let in before the policies were there can be deleted, or its namespace could not be. It is a way to nothing else.
+func TestAdmissionOfDeletion(t *testing.T) {
+	c := kubetest.Shared(t)
+	ctx := bounded(t)
+	makeNamespace(t, ctx, c, plainTenant, nil, nil)
+	o := parse(t, "{apiVersion: weir.dev/v1alpha1, kind: Route, metadata: {name: old, namespace: "+plainTenant+", finalizers: [example.com/held], annotations: {note: "+fakeKey+"}},"+
+		" spec: {rules: [{backends: [{name: pool, namespace: platform}, {name: pool-canary}]}]}}")
+	// The policies of the test before hold on for a moment.
+	if err := wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		return c.Client.Create(ctx, o) == nil, nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	installPolicies(t, ctx, c)
+	patch := func(text string) error {
+		return c.Client.Patch(ctx, o.DeepCopy(), client.RawPatch("application/merge-patch+json", []byte(text)))
+	}
+	const free = `{"metadata":{"finalizers":null}}`
+	if err := patch(free); err == nil {
+		t.Error("an object that is not being deleted may be changed")
+	}
+	if err := c.Client.Delete(ctx, o); err != nil {
+		t.Fatal(err)
+	}
+	for _, more := range []string{`{"metadata":{"annotations":{"other":"` + fakeKey + `"}}}`, `{"metadata":{"labels":{"a":"b"}}}`, `{"spec":{"rules":[{"backends":[{"name":"other","namespace":"platform"}]}]}}`} {
+		if err := patch(more); err == nil {
+			t.Errorf("while it is being deleted it may be changed: %s", more)
+		}
+	}
+	if err := patch(free); err != nil {
+		t.Errorf("its finalizer cannot be taken away: %v", err)
+	}
+	if err := c.Client.Get(ctx, client.ObjectKeyFromObject(o), o); !apierrors.IsNotFound(err) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
+
+// TestAdmissionOfMuch lets in the largest Route and the largest Backend there can be: the API server bounds what a policy may cost.
 func TestAdmissionOfMuch(t *testing.T) {
 	c := kubetest.Shared(t)
 	ctx := bounded(t)
@@ -186,6 +274,15 @@ func TestAdmissionOfMuch(t *testing.T) {
 	if err := try(t, ctx, c, object("Route", listedTenant, note, "rules: ["+strings.Join(rules, ", ")+"]")); err != nil {
 		t.Error(err)
 	}
+	for _, length := range []int{40, 64, 253} {
+		hosts := make([]string, 4096)
+		for i := range hosts {
+			hosts[i] = fmt.Sprintf("f%0*d", length-1, i) // fits none, as late as possible
+		}
+		if err := try(t, ctx, c, backendAt(plainTenant, hosts...)); err != nil {
+			t.Errorf("4096 endpoints with names of %d letters: %v", length, err)
+		}
+	}
 }
 
 // installPolicies applies the policies and waits until all of them are in force.
@@ -195,6 +292,7 @@ func installPolicies(t *testing.T, ctx context.Context, c *kubetest.Cluster) {
 	makeNamespace(t, ctx, c, platform, map[string]string{"weir.dev/platform": "true"}, nil)
 	makeNamespace(t, ctx, c, listedTenant, nil, map[string]string{
 		"weir.dev/allowed-backends": "platform/openai, platform/vllm-*, mine, " + strings.Repeat("platform/one-of-many, ", 50),
+		"weir.dev/local-hosts":      "127.0.0.1, Localhost , ::1",
 	})
 	objs := render(t, job{Kustomization: deployDir + "/admission"})[0].objects(t)
 	if _, err := c.Apply(ctx, documents(t, objs), kubetest.ApplyOptions{}); err != nil {
@@ -209,6 +307,7 @@ func installPolicies(t *testing.T, ctx context.Context, c *kubetest.Cluster) {
 	})
 	for _, refused := range []string{
 		route(plainTenant, "note: "+fakeKey, "{name: pool}"), route(plainTenant, "", "{name: b, namespace: platform}"), route(plainTenant, "", "{name: b-canary}"),
+		backendAt(plainTenant, "127.0.0.1"),
 	} {
 		err := wait.PollUntilContextCancel(ctx, 50*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 			return try(t, ctx, c, refused) != nil, nil

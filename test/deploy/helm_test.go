@@ -57,6 +57,8 @@ func TestSchema(t *testing.T) {
 		{"size", "gateway: {persistence: {size: big}}", "/gateway/persistence/size"},
 		{"text for a number", "gateway: {replicas: two}", "got string, want integer"},
 		{"existing certificates without names", "{mode: fleet, control: {tls: {source: existing}}}", "Secret is missing: name the Secret with"},
+		{"labels of the chart's own", "gateway: {podLabels: {app.kubernetes.io/component: control}}", "/gateway/podLabels"},
+		{"a key for what is kept in a fleet", "{mode: fleet, gateway: {persistence: {cacheKeySecret: {name: k}}}}", "cacheKeySecret is for the mode sidecar"},
 		{"argument", "gateway: {weir: {extraArgs: [file]}}", "/gateway/weir/extraArgs/0"},
 		{"URL with a password", "admin: {externalURL: 'https://me:secret@example.com'}", "/admin/externalURL"},
 	}

@@ -130,6 +130,7 @@ func here(t *testing.T, args []string) []string {
 		write(t, filepath.Join(dir, name), content)
 	}
 	write(t, filepath.Join(dir, "token"), []byte("0123456789abcdef0123456789"))
+	write(t, filepath.Join(dir, "key"), []byte("0123456789abcdef0123456789abcdef"))
 	out := make([]string, len(args))
 	for i, a := range args {
 		flag, value, _ := strings.Cut(a, "=")

@@ -17,13 +17,13 @@ func TestKyverno(t *testing.T) {
 	out := render(t, job{Kustomization: deployDir + "/admission"}, job{Kustomization: deployDir + "/kyverno"})
 	native, kyverno := out[0].objects(t), out[1].objects(t)
 	policies := native.of("ValidatingAdmissionPolicy")
-	if len(policies) != 3 || len(kyverno) != len(policies) {
+	if len(policies) != 4 || len(kyverno) != len(policies) {
 		t.Fatalf("%q and %q", native.keys(), kyverno.keys())
 	}
 	for _, p := range policies {
 		k := kyverno.get(t, "ValidatingPolicy "+p.GetName())
 		binding := native.get(t, "ValidatingAdmissionPolicyBinding "+p.GetName())
-		for _, path := range [][]string{{"spec", "failurePolicy"}, {"spec", "matchConstraints", "resourceRules"}, {"spec", "variables"}, {"spec", "validations"}} {
+		for _, path := range [][]string{{"spec", "failurePolicy"}, {"spec", "matchConstraints", "resourceRules"}, {"spec", "variables"}, {"spec", "matchConditions"}, {"spec", "validations"}} {
 			want, found, _ := unstructured.NestedFieldNoCopy(p.Object, path...)
 			if got, _, _ := unstructured.NestedFieldNoCopy(k.Object, path...); !found || !reflect.DeepEqual(got, want) {
 				t.Errorf("%s: %s is %v, want %v", p.GetName(), strings.Join(path, "."), got, want)

@@ -42,7 +42,7 @@ type LeasesOptions struct {
 	Install string
 	// Identity names the process, by the name of its Pod.
 	Identity string
-	// Duration for which a report counts after it was renewed last; 0 is 15 seconds. It is renewed three times in it.
+	// Duration for which a report counts after it was renewed last; 0 is nine seconds. It is renewed three times in it.
 	Duration time.Duration
 	Log      *slog.Logger
 	// Now is the clock; nil is time.Now.
@@ -77,7 +77,7 @@ func NewLeases(opts LeasesOptions) (*Leases, error) {
 		opts.Install = "weir"
 	}
 	if opts.Duration == 0 {
-		opts.Duration = 15 * time.Second
+		opts.Duration = 9 * time.Second
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now

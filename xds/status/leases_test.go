@@ -7,6 +7,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -74,5 +75,21 @@ func TestLeases(t *testing.T) {
 		if _, err := NewLeases(LeasesOptions{Config: r.cluster.Config, Namespace: "x", Identity: identity}); err == nil {
 			t.Errorf("a process may be called %q", identity)
 		}
+	}
+}
+
+// Who does not lead must look often enough to know who is dead when it takes over, and a leader must have given up when another one takes over.
+func TestDefaultsFitTogether(t *testing.T) {
+	var o Options
+	o.defaults()
+	l, err := NewLeases(LeasesOptions{Config: &rest.Config{}, Namespace: "weir", Identity: "weir-0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if every := idle * o.Poll; every >= l.opts.Duration/2 {
+		t.Errorf("others look every %v, and a report lives for %v", every, l.opts.Duration)
+	}
+	if e := o.Election; e.Renew >= e.Lease || e.Retry*2 >= e.Renew {
+		t.Errorf("an election of %+v", e)
 	}
 }

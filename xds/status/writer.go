@@ -10,21 +10,20 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordination "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
-	"k8s.io/klog/v2"
 
 	"github.com/weir-dev/weir/xds/accept"
 	"github.com/weir-dev/weir/xds/source"
 )
 
-// Election says how soon another process takes over from a leader that is gone. The zero value is 10, 6 and 2 seconds: two leaders at once
-// would do no harm but write twice, so this need not be as long as in Kubernetes itself.
+// Election says how soon another process takes over from a leader that is gone. The zero value is 6, 4 and 1 seconds: two leaders at once
+// would do no harm but write twice, so this need not be as long as in Kubernetes itself. A leader that an API server keeps waiting for longer
+// than Renew gives up, and whoever comes next reads all statuses again.
 type Election struct {
 	// Lease is for how long a leader that says nothing is believed to live, in whole seconds.
 	Lease time.Duration
@@ -54,7 +53,7 @@ type Options struct {
 	QPS float64
 
 	Election Election
-	// Poll is how often the leader calls Reports; 0 is a second. Others do five times less often.
+	// Poll is how often the leader calls Reports; 0 is a second. Others do three times less often.
 	Poll time.Duration
 	// Grace is for how long a new generation may be on its way to the replicas before its status says so, so that most generations are
 	// written once; 0 is two seconds.
@@ -74,9 +73,9 @@ type Options struct {
 func (o *Options) defaults() {
 	def(&o.Install, "weir")
 	def(&o.QPS, 300)
-	def(&o.Election.Lease, 10*time.Second)
-	def(&o.Election.Renew, 6*time.Second)
-	def(&o.Election.Retry, 2*time.Second)
+	def(&o.Election.Lease, 6*time.Second)
+	def(&o.Election.Renew, 4*time.Second)
+	def(&o.Election.Retry, time.Second)
 	def(&o.Poll, time.Second)
 	def(&o.Grace, 2*time.Second)
 	def(&o.Settle, 30*time.Second)
@@ -212,8 +211,9 @@ func isSame[T comparable](a, b T) bool { return a == b }
 
 // Run takes part in the election, and writes while this process is the leader, until ctx ends.
 func (w *Writer) Run(ctx context.Context) {
-	// The election outlives ctx until the last write is done, and then lets the next leader in at once.
-	election, stop := context.WithCancel(klog.NewContext(context.WithoutCancel(ctx), logr.FromSlogHandler(w.opts.Log.Handler())))
+	// The election outlives ctx until the last write is done, and then lets the next leader in at once. What its library logs while the API server is
+	// away, at every try, stays with klog: who leads, and that a report cannot be written, is said here.
+	election, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	defer w.events.broadcaster.Shutdown()
 	var watching sync.WaitGroup
@@ -224,10 +224,14 @@ func (w *Writer) Run(ctx context.Context) {
 	}
 }
 
+// idle is how many times less often than the leader others look who is alive. It must be more often than twice in the life of a report:
+// otherwise signs of life count anew, and nobody is ever taken for dead.
+const idle = 3
+
 // watch looks who is alive while another process leads: a leader that has died is one of those whose report must not count any more when this
 // one takes over.
 func (w *Writer) watch(ctx context.Context) {
-	tick := time.NewTicker(5 * w.opts.Poll)
+	tick := time.NewTicker(idle * w.opts.Poll)
 	defer tick.Stop()
 	for {
 		select {

@@ -54,6 +54,7 @@ func TestCommands(t *testing.T) {
 		"a new one":  {written + "---\n" + strings.ReplaceAll(written, "name: one", "name: two"), 1, []string{"added Backend " + r.ns + "/two", "added cluster backend/" + r.ns + "/two"}},
 		"no secret":  {strings.ReplaceAll(written, "name: key-one", "name: key-none"), 2, []string{"key-none", "spec.credential.secretRef"}},
 		"not valid":  {strings.ReplaceAll(written, "dialect: openai", "dialect: 7up_"), 2, []string{"all.yaml:4", "spec.dialect"}},
+		"of others":  {written + "---\napiVersion: v1\nkind: Secret\nmetadata: {name: key-one}\nstringData: {value: " + value + "}\n", 0, []string{"all.yaml:6: Secret key-one: warning: left out", "Nothing would change"}},
 		"by Service": {strings.ReplaceAll(written, `url: "http://127.0.0.1:1234/v1"`, "service: {name: none, port: 80}, basePath: /v1"), 1, []string{"spec.service"}},
 	} {
 		t.Run(name, func(t *testing.T) {

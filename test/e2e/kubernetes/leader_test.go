@@ -10,9 +10,9 @@ import (
 	"github.com/weir-dev/weir/test/e2e/harness"
 )
 
-// takeover is in how long another process leads after the leader was killed: its lease of 15 s, and what the next one waits between two looks. On a
+// takeover is in how long another process leads after the leader was killed: its lease of 6 s, and what the next one waits between two looks. On a
 // machine that does other things it may take longer, so that it is told, and only twice as long is an error.
-const takeover = 20 * time.Second
+const takeover = 10 * time.Second
 
 // TestLeaderKilled: of two gateways that read the API server by themselves one writes statuses. When it is killed, the other does.
 func TestLeaderKilled(t *testing.T) {

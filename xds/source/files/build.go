@@ -64,6 +64,10 @@ func (b *builder) document(f entry, c *converter, node *yaml.Node) {
 		b.items(f, c, node, items)
 		return
 	}
+	if apiVersion := scalarField(node, "apiVersion"); b.validator.Foreign(apiVersion, scalarField(node, "kind")) {
+		b.foreign(f, node, apiVersion)
+		return
+	}
 
 	c.errs = nil
 	value, _ := c.convert(node, "").(map[string]any)
@@ -106,6 +110,18 @@ func (b *builder) document(f entry, c *converter, node *yaml.Node) {
 		b.result.problems = append(b.result.problems,
 			source.Problem{Object: ref, Message: err.Error(), File: f.rel, Line: node.Line})
 	}
+}
+
+// foreign tells that an object of somebody else's is left out: folders that are applied to a cluster hold Secrets, Services and Deployments as well.
+// Nothing of it is looked at but its name.
+func (b *builder) foreign(f entry, node *yaml.Node, apiVersion string) {
+	meta := mappingValue(node, "metadata")
+	ref := source.ObjectRef{Kind: text(scalarField(node, "kind"))}
+	if meta != nil {
+		ref.Namespace, ref.Name = text(scalarField(meta, "namespace")), text(scalarField(meta, "name"))
+	}
+	b.result.problems = append(b.result.problems, source.Problem{Object: ref, File: f.rel, Line: node.Line, Severity: source.Warning,
+		Message: fmt.Sprintf("left out: its apiVersion %s is not one of Weir's", text(apiVersion))})
 }
 
 // unsupported tells what of an object needs a cluster.
@@ -179,7 +195,8 @@ func (b *builder) items(f entry, c *converter, list, items *yaml.Node) {
 		errs = append(errs, lineError{line: items.Line, field: "items", message: "must be a list of objects"})
 	default:
 		for _, item := range items.Content {
-			if kind := scalarField(item, "kind"); strings.HasSuffix(kind, "List") { // also what ends a list that holds itself
+			kind := scalarField(item, "kind")
+			if strings.HasSuffix(kind, "List") && !b.validator.Foreign(scalarField(item, "apiVersion"), kind) { // also what ends a list that holds itself
 				errs = append(errs, lineError{line: item.Line, field: "items", message: "a List inside a List is not supported: put its items into the outer one"})
 				continue
 			}

@@ -308,6 +308,16 @@ func TestLoadFiles(t *testing.T) {
 			"a.yaml": "->..data/a.yaml", "b.yaml": "->..data/b.yaml"}, 2, nil},
 		{"secret is a folder", map[string]string{"a.yaml": withSecret("a", "s"), "s/x": ""}, 1, []string{"spec.secretRef.file: the file", "cannot be read: not a regular file"}},
 		{"huge secret", map[string]string{"a.yaml": withSecret("a", "s"), "s": strings.Repeat("x", reading.MaxValueBytes+1)}, 1, []string{"larger than 1024 KiB"}},
+		{"objects of others", map[string]string{"a.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: keys, namespace: prod}\ndata: {key: hunter2, key: !!binary x}\n---\n" + consumer("a", "t") +
+			"---\napiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {name: g}\n", "kustomization.yaml": "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [a.yaml]\n"}, 1,
+			[]string{"a.yaml:1: Secret prod/keys: warning: left out: its apiVersion v1 is not one of Weir's\n",
+				"a.yaml:13: ReferenceGrant g: warning: left out: its apiVersion gateway.networking.k8s.io/v1beta1 is not", "kustomization.yaml:1: Kustomization: warning: left out"}},
+		{"lists with objects of others", map[string]string{"a.yaml": "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Service, metadata: {name: s}}\n- " + strings.ReplaceAll(strings.TrimSpace(consumer("a", "t")), "\n", "\n  ") +
+			"\n- {apiVersion: example.com/v1, kind: BlockList, metadata: {name: b}}\n---\napiVersion: v1\nkind: SecretList\nitems: [{data: {key: hunter2}}]\n"}, 1,
+			[]string{"a.yaml:4: Service s: warning: left out", "a.yaml:11: BlockList b: warning: left out", "a.yaml:13: SecretList: warning: left out"}},
+		{"groups that are misspelt", map[string]string{"a.yaml": "apiVersion: wier.dev/v1alpha1\nkind: Consumer\n---\napiVersion: v1alpha1\nkind: Consumer\n---\napiVersion: /v1\nkind: Pod\n---\napiVersion: apps/v1\n---\napiVersion: v1\nkind: Route\n---\napiVersion: Weir.dev/v1alpha1\nkind: Deployment\n"}, 0,
+			[]string{`a.yaml:1: Consumer: apiVersion: unsupported value: "wier.dev/v1alpha1"`, `a.yaml:4: Consumer: apiVersion: unsupported value: "v1alpha1"`, `a.yaml:7: Pod: apiVersion: unsupported`,
+				"a.yaml:10: kind: required", `a.yaml:12: Route: apiVersion: unsupported value: "v1"`, "a.yaml:15: Deployment: apiVersion: unsupported"}},
 		{"secrets of two folders", map[string]string{"a/a.yaml": withSecret("a", "s"), "b/b.yaml": withSecret("b", "s"), "a/s": "one", "b/s": "two"}, 2, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -328,7 +338,7 @@ func TestLoadFiles(t *testing.T) {
 				}
 				rest = after
 			}
-			if len(tc.want) == 0 && got != "" {
+			if len(tc.want) == 0 && got != "" || strings.Contains(got, "hunter2") {
 				t.Errorf("unexpected: %s", got)
 			}
 		})

@@ -156,6 +156,10 @@ func TestWatchFiles(t *testing.T) {
 	w.until("a syntax error", func(c call) bool { return c.said("a.yaml:") && source.HasErrors(c.problems) })
 	put(t, dir, "a.yaml", consumer("a", "t5"))
 	w.untilTenants("a=t5 c=t3")
+	put(t, dir, "a.yaml", consumer("a", "t6")+"---\napiVersion: v1\nkind: Secret\nmetadata: {name: s}\n")
+	w.until("an object of somebody else's", func(c call) bool {
+		return c.said("Secret s: warning: left out") && !source.HasErrors(c.problems) && c.tenants() == "a=t6 c=t3"
+	})
 }
 
 func TestWatchFolderDeletedAndCreatedAgain(t *testing.T) {

@@ -188,6 +188,30 @@ func TestOldServer(t *testing.T) {
 	w.awaitHealth(true)
 }
 
+// A server that hangs keeps its connections, and its watches say as little as those of one where nothing happens. It is noticed, and so is that it
+// goes on.
+func TestServerHangs(t *testing.T) {
+	c := kubetest.Shared(t)
+	ns := c.Namespace(t)
+	apply(t, c, ns, consumer("a", "one"))
+	var hangs atomic.Bool
+	w := follow(t, quick(front(t, c, func(_ http.ResponseWriter, in *http.Request) bool {
+		if hangs.Load() {
+			<-in.Context().Done()
+			return true
+		}
+		return false
+	}), ns))
+	w.await("a=one", tenants)
+	w.awaitHealth(true)
+	hangs.Store(true)
+	if reason := w.awaitHealth(false); !strings.Contains(reason, "has not answered for") {
+		t.Errorf("the reason is %s", reason)
+	}
+	hangs.Store(false)
+	w.awaitHealth(true)
+}
+
 // A question about a Secret or servers that is never answered holds nothing up for long, and the answer counts once it comes.
 func TestNoAnswer(t *testing.T) {
 	c := kubetest.Shared(t)

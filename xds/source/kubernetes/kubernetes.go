@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -94,6 +95,7 @@ func (o Options) withDefaults() Options {
 type Source struct {
 	opts      Options
 	http      *http.Client
+	version   string // the URL of the API server's version
 	client    dynamic.Interface
 	validator *schema.Validator
 	health    *health
@@ -118,6 +120,11 @@ func New(opts Options) (*Source, error) {
 	if s.client, err = dynamic.NewForConfigAndClient(config, s.http); err != nil {
 		return nil, fmt.Errorf("the configuration of the API server cannot be used: %w", err)
 	}
+	host, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("the configuration of the API server cannot be used: %w", err)
+	}
+	s.version = host.JoinPath("version").String()
 	s.health = newHealth(opts.Clock, opts.Log)
 	if s.metrics, err = newMetrics(opts.Registry, s.health); err != nil {
 		return nil, err
@@ -125,7 +132,8 @@ func New(opts Options) (*Source, error) {
 	return s, nil
 }
 
-// How soon a connection is found dead whose other end no longer answers: about 11 s. A server that closes it is noticed at once.
+// How soon a connection is found dead whose other end is gone without a word: about 11 s, as a server that hangs (see probe). One that closes it is
+// noticed at once.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}
 
 // clientConfig makes a configuration for long watches out of the given one.
@@ -147,7 +155,12 @@ func clientConfig(given *rest.Config, log *slog.Logger) *rest.Config {
 // been asked for. It returns when everything that it started has ended.
 func (s *Source) Watch(ctx context.Context, fn func(*source.Objects, []source.Problem)) {
 	w := newWatcher(s, fn)
+	probing, stop := context.WithCancel(ctx)
+	var probes sync.WaitGroup
+	probes.Go(func() { s.probe(probing) })
 	w.run(ctx)
+	stop()
+	probes.Wait()
 	utilnet.CloseIdleConnectionsFor(s.http.Transport)
 	s.health.stopped()
 }

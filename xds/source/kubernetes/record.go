@@ -17,7 +17,7 @@ import (
 // record is an object as it was read. It is not changed once it was made.
 type record struct {
 	ref         source.ObjectRef
-	object      source.Object // nil: it is not valid
+	object      source.Object // where a problem is an Error, what can be read of it; nil where that is nothing
 	problems    []source.Problem
 	references  []source.Reference
 	fingerprint [sha256.Size]byte
@@ -59,17 +59,20 @@ func (r reader) read(u *unstructured.Unstructured, old *record, had bool) *recor
 		}
 		out.fail(reading.Path(e), reading.Message(e))
 	}
+	var obj source.Object
+	if !source.HasErrors(out.problems) {
+		if obj, err = reading.Decode(out.ref.Kind, defaulted); err != nil {
+			out.fail("", err.Error())
+		}
+	}
 	if source.HasErrors(out.problems) {
+		// It is not served. But its status says so, and what it names and whom it covers may matter: another Weir has accepted it, maybe.
+		obj = reading.Readable(out.ref.Kind, u.Object)
 		out.leftOut(u)
-		return out
 	}
-	obj, err := reading.Decode(out.ref.Kind, defaulted)
-	if err != nil {
-		out.fail("", err.Error())
-		out.leftOut(u)
-		return out
+	if out.object = obj; obj != nil {
+		out.references = source.References(obj)
 	}
-	out.object, out.references = obj, source.References(obj)
 	return out
 }
 

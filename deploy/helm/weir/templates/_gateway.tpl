@@ -7,6 +7,8 @@ by a file. Envoy has no probe of life: its admin interface is a socket of mode 0
 {{- define "weir.gatewayPod" -}}
 {{- $fleet := eq .Values.mode "fleet" -}}
 {{- $g := .Values.gateway -}}
+{{- $cacheKey := $g.persistence.cacheKeySecret.name -}}
+{{- if and $fleet $cacheKey }}{{ fail "gateway.persistence.cacheKeySecret is for the mode sidecar: gateways of a fleet seal what they keep by the key of their certificate" }}{{ end -}}
 metadata:
   labels:
     {{- with $g.podLabels }}
@@ -66,6 +68,9 @@ spec:
         - --kubernetes
         {{- include "weir.watchArgs" . | nindent 8 }}
         {{- end }}
+        {{- if $cacheKey }}
+        - --cache-key-file=/etc/weir/cache/key
+        {{- end }}
         - --socket-dir=/run/weir
         - --state-dir=/var/lib/weir
         - --admin=:8081
@@ -107,6 +112,9 @@ spec:
         - {name: control-tls, mountPath: /etc/weir/control, readOnly: true}
         {{- else }}
         {{- include "weir.apiTokenMount" . | nindent 8 }}
+        {{- end }}
+        {{- if $cacheKey }}
+        - {name: cache-key, mountPath: /etc/weir/cache, readOnly: true}
         {{- end }}
         {{- if .Values.admin.tokenSecret.name }}
         - {name: admin-token, mountPath: /etc/weir/admin, readOnly: true}
@@ -161,6 +169,14 @@ spec:
         defaultMode: 0440
     {{- else }}
     {{- include "weir.apiTokenVolume" . | nindent 4 }}
+    {{- end }}
+    {{- with $cacheKey }}
+    - name: cache-key
+      secret:
+        secretName: {{ . }}
+        defaultMode: 0440
+        items:
+          - {key: {{ $g.persistence.cacheKeySecret.key }}, path: key}
     {{- end }}
     {{- with .Values.admin.tokenSecret.name }}
     - name: admin-token
