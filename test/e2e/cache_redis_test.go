@@ -96,6 +96,7 @@ type twins struct {
 	both   [2]*harness.Gateway
 	press  *press
 	server *redistest.Server
+	line   *redisLine // between the gateways and the server
 	client *redis.Client
 	http   *http.Client
 	asked  atomic.Int64
@@ -122,7 +123,7 @@ var cachedModels = map[string]string{
 func startTwins(t *testing.T) *twins {
 	t.Helper()
 	w := &twins{press: newPress(t), server: redistest.Start(t, "--maxmemory-policy", "noeviction")}
-	w.client = w.server.Client()
+	w.line, w.client = newRedisLine(t, w.server.Addr), w.server.Client()
 	w.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}, Timeout: harness.Patience}
 	t.Cleanup(w.http.CloseIdleConnections)
 	docs := []string{harness.Route("all", "rules: [{backends: [{name: press}]}]")}
@@ -147,7 +148,7 @@ func startTwins(t *testing.T) *twins {
 }
 
 func (w *twins) listener(timeout time.Duration) string {
-	return fmt.Sprintf("sharedState: {redis: {addresses: [%q], timeout: %s}}", w.server.Addr, timeout)
+	return fmt.Sprintf("sharedState: {redis: {addresses: [%q], timeout: %s}}", w.line.addr, timeout)
 }
 
 // cacheState is /api/cache.
@@ -257,6 +258,8 @@ func TestCacheRedis(t *testing.T) {
 		{"stopped", w.server.Pause, w.server.Resume},
 		{"full", func() { w.set(t, "1") }, func() { w.set(t, "0") }},
 		{"emptied", func() { w.client.FlushAll(t.Context()) }, func() {}},
+		{"slow", func() { w.line.slow(500 * time.Millisecond) }, func() { w.line.slow(0) }},
+		{"cut off", func() { w.cutOff(t) }, func() {}},
 	} {
 		t.Run(c.name, func(t *testing.T) { testCacheTrouble(t, w, c.name, c.begin, c.end) })
 	}
@@ -267,6 +270,20 @@ func (w *twins) set(t *testing.T, bytes string) {
 	t.Helper()
 	if err := w.client.ConfigSet(t.Context(), "maxmemory", bytes).Err(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// cutOff ends the connections of all clients, again and again, while they are in use.
+func (w *twins) cutOff(t *testing.T) {
+	t.Helper()
+	for range 20 {
+		for _, kind := range []string{"normal", "pubsub"} {
+			if err := w.client.ClientKillByFilter(t.Context(), "TYPE", kind, "SKIPME", "yes").Err(); err != nil {
+				t.Error(err)
+			}
+		}
+		from := w.asked.Load()
+		harness.WaitFor(t, "requests go on", func() bool { return w.asked.Load() >= from+6 || t.Failed() })
 	}
 }
 
@@ -471,12 +488,12 @@ func testCacheTrouble(t *testing.T, w *twins, name string, begin, end func()) {
 	began := time.Now()
 	begin()
 	more(80)
-	if name != "emptied" { // so long that Redis is asked again in vain
+	if name != "emptied" && name != "cut off" { // so long that Redis is asked again in vain
 		harness.WaitFor(t, "it lasts", func() bool { return time.Since(began) > 1200*time.Millisecond })
 	}
 	for i := range late {
 		// Those wait who are on their way; each may have two questions to Redis.
-		if n := w.late(i) - late[i]; name != "full" && n > float64(2*len(twinTenants)) {
+		if n := w.late(i) - late[i]; name != "full" && name != "cut off" && n > float64(2*len(twinTenants)) {
 			t.Errorf("replica %d waited for Redis %v times", i, n)
 		}
 	}

@@ -105,21 +105,16 @@ func (s *directed) Process(stream extprocv3.ExternalProcessor_ProcessServer) err
 }
 
 func (s *directed) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
-	attempts := false
 	for {
 		m, err := stream.Recv()
 		if err != nil {
 			return nil
 		}
-		if id := m.GetIdentifier(); id != nil { // of the first message only
-			attempts = id.GetLogName() == wire.AttemptLog
-		}
-		if attempts {
-			continue
-		}
 		s.mu.Lock()
 		for _, e := range m.GetHttpLogs().GetLogEntry() {
-			s.records[e.GetRequest().GetRequestId()] = e
+			if e.GetCommonProperties().GetAccessLogType() != datav3.AccessLogType_UpstreamEnd { // an attempt
+				s.records[e.GetRequest().GetRequestId()] = e
+			}
 		}
 		s.mu.Unlock()
 	}

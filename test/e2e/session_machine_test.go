@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -56,7 +57,7 @@ rules:
 		name string
 		run  func(*testing.T, *talks)
 	}{
-		{"built-in", testBuiltInStates}, {"table", testStateTable}, {"api", testStateAPI}, {"rules", testSessionRules}, {"extraction", testExtraction},
+		{"built-in", testBuiltInStates}, {"aborted", testAborted}, {"table", testStateTable}, {"api", testStateAPI}, {"rules", testSessionRules}, {"extraction", testExtraction},
 		{"extraction before", testExtractionBefore}, {"responses", testStatesOfResponses},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, x) })
@@ -152,6 +153,25 @@ func testBuiltInStates(t *testing.T, x *talks) {
 	}
 	if got := x.Metric("weir_session_events_total", "policy", "default/plain", "event", "confirm", "state", executing); got != 2 {
 		t.Errorf("%v confirmations were counted", got)
+	}
+}
+
+// testAborted: a caller who leaves while the model answers is told from a request that has failed.
+func testAborted(t *testing.T, x *talks) {
+	for i, stream := range []bool{false, true} {
+		id := fmt.Sprint("left", i)
+		x.walk(t, "plain", id, []step{{"A table for two.", speech{text: "Shall I book it?"}, "", "awaiting_confirmation"}})
+		ctx, cancel := context.WithCancel(t.Context())
+		release := x.hold(t, speech{text: "Nobody hears that."}, x.talk(t, "plain", id, chatBody("actor", "Yes.", stream)).WithContext(ctx))
+		cancel()
+		x.WaitFor("the state adjusting", func() bool { return x.show(t, "plain", id).State == "adjusting" })
+		if a := release(); a.status != 0 {
+			t.Errorf("who left got %d: %s", a.status, a.body)
+		}
+		if got := moves(x.show(t, "plain", id)); got[len(got)-1] != "aborted executing>adjusting" {
+			t.Errorf("the events are %v", got)
+		}
+		x.walk(t, "plain", id, []step{{"For three.", speech{text: "It is booked."}, "adjusting", "reporting"}})
 	}
 }
 

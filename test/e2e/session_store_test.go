@@ -82,7 +82,7 @@ func TestSharedSessions(t *testing.T) {
 		name string
 		run  func(*testing.T, *sharedTalks)
 	}{
-		{"concurrent", testConcurrentTurns}, {"apart", testSharedApart}, {"restart", testSessionRestart}, {"sealed", testSealed},
+		{"concurrent", testConcurrentTurns}, {"apart", testSharedApart}, {"restart", testSessionRestart}, {"restarts and tools", testResponsesRestart}, {"sealed", testSealed},
 		{"full", testSessionsFull}, {"flushed", testSessionsFlushed}, {"lost", testSessionsLost},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, s) })
@@ -167,6 +167,9 @@ func testSessionRestart(t *testing.T, s *sharedTalks) {
 	}
 }
 
+// zstdMagic begins a frame (RFC 8878).
+const zstdMagic = "\x28\xb5\x2f\xfd"
+
 // values are all keys of Redis with what is in them, unpacked.
 func (s *sharedTalks) values(t *testing.T) map[string]string {
 	t.Helper()
@@ -182,12 +185,16 @@ func (s *sharedTalks) values(t *testing.T) map[string]string {
 			v, err = s.client.Get(ctx, keys.Val()).Result()
 			must(t, err)
 		}
-		if at := strings.Index(v, "\x28\xb5\x2f\xfd"); at >= 0 { // Zstandard
-			text, err := unpack.DecodeAll([]byte(v[at:]), nil)
-			must(t, err)
-			v += string(text)
-		}
 		out[keys.Val()] = v
+		for rest := v; ; { // frames of Zstandard, with other bytes between them
+			_, frame, found := strings.Cut(rest, zstdMagic)
+			if !found {
+				break
+			}
+			text, _ := unpack.DecodeAll([]byte(zstdMagic+frame), nil) // what follows the frame is none
+			out[keys.Val()] += string(text)
+			rest = frame
+		}
 	}
 	must(t, keys.Err())
 	return out

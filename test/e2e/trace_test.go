@@ -151,6 +151,7 @@ func TestTraces(t *testing.T) {
 		})
 	}
 	t.Run("sampling", func(t *testing.T) { testSampling(t, startCollector(t, bin)) })
+	t.Run("weir stands still", func(t *testing.T) { testStandsStill(t, startCollector(t, bin)) })
 	t.Run("a variable that is wrong", testWrongVariable)
 	t.Run("no collector", testNoCollector)
 }
