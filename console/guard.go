@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -44,8 +45,13 @@ func (c *Console) guard(w http.ResponseWriter, r *http.Request, inner http.Handl
 // NothingHere is the error of a path below /api that nobody answers.
 const NothingHere = "There is nothing at this address."
 
-// serve lets a mux answer, and says in the form of everything below /api what it has nothing for, instead of in its own.
+// serve lets a mux answer, and says in the form of everything below /api what it has nothing for, instead of in its own. A path that means
+// another one (/api/sessions/.) is nothing: a mux sends who asks on to that, and who erases a thing to all of them.
 func serve(w http.ResponseWriter, r *http.Request, inner http.Handler) {
+	if !exact(r.URL.EscapedPath()) {
+		refuse(w, r, http.StatusNotFound, "Not found", NothingHere+" A path below /api holds no empty segment, and no \".\" or \"..\".")
+		return
+	}
 	mux, ok := inner.(*http.ServeMux)
 	if !ok {
 		inner.ServeHTTP(w, r)
@@ -64,6 +70,12 @@ func serve(w http.ResponseWriter, r *http.Request, inner http.Handler) {
 		return
 	}
 	refuse(w, r, http.StatusNotFound, "Not found", NothingHere)
+}
+
+// exact says whether a path means what it says.
+func exact(p string) bool {
+	clean := path.Clean(p)
+	return p == clean || p == clean+"/"
 }
 
 // nothing takes an answer for its headers.

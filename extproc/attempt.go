@@ -126,7 +126,7 @@ func (s *Server) callerDialect(name string) *canon.Dialect {
 // candidate finds what an attempt is for: the chain it walks and the backend it has got, and how often that
 // backend has been tried.
 func (e *exchange) candidate(chain, backend string) *table.Candidate {
-	c := e.table.Chains[chain]
+	c := e.table.Chains.Get(chain)
 	if c == nil {
 		return nil
 	}

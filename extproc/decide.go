@@ -90,7 +90,7 @@ func (s *Server) decide(stream exchangeStream, first *message.Request) error {
 func (d *decision) count(resp *response, took time.Duration) {
 	d.worked += took - d.waited
 	d.waited = 0
-	if d.unplaced == nil {
+	if d.unplaced == nil && !d.taken {
 		d.server.opts.Metrics.Decided(int(resp.GetImmediateResponse().GetStatus().GetCode()), d.worked)
 	}
 }
@@ -234,6 +234,7 @@ type decision struct {
 	// fill is what the relay asks for; nil for requests of callers. flight is that of a request which goes to the relay.
 	fill   *relay.Fill
 	flight string
+	taken  bool // the fill's answer is bought by another
 
 	request  *request
 	dialect  *canon.Dialect
@@ -298,7 +299,7 @@ func (s *Server) onHeaders(ctx context.Context, m *message.Request, now time.Tim
 	known = append(known, fact{wire.KeyConsumer, id.Consumer}, fact{wire.KeyTenant, id.Tenant}, fact{wire.KeyCredential, id.Credential})
 
 	if s.forKeeper(of, t, &match, r) {
-		return s.toKeeper(ctx, of, &asked{table: t, gateway: t.GatewayOf(ctx), id: id, rule: &table.Rule{}, dialect: d, request: r, now: now, part: outer}, known)
+		return s.toKeeper(ctx, of, &asked{table: t, gateway: t.GatewayOf(ctx), id: id, rule: &table.Rule{}, dialect: d, request: r, now: now, trace: place, part: outer}, known)
 	}
 	if cerr := checkPath(&match, r); cerr != nil {
 		resp := refuse(cerr)
@@ -371,8 +372,7 @@ func (s *Server) onHeaders(ctx context.Context, m *message.Request, now time.Tim
 	}
 	if of.fill != nil {
 		if !of.fill.Began(of.open) {
-			of.giveBack()
-			return refusal(d, errTaken(), r.requestID, known)
+			return of.lost(refusal(d, errTaken(), r.requestID, known))
 		}
 	}
 	s.capture(a, of)

@@ -189,7 +189,7 @@ func newRules(t testing.TB) *rules {
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	return &rules{t: t, backends: backends(t), table: &table.Table{Version: "v1", Auth: auth, Created: 1700000000, Chains: map[string]*table.Chain{}}}
+	return &rules{t: t, backends: backends(t), table: &table.Table{Version: "v1", Auth: auth, Created: 1700000000}}
 }
 
 // add adds a rule. Its chain is named after it: there is one, which asks the choices in their order, whatever variant.
@@ -219,7 +219,9 @@ func (r *rules) add(name string, m table.Match, choices ...choice) *table.Rule {
 		variants[mask] = v
 	}
 	rule.SetVariants(variants)
-	r.table.Chains["chain/"+name] = &table.Chain{Name: "chain/" + name, Candidates: rule.Candidates}
+	chains := r.table.Chains.Edit()
+	chains.Set("chain/"+name, &table.Chain{Name: "chain/" + name, Candidates: rule.Candidates})
+	r.table.Chains = chains.Map()
 	if err := r.builder.Add(rule, m); err != nil {
 		r.t.Fatal(err)
 	}

@@ -171,7 +171,7 @@ func (q *request) refuse(*canon.Request) *canon.Error {
 		return err
 	}
 	if n != nil && *n != 1 {
-		return fields.Cannot("n", "must be 1: this model is served in another dialect, which gives one choice per request")
+		return fields.Cannot("n", "must be 1: a request that is translated, or names a session, has one choice")
 	}
 	if !q.functions.Missing() {
 		return fields.Cannot("functions", "is the legacy form of tools and cannot be translated: use tools")

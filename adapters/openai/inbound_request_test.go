@@ -117,7 +117,7 @@ func TestParseRequestRefuses(t *testing.T) {
 		{"call unanswered at the end", msgs(`[{"role":"assistant","tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":""}}]}]`), "messages[0].tool_calls", `messages[0].tool_calls must be followed by a tool message for each call: none answers "1"`},
 		{"result without call", msgs(`[{"role":"user","content":"x"},{"role":"tool","tool_call_id":"9","content":"x"}]`), "messages[1].tool_call_id", `messages[1].tool_call_id is "9", which no unanswered call of the assistant message before it has`},
 		{"result without id", msgs(`[{"role":"tool","content":"x"}]`), "messages[0].tool_call_id", "messages[0].tool_call_id is required and must be a string"},
-		{"n", with(`"n":2`), "n", "n must be 1: this model is served in another dialect, which gives one choice per request"},
+		{"n", with(`"n":2`), "n", "n must be 1: a request that is translated, or names a session, has one choice"},
 		{"functions", with(`"functions":[]`), "functions", "functions is the legacy form of tools and cannot be translated: use tools"},
 		{"function_call", with(`"function_call":"auto"`), "function_call", "function_call is the legacy form of tool_choice and cannot be translated: use tool_choice"},
 		{"modalities", with(`"modalities":["text","audio"]`), "modalities", `modalities must be ["text"]: other outputs cannot be translated`},
