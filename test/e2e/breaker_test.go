@@ -38,7 +38,7 @@ func TestCircuitBreaker(t *testing.T) {
 	l := &limited{provider: newSupplier(t)}
 	docs := append(fourKeys(), limitedRoutes()...)
 	for name, spec := range map[string]string{
-		"open":   "circuitBreaker: {minRequests: 4, errorPercent: 50, window: 1m, openFor: 1s, halfOpenRequests: 2, warmUp: 0s}",
+		"open":   "circuitBreaker: {minRequests: 4, errorPercent: 50, window: 1m, openFor: 5s, halfOpenRequests: 2, warmUp: 0s}",
 		"warm":   "circuitBreaker: {minRequests: 2, window: 1m, openFor: 300ms, halfOpenRequests: 1, warmUp: 1m}",
 		"tenant": "per: Tenant\ncircuitBreaker: {minRequests: 3, window: 1m, openFor: 1h}",
 		"shadow": "mode: Shadow\ncircuitBreaker: {minRequests: 3, window: 1m, openFor: 1h}",
