@@ -229,7 +229,7 @@ func TestReloadKeepsFallback(t *testing.T) {
 			g := harness.Start(t, harness.Options{
 				Backends: []harness.Backend{{Name: "hung", Sim: hung, Models: []string{"gpt-4o"}}, {Name: "spare", Sim: spare}},
 				Files: map[string]string{"route.yaml": harness.Route("all",
-					"rules: [{backends: [{name: hung}, {name: spare, model: spare-1, priority: 1}], timeouts: {firstByte: 1500ms}}]")},
+					"rules: [{backends: [{name: hung}, {name: spare, model: spare-1, priority: 1}], timeouts: {firstByte: 4s}}]")},
 			})
 			before := len(hung.Requests())
 			var wg sync.WaitGroup

@@ -505,6 +505,7 @@ func problemLines(problems []source.Problem) (out []string) {
 func TestIncremental(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, seed)
 			k, checking := NewCompiler(), NewCompiler()
 			type kept struct {
