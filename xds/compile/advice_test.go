@@ -4,7 +4,6 @@ import "testing"
 
 // TestAdvice: what is valid and most likely not meant brings a warning, and what is meant brings none.
 func TestAdvice(t *testing.T) {
-	t.Parallel()
 	const prices = "prices: [{input: '1', output: '1'}]"
 	base := docGateway + docCaller + docRoute
 	served := base + backendDoc("a", "")
@@ -61,7 +60,6 @@ func TestAdvice(t *testing.T) {
 
 // TestClashes: what two places say that cannot both hold.
 func TestClashes(t *testing.T) {
-	t.Parallel()
 	base := docGateway + docCaller + docRoute
 	priced := func(list string) string { return base + backendDoc("a", ", prices: ["+list+"]") }
 	door := func(listener, external string) string {

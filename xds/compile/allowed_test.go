@@ -28,7 +28,6 @@ func routed(namespace, matches string) string {
 
 // TestAllowedRoutes: whose Routes a gateway takes, and what it says of the others.
 func TestAllowedRoutes(t *testing.T) {
-	t.Parallel()
 	const below = "[{namespaces: {from: All}, pathPrefixes: ['/{namespace}', /shared/]}]"
 	const within = "[{namespaces: {from: All}, models: ['{namespace}-*', common]}]"
 	const labelled = "[{namespaces: {from: All}, consumerLabels: {team: 'of-{namespace}'}}]"

@@ -102,7 +102,6 @@ func TestCachePolicyProblems(t *testing.T) {
 
 // TestPoliciesOfOneTarget: whoever writes a policy that another one comes before is told so.
 func TestPoliciesOfOneTarget(t *testing.T) {
-	t.Parallel()
 	at := "CachePolicy default/b: spec.targetRefs[0]: warning: CachePolicy default/a has the same target and comes first (the older of two, or of equal age the first by name), so this one "
 	served := docGateway + docServed
 	cache := func(name, rest string) string {

@@ -412,7 +412,6 @@ func checkMessage(t *testing.T, what string, m proto.Message) {
 }
 
 func TestGoldensHoldTheInvariants(t *testing.T) {
-	t.Parallel()
 	for name, in := range goldens(t) {
 		t.Run(name, func(t *testing.T) { checkVersion(t, compileText(t, in)) })
 	}
@@ -494,7 +493,6 @@ func namesOf[V any](m cow.Map[V]) []string { return slices.Sorted(m.Names()) }
 // TestNamesOfClusters: what changes a cluster changes its name, so that both can be served at once. Where its requests go
 // and with which key is a part of that; a list of models is not.
 func TestNamesOfClusters(t *testing.T) {
-	t.Parallel()
 	base := docGateway + docCaller + docRoute
 	of := func(rest string) string {
 		v := compileText(t, base+backendDoc("a", rest))
@@ -525,7 +523,6 @@ func TestNamesOfClusters(t *testing.T) {
 // TestVersionsShareNoKeyAndNoHost: two versions are served at once for a while, and Envoy has one resource of a name. Of
 // what both name the same, none may be a key or the host of a URL that is not the same in both.
 func TestVersionsShareNoKeyAndNoHost(t *testing.T) {
-	t.Parallel()
 	backend := func(where, key string) *Version {
 		return compileText(t, docGateway+docCaller+docRoute+
 			doc("Backend", "a", "{dialect: openai, "+where+", credential: {secretRef: {env: "+key+"}}}"))

@@ -173,7 +173,6 @@ func TestLaneVoid(t *testing.T) {
 
 // TestLaneBounds: what a Lua remembers has an end, whoever comes.
 func TestLaneBounds(t *testing.T) {
-	t.Parallel()
 	path := func(n int) string { return fmt.Sprintf(":path: /v1/chat/completions?%d", n) }
 	t.Run("lanes", func(t *testing.T) {
 		l := newLaneState(t, fakeFFI)

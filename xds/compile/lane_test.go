@@ -446,7 +446,6 @@ func TestLaneTrace(t *testing.T) {
 
 // TestLaneSampling: about as many traces are sampled as are to be.
 func TestLaneSampling(t *testing.T) {
-	t.Parallel()
 	d := newDoor(t, doorOptions{})
 	d.grant(t, d.file.open(0, 1, 1000), map[string]string{wire.KeyLaneSample: "0.25"}, call{})
 	sampled := 0

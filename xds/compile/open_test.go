@@ -419,7 +419,6 @@ func TestOpen(t *testing.T) {
 
 // TestOpenIsNoWider: whatever is let through, Weir would have sent to backends that include those that are asked.
 func TestOpenIsNoWider(t *testing.T) {
-	t.Parallel()
 	v := compileText(t, openDocuments(openKeys()...))
 	o, dialects := newOpener(t, v), options(t).Dialects
 	rng := rand.New(rand.NewPCG(5, 4))

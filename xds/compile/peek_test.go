@@ -341,7 +341,6 @@ func TestPeekMediaPlaces(t *testing.T) {
 
 // TestPeekMediaEqualsReference puts long strings into random JSON, and compares what counts as media with a walk over the tree.
 func TestPeekMediaEqualsReference(t *testing.T) {
-	t.Parallel()
 	p := newPeeker(t, script(false, ""), "/v1/chat/completions")
 	rng := rand.New(rand.NewPCG(2, 2))
 	found := 0
@@ -566,7 +565,6 @@ func TestPeekAsksForBodies(t *testing.T) {
 
 // TestPeekHopsOverLongStrings: what a prompt costs is a search for its end, whatever is in it.
 func TestPeekHopsOverLongStrings(t *testing.T) {
-	t.Parallel()
 	p := newPeeker(t, script(false, ""), "/v1/chat/completions")
 	for name, long := range map[string]string{
 		"letters": strings.Repeat("a", 1<<20), "backslashes": strings.Repeat(`\\`, 1<<19), "quotes": strings.Repeat(`\"`, 1<<19),
@@ -670,7 +668,6 @@ func compareWithReference(t *testing.T, p *peeker, data []byte) {
 
 // TestPeekEqualsReference peeks into random JSON, and into what is left of it when a byte is lost or changed.
 func TestPeekEqualsReference(t *testing.T) {
-	t.Parallel()
 	p := newPeeker(t, script(false, ""), "/v1/chat/completions")
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 3000 {

@@ -183,7 +183,6 @@ func (c problemCase) run(t *testing.T) *Version {
 
 // TestPolicyProblems: what is wrong with a policy, and where that is written.
 func TestPolicyProblems(t *testing.T) {
-	t.Parallel()
 	served := docGateway + docServed
 	one := func(target string) string {
 		return doc("LimitPolicy", "p", "{targetRefs: ["+target+"], limits: [{name: rpm, unit: Requests, limit: 1, window: 1m}]}")

@@ -54,7 +54,6 @@ func backendDoc(name, rest string) string {
 
 // TestProblems has every problem that compiling adds to those of the schema: which object, which field, what.
 func TestProblems(t *testing.T) {
-	t.Parallel()
 	door, served := docGateway+docCaller, docGateway+docCaller+backendDoc("a", "")
 	for _, c := range []struct {
 		name      string

@@ -82,7 +82,6 @@ func TestRoutesToOtherNamespaces(t *testing.T) {
 
 // TestSecretsOfOtherNamespaces: every field that refers to a Secret is checked, and its value is used where it is permitted.
 func TestSecretsOfOtherNamespaces(t *testing.T) {
-	t.Parallel()
 	ref := v1alpha1.SecretRef{Name: "s", Namespace: "vault", Key: "value"}
 	documents := docGateway + docCaller + backendDoc("a", "") + docRoute +
 		doc("JWTIssuer", "i", "{issuer: 'https://i', audiences: [a], algorithms: [HS256], keys: {secretRef: {env: JWT_SECRET}}}")
@@ -295,7 +294,6 @@ func addressesOf(v *Version, cluster string) (out []string) {
 
 // TestFoundServers: a Backend's cluster keeps its name whatever servers are found, and rules go on without it while there are none.
 func TestFoundServers(t *testing.T) {
-	t.Parallel()
 	service := v1alpha1.BackendSpec{Service: &v1alpha1.ServiceBackend{Name: "gpu", Port: intstr.FromInt32(8000)}}
 	selector := v1alpha1.BackendSpec{Selector: &v1alpha1.PodSelector{LabelSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "vllm"}}, Port: intstr.FromString("http")}}
 	pool := v1alpha1.BackendSpec{InferencePool: &v1alpha1.InferencePoolBackend{Name: "llama"}}
